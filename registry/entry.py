@@ -1,0 +1,69 @@
+"""What a registry knows of one registered component."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .parameters import Parameter, check_parameters
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered class or function with everything that is read from it.
+
+    Attributes:
+        kind: ``model``, ``detector``, ...
+        name: The public name, lower-case with hyphens, unique in its registry.
+        factory: The registered class or function itself.
+        summary: First line of its docstring.
+        reference: Paper (authors, year, arXiv id) or other source.
+        tags: Free words for selections such as ``tag:white-box``.
+        needs: For functions over data (detectors, datasets): the leading arguments, in order.
+        parameters: Keyword parameters with types and defaults.
+        aliases: Other names under which it is found.
+        meta: Everything else the decorator was given (``norm="linf"``, ``splits=("test",)``, ...).
+        row: The table row that defines it, for table-driven entries; part of its source fingerprint.
+    """
+
+    kind: str
+    name: str
+    factory: Callable[..., Any]
+    summary: str = ""
+    reference: str = ""
+    tags: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    parameters: tuple[Parameter, ...] = ()
+    aliases: tuple[str, ...] = ()
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    row: str = ""
+    plugin: str | None = None
+
+    @property
+    def is_class(self) -> bool:
+        """Whether a class (rather than a function) was registered."""
+        return inspect.isclass(self.factory)
+
+    @property
+    def where(self) -> str:
+        """File and line of the definition, for error messages."""
+        target = inspect.unwrap(self.factory)
+        try:
+            return f"{Path(inspect.getfile(target)).name}:{inspect.getsourcelines(target)[1]}"
+        except (OSError, TypeError):
+            return getattr(target, "__module__", "?")
+
+    def has(self, parameter: str) -> bool:
+        """Whether the entry takes this keyword parameter."""
+        return any(known.name == parameter for known in self.parameters)
+
+    def check(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Check parameter names and types; returns the values in their declared types, without defaults."""
+        return check_parameters(self.parameters, values, f"{self.kind} {self.name!r} ({self.where})")
+
+    def defaults(self) -> dict[str, Any]:
+        """The parameters that have a default, with it."""
+        return {parameter.name: parameter.default for parameter in self.parameters if not parameter.required}

@@ -1,0 +1,108 @@
+"""Plug-ins: files and modules that the user names, and installed packages with a ``gauntlet.plugins`` entry point."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+
+from .errors import GauntletError
+from .registry import Registry, current_plugin
+
+_loaded: dict[str, str] = {}
+
+
+def load_plugins(names: Iterable[str], registries: Iterable[Registry]) -> list[str]:
+    """Import every plug-in; one that fails is rolled back and reported, and the others still load.
+
+    Args:
+        names: Paths of ``.py`` files or names of importable modules.
+        registries: Where the plug-ins register, for the roll-back.
+
+    Returns:
+        One sentence for each plug-in that failed.
+    """
+    problems = []
+    for name in names:
+        try:
+            load_plugin(name, registries)
+        except GauntletError as error:
+            problems.append(str(error))
+    return problems
+
+
+def load_plugin(name: str, registries: Iterable[Registry]) -> str:
+    """Import one plug-in and return its identity; loading an unchanged file again does nothing.
+
+    Raises:
+        GauntletError: It does not exist, or its code raised; the message has file and line.
+    """
+    registries = list(registries)
+    is_file = name.endswith(".py") or Path(name).is_file()
+    identity, version = _identify_file(name) if is_file else (name, "module")
+    if _loaded.get(identity) == version:
+        return identity
+    for registry in registries:
+        registry.discover()
+        registry.remove_plugin(identity)
+    token = current_plugin.set(identity)
+    try:
+        if is_file:
+            _import_file(Path(identity))
+        else:
+            importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        for registry in registries:
+            registry.remove_plugin(identity)
+        raise GauntletError(_describe(name, error)) from error
+    finally:
+        current_plugin.reset(token)
+    _loaded[identity] = version
+    return identity
+
+
+def load_entry_points(registries: Iterable[Registry]) -> list[str]:
+    """Load the plug-ins of installed packages; returns one sentence for each that failed."""
+    from importlib.metadata import entry_points
+
+    return load_plugins([point.module for point in entry_points(group="gauntlet.plugins")], registries)
+
+
+def _identify_file(name: str) -> tuple[str, str]:
+    path = Path(name).expanduser().resolve()
+    if not path.is_file():
+        raise GauntletError(f"Plug-in {name!r} does not exist: give the path of a .py file or the name of a module.")
+    return str(path), hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _import_file(path: Path) -> None:
+    # The user's repository may have a package called `models` of its own: its folder goes first on the path, and
+    # Gauntlet's own packages are never importable under such bare names.
+    folder = str(path.parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    module_name = f"gauntlet_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise GauntletError(f"Plug-in {path} is not a Python file.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[module_name]
+        raise
+
+
+def _describe(name: str, error: BaseException) -> str:
+    if isinstance(error, SyntaxError):
+        return f"Plug-in {name!r} did not load: {error.filename}:{error.lineno}: SyntaxError: {error.msg}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    theirs = [frame for frame in frames if Path(frame.filename).parent != Path(__file__).parent]
+    where = f"{theirs[-1].filename}:{theirs[-1].lineno}: " if theirs else ""
+    what = str(error) if isinstance(error, GauntletError) else f"{type(error).__name__}: {error}"
+    return f"Plug-in {name!r} did not load: {where}{what}"

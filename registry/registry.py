@@ -1,0 +1,214 @@
+"""One class for every kind of component: a name leads to an entry, an entry builds the thing."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from fnmatch import fnmatchcase
+from typing import Any, TypeVar
+
+from .entry import Entry
+from .errors import GauntletError, nearest
+from .parameters import read_signature
+
+T = TypeVar("T", bound=Callable[..., Any])
+
+#: The plug-in whose code runs now; entries remember it, so that a run can add them to a suite.
+current_plugin: ContextVar[str | None] = ContextVar("current_plugin", default=None)
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._+-]*(/[a-z0-9][a-z0-9._+-]*)*")
+
+
+class Registry:
+    """The components of one kind.
+
+    Args:
+        kind: The word used in messages, such as ``"detector"``.
+        package: Where the built-ins live; its modules are imported on the first look-up, not before.
+        leading: Whether leading arguments of registered functions are data (``needs``) rather than parameters.
+        vocabulary: The needs that exist; a need ``output:NAME`` is always allowed. Empty: anything goes.
+    """
+
+    def __init__(self, kind: str, package: str, *, leading: bool = False, vocabulary: tuple[str, ...] = ()) -> None:
+        self.kind = kind
+        self._package = package
+        self._leading = leading
+        self._vocabulary = vocabulary
+        self._entries: dict[str, Entry] = {}
+        self._aliases: dict[str, str] = {}
+        self._discovered = False
+
+    # -- registering ------------------------------------------------------------------------------------------
+
+    def register(
+        self,
+        name: str,
+        *,
+        needs: str | tuple[str, ...] | None = None,
+        reference: str = "",
+        tags: tuple[str, ...] = (),
+        aliases: tuple[str, ...] = (),
+        summary: str = "",
+        row: str = "",
+        **meta: Any,
+    ) -> Callable[[T], T]:
+        """Return a decorator that registers a class or function under ``name``.
+
+        Args:
+            name: Lower-case letters, digits and hyphens; ``/`` makes groups.
+            needs: What the leading arguments are; by default their names say it.
+            reference: Paper or other source.
+            tags: Words for selections (``tag:white-box``).
+            aliases: Further names.
+            summary: Replaces the first docstring line.
+            row: Table row that defines the entry, for table-driven ones.
+            **meta: Facts about the component (norm, kind, splits, ...), selectable as ``key:value``.
+
+        Raises:
+            GauntletError: The name is malformed or taken, or a need is unknown.
+        """
+        if not isinstance(name, str):
+            raise GauntletError(f"@{self.kind} needs a name: write @{self.kind}('my-{self.kind}').")
+
+        def decorate(factory: T) -> T:
+            # A user's module may register before anyone looked up a built-in: find those first, so that a
+            # clash is reported for the newcomer and not for the built-in.
+            if not str(getattr(factory, "__module__", "")).startswith("gauntlet."):
+                self.discover()
+            found, parameters = read_signature(factory, leading=self._leading and not inspect.isclass(factory))
+            entry = Entry(
+                kind=self.kind,
+                name=name,
+                factory=factory,
+                summary=summary or _first_line(factory),
+                reference=reference,
+                tags=tuple(tags),
+                needs=self._check_needs(name, factory, needs, found),
+                parameters=parameters,
+                aliases=tuple(aliases),
+                meta=meta,
+                row=row,
+                plugin=current_plugin.get(),
+            )
+            self._add(entry)
+            return factory
+
+        return decorate
+
+    __call__ = register
+
+    def _check_needs(
+        self, name: str, factory: Callable[..., Any], needs: str | tuple[str, ...] | None, found: tuple[str, ...]
+    ) -> tuple[str, ...]:
+        declared = found if needs is None else ((needs,) if isinstance(needs, str) else tuple(needs))
+        known = self._vocabulary
+        for need in declared:
+            if known and need not in known and not need.startswith("output:"):
+                raise GauntletError(f"{self.kind} {name!r} needs {need!r}, which is unknown; {nearest(need, known)}")
+        if self._leading and not inspect.isclass(factory) and len(declared) != len(found):
+            raise GauntletError(
+                f"{self.kind} {name!r} declares the needs {', '.join(declared) or 'none'} but its leading arguments "
+                f"are ({', '.join(found)}): give one argument for each need and a default to every other."
+            )
+        return declared
+
+    def _add(self, entry: Entry) -> None:
+        if not _NAME.fullmatch(entry.name):
+            raise GauntletError(
+                f"{self.kind} name {entry.name!r} ({entry.where}) is malformed: use lower-case letters, digits, '-', "
+                "'.', '_' and '+', with '/' between groups."
+            )
+        for name in (entry.name, *entry.aliases):
+            taken = self._entries.get(name) or self._entries.get(self._aliases.get(name.lower(), ""))
+            if taken is not None:
+                raise GauntletError(
+                    f"{self.kind} {name!r} is registered twice: in {taken.where} and in {entry.where}; "
+                    "rename one of them."
+                )
+        self._entries[entry.name] = entry
+        self._aliases.update({alias.lower(): entry.name for alias in entry.aliases})
+
+    def remove_plugin(self, plugin: str) -> None:
+        """Forget everything that ``plugin`` registered (used when it fails half-way or is loaded anew)."""
+        gone = {name for name, entry in self._entries.items() if entry.plugin == plugin}
+        self._entries = {name: entry for name, entry in self._entries.items() if name not in gone}
+        self._aliases = {alias: name for alias, name in self._aliases.items() if name not in gone}
+
+    # -- looking up -------------------------------------------------------------------------------------------
+
+    def discover(self) -> None:
+        """Import the modules of the built-ins, once."""
+        if self._discovered:
+            return
+        self._discovered = True
+        token = current_plugin.set(None)
+        try:
+            package = importlib.import_module(self._package)
+            for module in pkgutil.iter_modules(package.__path__):
+                importlib.import_module(f"{self._package}.{module.name}")
+        except BaseException:
+            self._discovered = False
+            raise
+        finally:
+            current_plugin.reset(token)
+
+    def get(self, name: str) -> Entry:
+        """The entry called ``name`` (or an alias of it)."""
+        self.discover()
+        entry = self._entries.get(name) or self._entries.get(self._aliases.get(str(name).lower(), ""))
+        if entry is None:
+            known = [*self._entries, *(alias for entry in self._entries.values() for alias in entry.aliases)]
+            raise GauntletError(f"Unknown {self.kind} {name!r}; {nearest(str(name), known)}")
+        return entry
+
+    def create(self, name: str, /, *arguments: Any, **parameters: Any) -> Any:
+        """Build the component: look it up, check the parameters, call it."""
+        entry = self.get(name)
+        return entry.factory(*arguments, **entry.check(parameters))
+
+    def match(self, pattern: str) -> list[Entry]:
+        """Entries that a selection picks: ``all``, a glob, ``tag:WORD`` or ``KEY:VALUE`` (as in ``norm:linf``)."""
+        self.discover()
+        if pattern == "all":
+            return list(self)
+        key, colon, value = pattern.partition(":")
+        if colon:
+            return [entry for entry in self if _has_fact(entry, key, value)]
+        return [entry for entry in self if fnmatchcase(entry.name, pattern)]
+
+    def __iter__(self) -> Iterator[Entry]:
+        self.discover()
+        return iter([self._entries[name] for name in sorted(self._entries)])
+
+    def __len__(self) -> int:
+        self.discover()
+        return len(self._entries)
+
+    def __contains__(self, name: object) -> bool:
+        with contextlib.suppress(GauntletError):
+            return self.get(str(name)) is not None
+        return False
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} registry of {len(self._entries)} entries>"
+
+
+def is_pattern(text: str) -> bool:
+    """Whether a selection is a pattern (may pick any number of entries) rather than a name."""
+    return text == "all" or ":" in text or any(sign in text for sign in "*?[")
+
+
+def _has_fact(entry: Entry, key: str, value: str) -> bool:
+    if key == "tag":
+        return value in entry.tags
+    fact = entry.meta.get(key)
+    return value in (map(str, fact) if isinstance(fact, (tuple, list, set, frozenset)) else [str(fact)])
+
+
+def _first_line(factory: Callable[..., Any]) -> str:
+    return (inspect.getdoc(factory) or "").strip().partition("\n")[0]

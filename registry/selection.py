@@ -1,0 +1,108 @@
+"""From what a suite says (names, parameters, globs, tags) to entries with checked parameters and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .entry import Entry
+from .errors import GauntletError
+from .registry import Registry, is_pattern
+
+
+@dataclass(frozen=True)
+class Selected:
+    """An entry chosen by a suite, under a label, with parameters (checked, without defaults) and other options."""
+
+    entry: Entry
+    label: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def parse_spec(spec: Any, kind: str) -> tuple[str, dict[str, Any]]:
+    """Read one of the three spellings ``pgd``, ``{pgd: {steps: 100}}``, ``{name: pgd, steps: 100, label: PGD-100}``.
+
+    Returns:
+        The name and everything else that was said (parameters, label and options, still mixed).
+    """
+    if isinstance(spec, str):
+        return spec, {}
+    if isinstance(spec, Mapping) and "name" in spec:
+        if not isinstance(spec["name"], str):
+            raise GauntletError(f"The name of a {kind} must be text, got {spec['name']!r}.")
+        return spec["name"], {str(key): value for key, value in spec.items() if key != "name"}
+    if isinstance(spec, Mapping) and len(spec) == 1:
+        ((name, values),) = spec.items()
+        if values is None:
+            values = {}
+        if isinstance(name, str) and isinstance(values, Mapping):
+            return name, {str(key): value for key, value in values.items()}
+    raise GauntletError(
+        f"A {kind} is written as NAME, {{NAME: {{parameter: value}}}} or {{name: NAME, parameter: value}}, "
+        f"got {spec!r}."
+    )
+
+
+def select_one(registry: Registry, spec: Any, *, options: Iterable[str] = ()) -> Selected:
+    """Resolve one spec to an entry; ``options`` are keys that are not parameters of the entry."""
+    name, values = parse_spec(spec, registry.kind)
+    entry = registry.get(name)
+    label = values.pop("label", None)
+    if label is not None and (not isinstance(label, str) or not label.strip()):
+        raise GauntletError(f"The label of {registry.kind} {name!r} must be non-empty text, got {label!r}.")
+    allowed = set(options)
+    extra = {key: values.pop(key) for key in list(values) if key in allowed and not entry.has(key)}
+    checked = entry.check(values)
+    return Selected(entry, label or default_label(name, checked), checked, extra)
+
+
+def select(registry: Registry, specs: Iterable[Any], *, options: Iterable[str] = ()) -> list[Selected]:
+    """Resolve names, specs and patterns, in order; a pattern never picks what is already there.
+
+    Raises:
+        GauntletError: A name or parameter is unknown, a pattern picks nothing, or two labels are the same.
+    """
+    specs = list(specs)
+    named = [spec for spec in specs if not (isinstance(spec, str) and is_pattern(spec))]
+    chosen = {id(spec): select_one(registry, spec, options=options) for spec in named}
+    taken = {selected.entry.name for selected in chosen.values()}
+    result: list[Selected] = []
+    for spec in specs:
+        if not (isinstance(spec, str) and is_pattern(spec)):
+            result.append(chosen[id(spec)])
+            continue
+        entries = registry.match(spec)
+        if not entries:
+            raise GauntletError(
+                f"No {registry.kind} matches {spec!r}; `gauntlet list {registry.kind}s` shows them all."
+            )
+        fresh = [entry for entry in entries if entry.name not in taken]
+        taken.update(entry.name for entry in fresh)
+        result.extend(Selected(entry, entry.name) for entry in fresh)
+    check_unique((selected.label for selected in result), registry.kind)
+    return result
+
+
+def check_unique(labels: Iterable[str], kind: str) -> None:
+    """Raise if a label occurs twice: rows are told apart by their labels."""
+    seen: set[str] = set()
+    for label in labels:
+        if label in seen:
+            raise GauntletError(f"Two {kind}s have the label {label!r}; give one of them another `label:`.")
+        seen.add(label)
+
+
+def default_label(name: str, parameters: Mapping[str, Any]) -> str:
+    """The name, followed by the parameters that were given."""
+    given = [f"{key}={_short(value)}" for key, value in parameters.items()]
+    return " ".join([name, *given])
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return "+".join(_short(item) for item in value)
+    if isinstance(value, Mapping):
+        return str(value.get("label") or value.get("name") or next(iter(value), ""))
+    return f"{value:g}" if isinstance(value, float) else str(value)
