@@ -1,0 +1,172 @@
+"""The SQLite file behind the store: schema, opening, and errors in words."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..registry import GauntletError
+
+APPLICATION_ID = 0x474E544C  # "GNTL", tells our files from other programs'
+SCHEMA_VERSION = 1
+BUSY_SECONDS = 60.0
+
+SCHEMA = """
+CREATE TABLE runs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, run_id TEXT UNIQUE NOT NULL, suite TEXT NOT NULL,
+    suite_text TEXT NOT NULL, provenance TEXT NOT NULL, status TEXT NOT NULL DEFAULT '',
+    started_at TEXT NOT NULL, ended_at TEXT NOT NULL DEFAULT '');
+CREATE TABLE run_cells (
+    run_id TEXT NOT NULL REFERENCES runs (run_id), position INTEGER NOT NULL, key TEXT NOT NULL,
+    evaluator TEXT NOT NULL, model TEXT NOT NULL, dataset TEXT NOT NULL, seed INTEGER NOT NULL,
+    detector TEXT NOT NULL, attack TEXT NOT NULL, epsilon REAL, ood_dataset TEXT NOT NULL,
+    corruption TEXT NOT NULL, severity INTEGER,
+    architecture TEXT NOT NULL, recipe TEXT NOT NULL, norm TEXT NOT NULL, ood_group TEXT NOT NULL,
+    params TEXT NOT NULL, PRIMARY KEY (run_id, position)) WITHOUT ROWID;
+CREATE UNIQUE INDEX run_cells_identity ON run_cells (
+    run_id, evaluator, model, dataset, seed, detector, attack, ifnull(epsilon, -1), ood_dataset,
+    corruption, ifnull(severity, -1));
+CREATE TABLE cells (
+    key TEXT PRIMARY KEY, run_id TEXT NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL,
+    traceback TEXT NOT NULL, seconds REAL NOT NULL, device TEXT NOT NULL, created_at TEXT NOT NULL);
+CREATE TABLE measurements (
+    key TEXT NOT NULL, position INTEGER NOT NULL, metric TEXT NOT NULL, class_name TEXT NOT NULL,
+    value REAL, ci_low REAL, ci_high REAL, n INTEGER, PRIMARY KEY (key, position)) WITHOUT ROWID;
+CREATE TABLE arrays (
+    key TEXT NOT NULL, name TEXT NOT NULL, dtype TEXT NOT NULL, shape TEXT NOT NULL, data BLOB NOT NULL,
+    PRIMARY KEY (key, name));
+CREATE TABLE histories (key TEXT PRIMARY KEY, label TEXT NOT NULL, history TEXT NOT NULL);
+"""
+
+
+def connect(path: Path, *, create: bool, timeout: float = BUSY_SECONDS) -> sqlite3.Connection:
+    """Open the store file, making it (and its folder) first where ``create`` allows.
+
+    Raises:
+        GauntletError: The file is absent, not writable, not a store, of a newer version, or locked too long.
+    """
+    if not create and not path.is_file():
+        raise GauntletError(f"There is no store at {path}; `gauntlet run` writes one, `--out` names another folder.")
+    with explained(path):
+        if create:
+            _make_folder(path.parent)
+        connection = sqlite3.connect(_address(path, create), timeout=timeout, isolation_level=None, uri=True)
+    try:
+        with explained(path):
+            _prepare(connection, path, create=create, deadline=time.monotonic() + timeout)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into one sentence that names the file and what to do."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte; the rest refines it
+        if isinstance(error, OSError):
+            code = sqlite3.SQLITE_CANTOPEN
+        if code not in _WORDS:
+            raise
+        raise GauntletError(_WORDS[code].format(path=path, folder=path.parent)) from error
+
+
+_NOT_WRITABLE = "The store {path} cannot be written; make {folder} a writable folder or choose another with `--out`."
+_WORDS = {
+    sqlite3.SQLITE_CANTOPEN: _NOT_WRITABLE,
+    sqlite3.SQLITE_READONLY: _NOT_WRITABLE,
+    sqlite3.SQLITE_PERM: _NOT_WRITABLE,
+    sqlite3.SQLITE_NOTADB: "{path} is not a Gauntlet store (not an SQLite file at all); move it away or choose "
+    "another folder with `--out`.",
+    sqlite3.SQLITE_CORRUPT: "The store {path} is damaged; move it away or restore a copy of it.",
+    sqlite3.SQLITE_FULL: "The disk that holds {path} is full; all finished cells are safe in the store, so free "
+    "some space and run again to go on from here.",
+    sqlite3.SQLITE_IOERR: "Reading or writing {path} failed (disk full, quota reached, or a fault of the disk); "
+    "what was committed before is safe, so put that right and run again to go on from here.",
+    sqlite3.SQLITE_BUSY: "The store {path} is locked by another process for too long; wait for that process to "
+    "finish or end it, then run again.",
+}
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise GauntletError(f"{folder} is a file, not a folder; choose another output folder with `--out`.") from None
+
+
+def _address(path: Path, create: bool) -> str:
+    """URI of the file; a store that is only read may lie on a read-only disk.
+
+    There SQLite cannot make the WAL's side files; ``immutable`` does without them, and is right as long as nobody
+    can write, which is so where no WAL is left over.
+    """
+    uri = path.absolute().as_uri()
+    if create:
+        return f"{uri}?mode=rwc"
+    frozen = not os.access(path.parent, os.W_OK) and not path.with_name(path.name + "-wal").exists()
+    return f"{uri}?mode=ro&immutable=1" if frozen else f"{uri}?mode=rw"
+
+
+def _prepare(connection: sqlite3.Connection, path: Path, *, create: bool, deadline: float) -> None:
+    if not _check(connection, path):
+        if not create:
+            raise GauntletError(f"{path} is empty, not a Gauntlet store; `gauntlet run` writes one.")
+        _use_wal(connection, deadline)
+        _make_schema(connection, path)
+    # With a WAL, NORMAL loses nothing that was committed when a process is killed; only a power cut may take the
+    # last cells, and the next run computes those again. FULL would wait for the disk after every cell.
+    connection.execute("PRAGMA synchronous = NORMAL")
+
+
+def _use_wal(connection: sqlite3.Connection, deadline: float) -> None:
+    """Switch to WAL; where several processes do so at once SQLite refuses without waiting, so wait here."""
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def _make_schema(connection: sqlite3.Connection, path: Path) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if not _check(connection, path):  # another process may have made it since
+            for statement in SCHEMA.split(";\n"):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> bool:
+    """Whether the file holds our schema; an empty file does not, and anything else is an error."""
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if not tables and not application:
+        return False
+    if application != APPLICATION_ID:
+        raise GauntletError(
+            f"{path} is an SQLite file of another program; move it away or choose another folder with `--out`."
+        )
+    if version > SCHEMA_VERSION:
+        raise GauntletError(
+            f"The store {path} was made by a newer version of Gauntlet (schema {version}, this one reads up to "
+            f"{SCHEMA_VERSION}); upgrade gauntlet-bench or choose another folder with `--out`."
+        )
+    return True

@@ -1,0 +1,136 @@
+"""What the runner hands to the store: planned cells, their identity, and their results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from ..registry import GauntletError, nearest
+
+STATUSES = ("ok", "skipped", "failed", "timeout", "out-of-memory")
+MISSING = "missing"  # shown for a planned cell without a record; never stored
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The coordinates of a cell in words; tables, baselines and the drift check match by them.
+
+    Attributes:
+        evaluator: ``accuracy``, ``attack``, ``ood``, ``calibration``, ...
+        model: Label of the model, unique in its suite.
+        dataset: Label of the in-distribution dataset.
+        seed: Seed of training and evaluation.
+        detector: Label of the OOD detector, or empty.
+        attack: Label of the attack, or empty.
+        epsilon: Lp radius, in units in which pixels span [0, 1]; ``None`` where there is no budget.
+        ood_dataset: Label of the OOD set, or empty.
+        corruption: Name of the corruption, or empty.
+        severity: Severity of the corruption, or ``None``.
+    """
+
+    evaluator: str
+    model: str
+    dataset: str
+    seed: int = 0
+    detector: str = ""
+    attack: str = ""
+    epsilon: float | None = None
+    ood_dataset: str = ""
+    corruption: str = ""
+    severity: int | None = None
+
+    def __str__(self) -> str:
+        return describe({name: getattr(self, name) for name in IDENTITY_COLUMNS})
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Coordinates that describe a cell but do not identify it."""
+
+    architecture: str = ""
+    recipe: str = ""
+    norm: str = ""
+    ood_group: str = ""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One metric of one cell: its value, its 95 % interval and the number of samples behind it.
+
+    ``class_name`` is empty for the value over all classes. ``None`` where there is no interval or no count.
+    """
+
+    metric: str
+    value: float
+    ci_low: float | None = None
+    ci_high: float | None = None
+    n: int | None = None
+    class_name: str = ""
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """A cell of a run: what it is (identity), what decides its reuse (key), and what describes it."""
+
+    identity: Identity
+    key: str
+    facts: Facts = Facts()
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """What came out of a cell.
+
+    Attributes:
+        status: One of :data:`STATUSES`.
+        reason: Why it is not ok, in one sentence.
+        traceback: Of a failed cell.
+        measurements: The tidy values.
+        arrays: Per-sample arrays by name (prediction, success, norm, score), any shape, no object dtype.
+        seconds: Time the cell took.
+        device: Where it was computed.
+    """
+
+    status: str = "ok"
+    reason: str = ""
+    traceback: str = ""
+    measurements: tuple[Measurement, ...] = ()
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    seconds: float = 0.0
+    device: str = ""
+
+    def __post_init__(self) -> None:
+        if self.status not in STATUSES:
+            raise GauntletError(f"A cell cannot have the status {self.status!r}; {nearest(self.status, STATUSES)}")
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run of a suite: its text, where it ran (provenance), and how it ended (empty while it runs)."""
+
+    run_id: str
+    suite: str
+    suite_text: str
+    provenance: Mapping[str, Any]
+    status: str
+    started_at: str
+    ended_at: str
+    cells: int
+
+
+IDENTITY_COLUMNS = tuple(column.name for column in fields(Identity))
+FACT_COLUMNS = tuple(column.name for column in fields(Facts))
+
+
+def describe(coordinates: Mapping[str, Any]) -> str:
+    """Coordinates in words, for messages: ``attack cell (model=cnn, dataset=digits, attack=pgd, epsilon=0.3)``."""
+    shown = [
+        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in coordinates.items()
+        if name != "evaluator" and value not in ("", None) and value == value  # NaN differs from itself
+    ]
+    return f"{coordinates['evaluator']} cell ({', '.join(shown)})"

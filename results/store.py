@@ -1,0 +1,256 @@
+"""The store: every run, planned cell, result and per-sample array in one SQLite file."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..registry import GauntletError, nearest
+from .database import BUSY_SECONDS, connect, explained
+from .records import (
+    FACT_COLUMNS,
+    IDENTITY_COLUMNS,
+    CellResult,
+    Identity,
+    Measurement,
+    PlannedCell,
+    RunRecord,
+)
+
+FILE_NAME = "store.sqlite"
+
+
+class Store:
+    """Results by content key, and runs that say which cells belong to them and under which identity.
+
+    Several processes may write one store; one ``Store`` belongs to the thread that opened it. Every ``put`` is one
+    transaction, committed when it returns: a process killed at any moment loses nothing that was put.
+
+    Example:
+        >>> import tempfile
+        >>> from gauntlet.results import CellResult, Identity, Measurement, PlannedCell, Store
+        >>> with tempfile.TemporaryDirectory() as folder, Store.open(Path(folder) / "store.sqlite") as store:
+        ...     run_id = store.begin_run("quickstart", "", {})
+        ...     store.plan(run_id, [PlannedCell(Identity("accuracy", "cnn", "digits"), "key-1")])
+        ...     store.put(run_id, "key-1", CellResult(measurements=(Measurement("accuracy", 0.9, 0.8, 0.95, 100),)))
+        ...     store.statuses(["key-1", "key-2"])
+        {'key-1': 'ok'}
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self.path = path
+        self._connection = connection
+
+    @classmethod
+    def open(cls, path: Path | str, *, create: bool = True, timeout: float = BUSY_SECONDS) -> Store:
+        """Open the store in this file (or in this existing folder).
+
+        Args:
+            path: The file, usually ``gauntlet-out/store.sqlite``.
+            create: Make file and folder where they are absent; otherwise that is an error.
+            timeout: Seconds to wait for another process that writes.
+
+        Raises:
+            GauntletError: The file is absent, not writable, not a store, or made by a newer version.
+        """
+        path = Path(path)
+        path = path / FILE_NAME if path.is_dir() else path
+        return cls(connect(path, create=create, timeout=timeout), path)
+
+    def close(self) -> None:
+        """Close the file; closing twice does nothing."""
+        self._connection.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def begin_run(self, suite: str, suite_text: str, provenance: Mapping[str, Any]) -> str:
+        """Record that a run of a suite starts; returns its id. ``provenance`` must be JSON-able."""
+        now = _now()
+        run_id = f"{now[:19].replace('-', '').replace(':', '').replace('T', '-')}-{secrets.token_hex(3)}"
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT INTO runs (run_id, suite, suite_text, provenance, started_at) VALUES (?, ?, ?, ?, ?)",
+                (run_id, suite, suite_text, _json(provenance), now),
+            )
+        return run_id
+
+    def end_run(self, run_id: str, status: str) -> None:
+        """Record how a run ended (``finished``, ``interrupted``, ...)."""
+        with self._transaction() as connection:
+            ended = connection.execute(
+                "UPDATE runs SET status = ?, ended_at = ? WHERE run_id = ?", (status, _now(), run_id)
+            )
+            if not ended.rowcount:
+                raise self._unknown_run(run_id)
+
+    def runs(self) -> list[RunRecord]:
+        """All runs, oldest first."""
+        rows = self._read(
+            "SELECT run_id, suite, suite_text, provenance, status, started_at, ended_at, "
+            "(SELECT count(*) FROM run_cells WHERE run_cells.run_id = runs.run_id) FROM runs ORDER BY number"
+        )
+        return [RunRecord(run, suite, text, json.loads(origin), *rest) for run, suite, text, origin, *rest in rows]
+
+    def plan(self, run_id: str, cells: Iterable[PlannedCell]) -> None:
+        """Record the cells that belong to a run, in order; a later call adds to them.
+
+        Raises:
+            GauntletError: Two cells of the run have the same identity, or there is no such run.
+        """
+        cells = list(cells)
+        _check_unique(cells)
+        columns = ("run_id", "position", "key", *IDENTITY_COLUMNS, *FACT_COLUMNS, "params")
+        statement = f"INSERT INTO run_cells ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
+        with self._transaction() as connection:
+            if not connection.execute("SELECT 1 FROM runs WHERE run_id = ?", (run_id,)).fetchone():
+                raise self._unknown_run(run_id)
+            count = "SELECT count(*) FROM run_cells WHERE run_id = ?"
+            start = connection.execute(count, (run_id,)).fetchone()[0]
+            try:
+                connection.executemany(
+                    statement,
+                    (
+                        (run_id, start + i, cell.key, *astuple(cell.identity), *astuple(cell.facts), _json(cell.params))
+                        for i, cell in enumerate(cells)
+                    ),
+                )
+            except sqlite3.IntegrityError as error:
+                raise GauntletError(f"Run {run_id} already has one of these cells; plan each cell once.") from error
+
+    def put(self, run_id: str, key: str, result: CellResult) -> None:
+        """Store a result under its key, at once; an ok result is never replaced by one that is not.
+
+        Raises:
+            GauntletError: An array cannot be stored without pickle, the disk is full, or the store is locked.
+        """
+        arrays = [(key, name, *_pack(name, array)) for name, array in result.arrays.items()]
+        measurements = [
+            (key, i, m.metric, m.class_name, _real(m.value), _real(m.ci_low), _real(m.ci_high), _whole(m.n))
+            for i, m in enumerate(result.measurements)
+        ]
+        with self._transaction() as connection:
+            old = connection.execute("SELECT status FROM cells WHERE key = ?", (key,)).fetchone()
+            if old == ("ok",) and result.status != "ok":
+                return
+            for table in ("cells", "measurements", "arrays"):
+                connection.execute(f"DELETE FROM {table} WHERE key = ?", (key,))
+            connection.execute(
+                "INSERT INTO cells VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (key, run_id, result.status, result.reason, result.traceback, result.seconds, result.device, _now()),
+            )
+            connection.executemany("INSERT INTO measurements VALUES (?, ?, ?, ?, ?, ?, ?, ?)", measurements)
+            connection.executemany("INSERT INTO arrays VALUES (?, ?, ?, ?, ?)", arrays)
+
+    def tidy_rows(self, query: str, run_ids: Sequence[str]) -> list[tuple[Any, ...]]:
+        """Rows of a query over the cells of some runs (its one parameter is their ids as JSON)."""
+        return self._read(query, (json.dumps(list(run_ids)),))
+
+    def statuses(self, keys: Iterable[str]) -> dict[str, str]:
+        """Status of each key that has a result; keys without one are left out."""
+        query = "SELECT key, status FROM cells WHERE key IN (SELECT value FROM json_each(?))"
+        return dict(self._read(query, (json.dumps(list(keys)),)))
+
+    def result(self, key: str) -> CellResult | None:
+        """The stored result of a key with its arrays, or ``None``."""
+        with self._transaction("BEGIN"):  # one snapshot, so that result and arrays belong together
+            rows = self._read("SELECT status, reason, traceback, seconds, device FROM cells WHERE key = ?", (key,))
+            if not rows:
+                return None
+            status, reason, traceback, seconds, device = rows[0]
+            query = (
+                "SELECT metric, value, ci_low, ci_high, n, class_name FROM measurements WHERE key = ? ORDER BY position"
+            )
+            measurements = tuple(
+                Measurement(metric, float("nan") if value is None else value, *rest)
+                for metric, value, *rest in self._read(query, (key,))
+            )
+            return CellResult(status, reason, traceback, measurements, self.arrays(key), seconds, device)
+
+    def arrays(self, key: str) -> dict[str, np.ndarray]:
+        """The per-sample arrays of a key, by name; empty where there are none."""
+        rows = self._read("SELECT name, dtype, shape, data FROM arrays WHERE key = ? ORDER BY rowid", (key,))
+        return {name: _unpack(dtype, shape, data) for name, dtype, shape, data in rows}
+
+    def put_history(self, key: str, label: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Store the history of a training (one JSON-able mapping per epoch) under its training key."""
+        with self._transaction() as connection:
+            connection.execute("INSERT OR REPLACE INTO histories VALUES (?, ?, ?)", (key, label, _json(list(rows))))
+
+    def history(self, key: str) -> list[dict[str, Any]] | None:
+        """The history of a training, or ``None``."""
+        rows = self._read("SELECT history FROM histories WHERE key = ?", (key,))
+        return json.loads(rows[0][0]) if rows else None
+
+    def history_labels(self) -> dict[str, str]:
+        """Training key of every stored history, with its label."""
+        return dict(self._read("SELECT key, label FROM histories ORDER BY rowid"))
+
+    def _read(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        with explained(self.path):
+            return self._connection.execute(query, values).fetchall()
+
+    @contextlib.contextmanager
+    def _transaction(self, begin: str = "BEGIN IMMEDIATE") -> Iterator[sqlite3.Connection]:
+        with explained(self.path):
+            self._connection.execute(begin)
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:  # a full disk rolls back by itself
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def _unknown_run(self, run_id: str) -> GauntletError:
+        return GauntletError(
+            f"{self.path} has no run {run_id!r}; {nearest(run_id, [run.run_id for run in self.runs()])}"
+        )
+
+
+def _check_unique(cells: Sequence[PlannedCell]) -> None:
+    seen: set[Identity] = set()
+    for cell in cells:
+        if cell.identity in seen:
+            raise GauntletError(f"The plan holds the {cell.identity} twice; labels must tell them apart.")
+        seen.add(cell.identity)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def _real(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _whole(value: Any) -> int | None:
+    return None if value is None else int(value)
+
+
+def _pack(name: str, array: Any) -> tuple[str, str, bytes]:
+    """Type, shape and bytes of an array, so that it comes back bit for bit without pickle."""
+    array = np.asarray(array)
+    if array.dtype.hasobject or array.dtype.names:
+        raise GauntletError(f"The array {name!r} has dtype {array.dtype}; the store keeps plain numbers and text only.")
+    return array.dtype.str, json.dumps(array.shape), array.tobytes()
+
+
+def _unpack(dtype: str, shape: str, data: bytes) -> np.ndarray:
+    return np.frombuffer(data, dtype=np.dtype(dtype)).reshape(json.loads(shape)).copy()
