@@ -1,0 +1,191 @@
+"""The cross product: from a suite to jobs with cells, keys, and the pairs that can never fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..datasets import DataSource, ResolvedDataset, resolve
+from ..registry import DATASETS, GauntletError, check_unique, digest, is_pattern, parse_spec
+from ..results.records import PlannedCell
+from .model_specs import ModelSpec, model_key, resolve_models
+from .suite import Suite
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model trained (or loaded) for one dataset and one seed: what a leaderboard row is about.
+
+    ``blocked`` says why nothing can be computed here (a file is absent); its cells are planned and skipped.
+    """
+
+    model: ModelSpec
+    dataset: ResolvedDataset
+    seed: int
+    key: str
+    blocked: str = ""
+
+    @property
+    def name(self) -> str:
+        """For progress and messages."""
+        return f"{self.model.label} on {self.dataset.label}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A computation that yields cells: ``payload`` is what its evaluator needs to run it, keyed by cell."""
+
+    evaluator: str
+    row: Row
+    label: str
+    cells: tuple[PlannedCell, ...]
+    payload: Mapping[str, Any] = field(default_factory=dict)
+    blocked: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A combination that can never fit, with the reason."""
+
+    what: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All jobs of a suite, row by row, and what was left out."""
+
+    suite: Suite
+    jobs: tuple[Job, ...]
+    left_out: tuple[LeftOut, ...]
+
+    @property
+    def cells(self) -> list[PlannedCell]:
+        """Every planned cell."""
+        return [cell for job in self.jobs for cell in job.cells]
+
+
+def make_plan(suite: Suite, source: DataSource) -> Plan:
+    """Expand a suite.
+
+    Raises:
+        GauntletError: Something the suite names is wrong, or nothing fits together.
+    """
+    from .evaluators import EVALUATORS
+
+    datasets = _datasets(suite, source)
+    models = _located(suite, "models", lambda: resolve_models(suite.models, suite.recipe))
+    left_out: list[LeftOut] = []
+    jobs: list[Job] = []
+    for dataset in datasets:
+        out_sets = _ood_sets(suite, dataset, source, left_out) if "ood" in suite.evaluators else []
+        for model in models:
+            if reason := _misfit(model, dataset):
+                left_out.append(LeftOut(f"{model.label} on {dataset.label}", reason))
+                continue
+            for seed in suite.seeds:
+                row = _row(model, dataset, seed)
+                for name in suite.evaluators:
+                    jobs += EVALUATORS[name].plan(suite, row, out_sets)
+    if not jobs:
+        reasons = "; ".join(f"{item.what}: {item.reason}" for item in left_out[:3])
+        raise GauntletError(f"{suite.where}: nothing in this suite fits together ({reasons}).")
+    return Plan(suite, tuple(jobs), tuple(left_out))
+
+
+@dataclass(frozen=True)
+class OODSet:
+    """An OOD set of a suite, in the shape of the in-distribution set."""
+
+    group: str
+    dataset: ResolvedDataset
+    blocked: str = ""
+
+
+def _row(model: ModelSpec, dataset: ResolvedDataset, seed: int) -> Row:
+    needed = ("train", "val", "test") if model.trains else ("test",)
+    blocked = next((reason for split in needed if (reason := dataset.missing(split))), "")
+    if blocked:
+        return Row(model, dataset, seed, digest("blocked", model.label, dataset.label, seed), blocked)
+    data = digest([dataset.fingerprint(split) for split in ("train", "val")]) if model.trains else ""
+    key = model_key(model, data, len(dataset.classes), dataset.shape, seed)
+    return Row(model, dataset, seed, key)
+
+
+def _misfit(model: ModelSpec, dataset: ResolvedDataset) -> str:
+    for part in (model, *model.members):
+        shape = part.entry.meta.get("shape")
+        if shape is not None and tuple(shape) != tuple(dataset.shape):
+            return f"{part.entry.name} takes {_size(shape)} images, {dataset.label} has {_size(dataset.shape)}"
+    if model.trains and "train" not in dataset.splits:
+        return f"{dataset.label} has no training split"
+    if len(dataset.classes) < 2:
+        return f"{dataset.label} has fewer than two classes"
+    return ""
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _datasets(suite: Suite, source: DataSource) -> list[ResolvedDataset]:
+    found = [
+        _located(suite, "datasets", lambda spec=spec: resolve(spec, source))  # type: ignore[misc]
+        for spec in _expand(suite.datasets)
+    ]
+    check_unique((dataset.label for dataset in found), "dataset")
+    return found
+
+
+def _ood_sets(suite: Suite, inside: ResolvedDataset, source: DataSource, left_out: list[LeftOut]) -> list[OODSet]:
+    found: list[OODSet] = []
+    for group, spec in _expand_groups(suite.ood):
+        dataset = _located(
+            suite,
+            "ood",
+            lambda spec=spec: resolve(spec, source, shape=inside.shape),  # type: ignore[misc]
+        )
+        if dataset.name == inside.name and not _disjoint(inside, dataset):
+            reason = "it is the in-distribution set itself"
+            left_out.append(LeftOut(f"{dataset.label} as OOD for {inside.label}", reason))
+            continue
+        if "test" not in dataset.splits:
+            left_out.append(LeftOut(f"{dataset.label} as OOD for {inside.label}", "it has no test split"))
+            continue
+        found.append(OODSet(group, dataset, dataset.missing("test") or ""))
+    check_unique((item.dataset.label for item in found), "OOD set")
+    return found
+
+
+def _disjoint(inside: ResolvedDataset, outside: ResolvedDataset) -> bool:
+    """Whether two views of one dataset share no class (held-out classes as OOD)."""
+    return not set(inside.classes) & set(outside.classes)
+
+
+def _expand(specs: tuple[Any, ...]) -> list[Any]:
+    """Replace patterns by the names they pick; a pattern never picks what is named beside it."""
+    named = {parse_spec(spec, "dataset")[0] for spec in specs if not (isinstance(spec, str) and is_pattern(spec))}
+    expanded: list[Any] = []
+    for spec in specs:
+        if isinstance(spec, str) and is_pattern(spec):
+            found = [entry.name for entry in DATASETS.match(spec)]
+            if not found:
+                raise GauntletError(f"No dataset matches {spec!r}; `gauntlet list datasets` shows them all.")
+            expanded += [name for name in found if name not in named]
+            named.update(found)
+        else:
+            expanded.append(spec)
+    return expanded
+
+
+def _expand_groups(pairs: tuple[tuple[str, Any], ...]) -> list[tuple[str, Any]]:
+    groups = dict.fromkeys(group for group, _ in pairs)
+    return [(group, spec) for group in groups for spec in _expand(tuple(spec for name, spec in pairs if name == group))]
+
+
+def _located(suite: Suite, key: str, resolve_it: Any) -> Any:
+    try:
+        return resolve_it()
+    except GauntletError as error:
+        raise type(error)(f"{suite.at(key)}: {error}") from None

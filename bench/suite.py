@@ -1,0 +1,286 @@
+"""Suites: YAML files that select from every registry, checked with line and column."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from ..registry import ATTACKS, DETECTORS, GauntletError, Registry, Selected, nearest, select
+
+Spec = str | dict[str, Any]
+
+#: Evaluators that a suite can name, in the order in which they run.
+EVALUATORS = ("accuracy", "calibration", "ood", "attack")
+
+
+class SuiteFile(BaseModel):
+    """The keys of a suite file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str | None = None
+    summary: str = ""
+    datasets: list[Spec] = Field(min_length=1)
+    models: list[Spec] = Field(min_length=1)
+    recipe: Spec = "standard"
+    seeds: list[int] = Field(default=[0], min_length=1)
+    evaluators: list[str] | None = Field(default=None, min_length=1)
+    attacks: list[Spec] | None = Field(default=None, min_length=1)
+    epsilons: list[float | str] | None = Field(default=None, min_length=1)
+    attack_images: int = Field(default=1000, ge=1)
+    detectors: list[Spec] | None = Field(default=None, min_length=1)
+    ood: list[Spec] | dict[str, list[Spec]] | None = None
+    feature_dim: int = Field(default=2048, ge=1)
+    fit_limit: int = Field(default=20_000, ge=1)
+    batch_size: int = Field(default=512, ge=1)
+    timeout: float | None = Field(default=None, gt=0)
+    profiles: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @field_validator("datasets", "models", "attacks", "detectors", "ood", "evaluators", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("seeds", "epsilons", mode="before")
+    @classmethod
+    def _one_number_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, (int, float, str)) and not isinstance(value, bool) else value
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A checked suite. ``ood`` holds (group, spec) pairs; ``text`` is the YAML as read, kept with every run."""
+
+    name: str
+    summary: str
+    text: str
+    where: str
+    datasets: tuple[Spec, ...]
+    models: tuple[Spec, ...]
+    recipe: Spec
+    seeds: tuple[int, ...]
+    evaluators: tuple[str, ...]
+    attacks: tuple[Selected, ...] = ()
+    epsilons: tuple[float, ...] = ()
+    attack_images: int = 1000
+    detectors: tuple[Selected, ...] = ()
+    ood: tuple[tuple[str, Spec], ...] = ()
+    feature_dim: int = 2048
+    fit_limit: int = 20_000
+    batch_size: int = 512
+    timeout: float | None = None
+    marks: Mapping[tuple[Any, ...], str] = field(default_factory=dict)
+
+    def at(self, *path: Any) -> str:
+        """``file:line:column`` of a key or list item, for messages."""
+        while path and path not in self.marks:
+            path = path[:-1]
+        return self.marks.get(path, self.where)
+
+
+def builtin_suites() -> dict[str, str]:
+    """Names of the suites that come with Gauntlet, with their text."""
+    folder = resources.files(__package__) / "suites"
+    found = {
+        entry.name: entry.read_text(encoding="utf-8") for entry in folder.iterdir() if entry.name.endswith(".yaml")
+    }
+    return {name.removesuffix(".yaml"): found[name] for name in sorted(found)}
+
+
+def load_suite(source: str | Path | Mapping[str, Any], *, profile: str | None = None) -> Suite:
+    """Read a suite from a file, by the name of a built-in one, or from a mapping.
+
+    Raises:
+        GauntletError: It does not exist or is wrong somewhere; the message says where.
+    """
+    if isinstance(source, Mapping):
+        return parse_suite(yaml.safe_dump(dict(source), sort_keys=False), where="suite", profile=profile)
+    path = Path(source)
+    if path.is_file():
+        try:
+            return parse_suite(path.read_text(encoding="utf-8"), where=str(path), profile=profile, fallback=path.stem)
+        except (OSError, UnicodeDecodeError) as error:
+            raise GauntletError(f"Suite {path} cannot be read: {error}.") from None
+    known = builtin_suites()
+    if str(source) not in known:
+        if path.suffix in (".yaml", ".yml"):
+            raise GauntletError(f"There is no suite file {source}.")
+        raise GauntletError(f"Unknown suite {str(source)!r}; {nearest(str(source), known)}")
+    return parse_suite(known[str(source)], where=f"{source}.yaml", profile=profile, fallback=str(source))
+
+
+def parse_suite(text: str, *, where: str, profile: str | None = None, fallback: str = "suite") -> Suite:
+    """Check the YAML text of a suite; ``where`` names it in messages."""
+    content, marks = _read_yaml(text, where)
+    if not isinstance(content, dict):
+        raise GauntletError(f"{where}: a suite is a mapping of keys (datasets, models, ...), got {_kind(content)}.")
+    content = _apply_profile(content, profile, where)
+    try:
+        checked = SuiteFile.model_validate(content)
+    except ValidationError as error:
+        raise GauntletError(_describe(error, marks, where)) from None
+    draft = Suite(
+        name=checked.name or fallback,
+        summary=checked.summary,
+        text=text if profile is None else f"# profile: {profile}\n{text}",
+        where=where,
+        datasets=tuple(checked.datasets),
+        models=tuple(checked.models),
+        recipe=checked.recipe,
+        seeds=tuple(dict.fromkeys(checked.seeds)),
+        evaluators=(),
+        attack_images=checked.attack_images,
+        feature_dim=checked.feature_dim,
+        fit_limit=checked.fit_limit,
+        batch_size=checked.batch_size,
+        timeout=checked.timeout,
+        marks=marks,
+    )
+    ood = _groups(checked.ood)
+    changes = {
+        "attacks": _axis(draft, ATTACKS, "attacks", checked.attacks, options=("epsilons",)),
+        "epsilons": parse_epsilons(checked.epsilons or (), draft.at("epsilons")),
+        "detectors": _axis(draft, DETECTORS, "detectors", checked.detectors),
+        "ood": ood,
+        "evaluators": _evaluators(draft, checked, bool(ood)),
+    }
+    return _complete(Suite(**{**draft.__dict__, **changes}))
+
+
+def parse_epsilons(values: Sequence[float | str], where: str) -> tuple[float, ...]:
+    """Numbers or fractions such as ``8/255``, each finite and >= 0."""
+    return tuple(dict.fromkeys(_epsilon(value, where) for value in values))
+
+
+def _epsilon(value: float | str, where: str) -> float:
+    try:
+        number = float(Fraction(value.strip())) if isinstance(value, str) and "/" in value else float(value)
+    except (ValueError, ZeroDivisionError):
+        raise GauntletError(f"{where}: epsilon {value!r} is not a number or a fraction such as 8/255.") from None
+    if not math.isfinite(number) or number < 0:
+        raise GauntletError(f"{where}: epsilon must be a finite number >= 0, got {value}.")
+    return number
+
+
+def _axis(
+    suite: Suite, registry: Registry, key: str, specs: Sequence[Spec] | None, options: tuple[str, ...] = ()
+) -> tuple[Selected, ...]:
+    if specs is None:
+        return ()
+    for position, spec in enumerate(specs):  # one by one first, so that a message has the line of its item
+        try:
+            select(registry, [spec], options=options)
+        except GauntletError as error:
+            raise GauntletError(f"{suite.at(key, position)}: {error}") from None
+    chosen = select(registry, specs, options=options)
+    return (*chosen, *_from_plugins(registry, chosen))
+
+
+def _from_plugins(registry: Registry, chosen: Sequence[Selected]) -> list[Selected]:
+    """What the user's plug-ins registered joins the axis, so that one option adds a detector to a leaderboard."""
+    named = {selected.entry.name for selected in chosen}
+    return [Selected(entry, entry.name) for entry in registry if entry.plugin and entry.name not in named]
+
+
+def _groups(ood: Sequence[Spec] | Mapping[str, Sequence[Spec]] | None) -> tuple[tuple[str, Spec], ...]:
+    if ood is None:
+        return ()
+    groups = ood if isinstance(ood, Mapping) else {"": ood}
+    return tuple((group, spec) for group, specs in groups.items() for spec in specs)
+
+
+def _evaluators(suite: Suite, checked: SuiteFile, has_ood: bool) -> tuple[str, ...]:
+    if checked.evaluators is None:
+        present = {"attack": checked.attacks is not None, "ood": checked.detectors is not None and has_ood}
+        return tuple(name for name in EVALUATORS if present.get(name, True))
+    for position, name in enumerate(checked.evaluators):
+        if name not in EVALUATORS:
+            where = suite.at("evaluators", position)
+            raise GauntletError(f"{where}: unknown evaluator {name!r}; {nearest(name, EVALUATORS)}")
+    return tuple(name for name in EVALUATORS if name in checked.evaluators)
+
+
+def _complete(suite: Suite) -> Suite:
+    def missing(evaluator: str, key: str) -> GauntletError:
+        return GauntletError(f"{suite.where}: the evaluator {evaluator!r} needs the key {key!r}.")
+
+    if "attack" in suite.evaluators:
+        if not suite.attacks:
+            raise missing("attack", "attacks")
+        if not suite.epsilons and not all("epsilons" in attack.options for attack in suite.attacks):
+            raise missing("attack", "epsilons")
+    if "ood" in suite.evaluators:
+        for key in ("detectors", "ood"):
+            if not getattr(suite, key):
+                raise missing("ood", key)
+    if suite.detectors and not suite.ood:
+        raise GauntletError(f"{suite.at('detectors')}: detectors need OOD sets: name some under `ood:`.")
+    if suite.ood and not suite.detectors:
+        raise GauntletError(f"{suite.at('ood')}: OOD sets need detectors: name some under `detectors:`.")
+    return suite
+
+
+def _apply_profile(content: dict[Any, Any], profile: str | None, where: str) -> dict[Any, Any]:
+    if profile is None:
+        return content
+    profiles = content.get("profiles") or {}
+    if not isinstance(profiles, dict) or profile not in profiles:
+        raise GauntletError(f"{where} has no profile {profile!r}; {nearest(profile, map(str, profiles))}")
+    return {**content, **(profiles[profile] or {})}
+
+
+# -- YAML with positions --------------------------------------------------------------------------------------
+
+
+def _read_yaml(text: str, where: str) -> tuple[Any, dict[tuple[Any, ...], str]]:
+    try:
+        content = yaml.safe_load(text)
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        position = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+        raise GauntletError(f"{where}{position}: not valid YAML: {getattr(error, 'problem', None) or error}.") from None
+    marks: dict[tuple[Any, ...], str] = {}
+    if node is not None:
+        _collect_marks(node, (), where, marks)
+    return content, marks
+
+
+def _collect_marks(node: yaml.Node, path: tuple[Any, ...], where: str, marks: dict[tuple[Any, ...], str]) -> None:
+    marks.setdefault(path, f"{where}:{node.start_mark.line + 1}:{node.start_mark.column + 1}")
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            marks[(*path, key.value)] = f"{where}:{key.start_mark.line + 1}:{key.start_mark.column + 1}"
+            _collect_marks(value, (*path, key.value), where, marks)
+    elif isinstance(node, yaml.SequenceNode):
+        for position, item in enumerate(node.value):
+            _collect_marks(item, (*path, position), where, marks)
+
+
+def _describe(error: ValidationError, marks: Mapping[tuple[Any, ...], str], where: str) -> str:
+    problem = error.errors()[0]
+    path = tuple(problem["loc"])
+    while path and path not in marks:
+        path = path[:-1]
+    place, key = marks.get(path, where), str(problem["loc"][0]) if problem["loc"] else ""
+    known = list(SuiteFile.model_fields)
+    if problem["type"] == "extra_forbidden":
+        return f"{place}: unknown key {key!r}; {nearest(key, known)}"
+    if problem["type"] == "missing":
+        return f"{where}: the key {key!r} is missing."
+    if problem["type"] == "too_short":
+        return f"{place}: {key!r} is empty; name at least one, or leave the key out."
+    got = f", got {problem['input']!r}" if not isinstance(problem["input"], (dict, list)) else ""
+    return f"{place}: {key!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}{got}."
+
+
+def _kind(content: Any) -> str:
+    return {type(None): "nothing", list: "a list", str: "text"}.get(type(content), type(content).__name__)

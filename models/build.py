@@ -1,0 +1,68 @@
+"""From an entry and parameters to a module that fits the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..registry import Entry, GauntletError
+
+
+def create_module(
+    entry: Entry,
+    parameters: Mapping[str, Any],
+    *,
+    classes: int,
+    shape: tuple[int, int, int],
+    members: Sequence[nn.Module] | None = None,
+) -> nn.Module:
+    """Build the network of ``entry`` for images of ``shape`` (C, H, W) and ``classes`` classes.
+
+    ``classes``, ``channels`` and ``shape`` are passed on where the entry takes them and the suite does not say
+    otherwise; ``members`` replaces the parameter named by the entry's ``children``.
+
+    Raises:
+        GauntletError: The result is not a module, or does not map such images to so many logits.
+    """
+    arguments = dict(parameters)
+    for name, value in {"classes": classes, "channels": shape[0], "shape": shape}.items():
+        if entry.has(name):
+            arguments.setdefault(name, value)
+    if members is not None:
+        arguments[entry.meta["children"]] = members
+    module = entry.factory(**arguments)
+    if not isinstance(module, nn.Module):
+        raise GauntletError(
+            f"Model {entry.name!r} ({entry.where}) must return a torch.nn.Module, got {type(module).__name__}."
+        )
+    return module
+
+
+def check_fit(module: nn.Module, name: str, dataset: str, shape: tuple[int, int, int], classes: int) -> None:
+    """Raise a :class:`GauntletError` unless ``module`` maps two images of ``shape`` to logits (2, classes)."""
+    tensor = next(module.parameters(), torch.zeros(()))
+    was_training = module.training
+    module.eval()
+    size = "x".join(map(str, shape))
+    try:
+        with torch.no_grad():
+            logits = module(torch.zeros(2, *shape, device=tensor.device))
+    except RuntimeError as error:
+        first = str(error).strip().partition("\n")[0]
+        raise GauntletError(f"Model {name!r} does not take the {size} images of dataset {dataset!r}: {first}") from None
+    finally:
+        module.train(was_training)
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
+        raise GauntletError(f"Model {name!r} must return logits of shape (N, classes), got {_shape(logits)}.")
+    if logits.shape[1] != classes:
+        raise GauntletError(
+            f"Model {name!r} gives {logits.shape[1]} logits but dataset {dataset!r} has {classes} classes; "
+            "set the model's number of classes, or choose another dataset."
+        )
+
+
+def _shape(value: Any) -> str:
+    return str(tuple(value.shape)) if isinstance(value, torch.Tensor) else type(value).__name__

@@ -1,0 +1,138 @@
+"""Weights on disk: a cache of trained models, and the weights that users bring. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ..registry import GauntletError
+
+
+class CheckpointStore:
+    """Trained weights by training key: one folder each, with `weights.safetensors` and `training.json`.
+
+    A folder appears in one rename when it is complete, so an interrupted training leaves none.
+
+    Args:
+        folder: Where the checkpoints live (made on the first save).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, key: str) -> Path:
+        """The folder of this key."""
+        return self.folder / key
+
+    def __contains__(self, key: str) -> bool:
+        return (self.path(key) / "training.json").is_file()
+
+    def load(self, key: str, module: nn.Module) -> dict[str, Any]:
+        """Fill ``module`` with the weights of ``key``; returns what was saved with them (history, seconds, ...)."""
+        load_weights(module, self.path(key) / "weights.safetensors")
+        return json.loads((self.path(key) / "training.json").read_text(encoding="utf-8"))
+
+    def save(self, key: str, module: nn.Module, facts: Mapping[str, Any]) -> None:
+        """Keep the weights of ``module`` with JSON-able ``facts``.
+
+        Raises:
+            GauntletError: The folder cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            draft = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=self.folder))
+            try:
+                save_file(_plain(module.state_dict()), draft / "weights.safetensors")
+                (draft / "training.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+                if key not in self:
+                    draft.replace(self.path(key))
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
+        except OSError as error:
+            if key in self:  # another process finished the same training first
+                return
+            raise GauntletError(
+                f"The trained model cannot be kept in {self.folder} ({error.strerror or error}); set GAUNTLET_CACHE "
+                "to a folder that can be written."
+            ) from None
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Fill ``module`` from a `.safetensors` file or a state dict saved by torch (read with ``weights_only=True``).
+
+    Raises:
+        GauntletError: The file is absent, damaged, holds anything but tensors, or does not fit (tensors are named).
+    """
+    state = _read(path)
+    for wrapper in ("state_dict", "model_state_dict", "model"):
+        if isinstance(state.get(wrapper), Mapping):
+            state = dict(state[wrapper])
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise GauntletError(f"{path} holds no state dict: expected names with tensors, as `model.state_dict()` gives.")
+    wanted = module.state_dict()
+    if not set(state) & set(wanted) and all(name.startswith("module.") for name in state):
+        state = {name.removeprefix("module."): value for name, value in state.items()}
+    problems = _misfits(wanted, state)
+    if problems:
+        shown = "; ".join(problems[:4]) + (f"; and {len(problems) - 4} more" if len(problems) > 4 else "")
+        raise GauntletError(f"The weights in {path} do not fit the model: {shown}.")
+    module.load_state_dict(state)
+
+
+def weights_fingerprint(module: nn.Module) -> str:
+    """Digest of all tensors of a module, for models that arrive trained."""
+    result = hashlib.sha256()
+    for name, tensor in sorted(_plain(module.state_dict()).items()):
+        result.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        result.update(tensor.view(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return result.hexdigest()[:32]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise GauntletError(f"There is no file of weights at {path}.")
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise GauntletError(
+            f"{path} holds more than tensors, and loading it would run code from the file: save "
+            "`model.state_dict()` with safetensors or torch.save instead."
+        ) from None
+    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
+        raise GauntletError(
+            f"{path} cannot be read as weights: {str(error).partition(chr(10))[0]}; save `model.state_dict()` anew."
+        ) from None
+    if not isinstance(content, Mapping):
+        raise GauntletError(f"{path} holds a {type(content).__name__}, expected a state dict of tensors.")
+    return dict(content)
+
+
+def _misfits(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+    problems = [f"{name} is missing" for name in wanted if name not in given]
+    problems += [f"{name} is not in the model" for name in given if name not in wanted]
+    problems += [
+        f"{name} has shape {tuple(given[name].shape)}, the model wants {tuple(wanted[name].shape)}"
+        for name in wanted
+        if name in given and given[name].shape != wanted[name].shape
+    ]
+    return problems
+
+
+def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors on the CPU that share no memory and have plain strides, as safetensors wants them."""
+    return {
+        name: value.detach().to("cpu").clone(memory_format=torch.contiguous_format) for name, value in state.items()
+    }

@@ -1,0 +1,45 @@
+"""Small layers that several networks share."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Activation = Literal["relu", "gelu", "quick-gelu"]
+
+
+class QuickGELU(nn.Module):
+    """x * sigmoid(1.702 x), the cheap form of GELU (Hendrycks & Gimpel 2016, arXiv 1606.08415)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply it to every element."""
+        return x * torch.sigmoid(1.702 * x)
+
+
+def activation_layer(name: Activation) -> nn.Module:
+    """The activation called ``name``; ``gelu`` is the exact form."""
+    return {"relu": nn.ReLU, "gelu": nn.GELU, "quick-gelu": QuickGELU}[name]()
+
+
+class Normalize(nn.Module):
+    """(x - mean) / std per channel: models take images in [0, 1] and normalise inside.
+
+    Args:
+        mean: One value a channel (or one for all).
+        std: Likewise, positive.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        # Not in the state dict: they are part of the architecture, not of what training finds.
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise images (N, C, H, W)."""
+        return (x - self.mean) / self.std

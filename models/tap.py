@@ -1,0 +1,102 @@
+"""Reads logits, features and named outputs of any classifier in one forward pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_TOLERANCE = 1e-4
+
+
+class Tap:
+    """One pass through a module gives its logits, its features and whatever else it names.
+
+    A module that has ``forward_outputs(x) -> dict`` (and, if it has one, ``head() -> (weight, bias)``) is asked.
+    For any other, the last ``nn.Linear`` that runs in a forward pass is taken to be the head, its input the features.
+    Either way the head is believed only if W z + b equals the logits on the probe, up to 1e-4 of their size.
+    The module is not changed: hooks live during a call only.
+
+    Args:
+        module: In eval mode; maps images (N, C, H, W) to logits (N, K).
+        probe: A few images on the module's device.
+
+    Attributes:
+        why_no_head: What is missing, where ``head`` is None; empty where there is one.
+    """
+
+    def __init__(self, module: nn.Module, probe: Tensor) -> None:
+        self._module = module
+        self._layer: nn.Linear | None = None
+        self.why_no_head = ""
+        self._own = callable(getattr(module, "forward_outputs", None))
+        with torch.no_grad():
+            if not self._own:
+                self._layer = self._last_linear(probe)
+            self.why_no_head = self._doubt(self(probe))
+
+    @property
+    def head(self) -> tuple[Tensor, Tensor] | None:
+        """Weight (K, D) and bias (K,) of the final linear layer as they are now, or None."""
+        return None if self.why_no_head else self._candidate()
+
+    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+        """Images (N, C, H, W) to ``logits`` (N, K), ``features`` (N, D) where there are any, and named outputs."""
+        if self._own:
+            return dict(self._module.forward_outputs(images))  # type: ignore[operator]
+        if self._layer is None:
+            return {"logits": self._module(images)}
+        caught: list[Tensor] = []
+        handle = self._layer.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
+        try:
+            logits = self._module(images)
+        finally:
+            handle.remove()
+        return {"logits": logits, "features": caught[-1]} if caught and caught[-1].ndim == 2 else {"logits": logits}
+
+    def _last_linear(self, probe: Tensor) -> nn.Linear | None:
+        called: list[nn.Linear] = []
+
+        def remember(layer: nn.Module, *_: Any) -> None:
+            assert isinstance(layer, nn.Linear)
+            called.append(layer)
+
+        linears = [layer for layer in self._module.modules() if isinstance(layer, nn.Linear)]
+        handles = [layer.register_forward_hook(remember) for layer in linears]
+        try:
+            self._module(probe)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return called[-1] if called else None
+
+    def _doubt(self, outputs: dict[str, Tensor]) -> str:
+        head = self._candidate()
+        if head is None:
+            return "the model has no final linear layer"
+        if "features" not in outputs:
+            return "the input of the final linear layer is not one vector an image"
+        if not _explains(head, outputs):
+            return "the logits are not the output of the final linear layer"
+        return ""
+
+    def _candidate(self) -> tuple[Tensor, Tensor] | None:
+        if self._own:
+            own_head = getattr(self._module, "head", None)
+            head = own_head() if callable(own_head) and not isinstance(own_head, nn.Module) else None
+            return None if head is None else (head[0].detach(), head[1].detach())
+        if self._layer is None:
+            return None
+        weight = self._layer.weight.detach()
+        bias = self._layer.bias
+        return weight, weight.new_zeros(len(weight)) if bias is None else bias.detach()
+
+
+def _explains(head: tuple[Tensor, Tensor], outputs: dict[str, Tensor]) -> bool:
+    weight, bias = head
+    features, logits = outputs["features"], outputs["logits"]
+    if features.shape[1:] != weight.shape[1:] or logits.shape[1:] != bias.shape:
+        return False
+    error = (features @ weight.T + bias - logits).abs().max()
+    return bool(error <= _TOLERANCE * logits.abs().max().clamp(min=1))
