@@ -1,0 +1,192 @@
+"""The detector interface, and the adapter that turns a registered function into a detector."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor
+
+from ..registry import Entry, GauntletError, Selected
+from .numerics import double
+from .outputs import Head, Outputs
+
+T = TypeVar("T")
+
+
+class Detector(ABC):
+    """Scores images: the higher, the more out-of-distribution.
+
+    Attributes:
+        needs: What it reads of :class:`Outputs`, set from its registration.
+        name: How messages call it: its label in the suite.
+        needs_fit: Whether :meth:`fit` must run before :meth:`score`; true for every class that defines ``fit``.
+    """
+
+    needs: tuple[str, ...] = ()
+    name: str = "detector"
+    needs_fit: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "needs_fit" not in cls.__dict__:
+            cls.needs_fit = cls.fit is not Detector.fit
+
+    def fit(self, train: Outputs, val: Outputs | None, head: Head | None) -> None:
+        """Learn from in-distribution training outputs and, where there are any, validation outputs."""
+        return
+
+    @abstractmethod
+    def score(self, outputs: Outputs) -> Tensor:
+        """One score per image, shape (N,)."""
+
+    def pull(self, outputs: Outputs) -> list[Any]:
+        """The values of all needs, in order.
+
+        Raises:
+            GauntletError: The outputs lack one of them.
+        """
+        values = [outputs.get(need) for need in self.needs]
+        for need, value in zip(self.needs, values, strict=True):
+            if value is None:
+                raise self._lacks(need)
+        return values
+
+    def fitted(self, state: T | None) -> T:
+        """``state``, which :meth:`fit` has set; an error where it has not."""
+        if state is None:
+            raise GauntletError(f"Detector {self.name!r} must be fitted to training outputs before it can score.")
+        return state
+
+    def compact_features(self, outputs: Outputs, width: int | None = None) -> Tensor:
+        """The (projected) features, shape (N, D).
+
+        Args:
+            outputs: Where they come from.
+            width: The D that the detector was fitted to; None while it is being fitted, when the features must also
+                be there and finite.
+
+        Raises:
+            GauntletError: They are missing, of another width, or (for a fit) empty or not finite.
+        """
+        features = outputs.compact
+        if features is None:
+            raise self._lacks("features")
+        if width is None:
+            self._check_training(features)
+        elif features.shape[1] != width:
+            raise GauntletError(
+                f"Detector {self.name!r} was fitted to {width} features per image but got {features.shape[1]}: "
+                "fit and score it on outputs of the same model."
+            )
+        return features
+
+    def _check_training(self, features: Tensor) -> None:
+        if not len(features):
+            raise GauntletError(f"Detector {self.name!r} cannot be fitted to an empty training set.")
+        bad = int((~features.isfinite()).any(dim=1).sum())
+        if bad:
+            raise GauntletError(
+                f"Detector {self.name!r} cannot be fitted: {bad} of {len(features)} training images have features "
+                "that are not finite."
+            )
+
+    def _lacks(self, need: str) -> GauntletError:
+        return GauntletError(
+            f"Detector {self.name!r} needs {need!r}, which these outputs do not have: "
+            "use it with a model that yields it."
+        )
+
+    def __repr__(self) -> str:
+        return f"<detector {self.name}>"
+
+
+class FunctionDetector(Detector):
+    """A detector made of a function whose leading arguments are its needs.
+
+    Functions of cached outputs are called once; those that need ``images`` are called batch by batch, with the
+    matching slice of their other needs.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Tensor],
+        needs: Sequence[str],
+        parameters: Mapping[str, Any] | None = None,
+        name: str | None = None,
+    ) -> None:
+        self.function = function
+        self.needs = tuple(needs)
+        self.parameters = dict(parameters or {})
+        self.name = name or str(getattr(function, "__name__", self.name))
+
+    def score(self, outputs: Outputs) -> Tensor:
+        """The function's scores, shape (N,)."""
+        values = self.pull(outputs)
+        if "images" not in self.needs:
+            return self.function(*values, **self.parameters)
+        scores = [self.function(*batch, **self.parameters) for batch in self._batches(values)]
+        return torch.cat(scores) if scores else torch.zeros(0)
+
+    def _batches(self, values: list[Any]) -> Iterator[list[Any]]:
+        position = self.needs.index("images")
+        start = 0
+        for images in values[position]():
+            rows = slice(start, start + len(images))
+            start = rows.stop
+            batch = [_rows(need, value, rows) for need, value in zip(self.needs, values, strict=True)]
+            batch[position] = images
+            yield batch
+
+
+def _rows(need: str, value: Any, rows: slice) -> Any:
+    return value if need in ("images", "head", "model") else value[rows]
+
+
+def build_detector(chosen: Selected | Entry, parameters: Mapping[str, Any] | None = None) -> Detector:
+    """Build the detector of a registry entry, or of an entry that a suite selected (with its label).
+
+    Args:
+        chosen: What to build; the parameters of a :class:`Selected` hold unless overridden.
+        parameters: Hyper-parameters; checked against the entry's signature.
+
+    Raises:
+        GauntletError: A parameter is unknown, ill-typed or missing, or the class is no :class:`Detector`.
+    """
+    entry = chosen.entry if isinstance(chosen, Selected) else chosen
+    label = chosen.label if isinstance(chosen, Selected) else chosen.name
+    given = {**chosen.parameters, **(parameters or {})} if isinstance(chosen, Selected) else dict(parameters or {})
+    checked = entry.check(given)
+    absent = [known.name for known in entry.parameters if known.required and known.name not in checked]
+    if absent:
+        raise GauntletError(f"Detector {label!r} ({entry.where}) needs a value for its parameter {absent[0]!r}.")
+    if not entry.is_class:
+        return FunctionDetector(entry.factory, entry.needs, checked, label)
+    detector = entry.factory(**checked)
+    if not isinstance(detector, Detector):
+        raise GauntletError(
+            f"Detector {label!r} ({entry.where}) is a class that does not derive from gauntlet.detectors.Detector: "
+            "derive it, or register a function."
+        )
+    detector.needs, detector.name = entry.needs, label
+    return detector
+
+
+def check_scores(scores: Tensor, n: int, label: str) -> Tensor:
+    """Return a detector's scores in float64, shape (n,), detached.
+
+    Raises:
+        GauntletError: They are not one finite number per image.
+    """
+    scores = double(torch.as_tensor(scores).detach())
+    if scores.shape != (n,):
+        raise GauntletError(
+            f"Detector {label!r} gave scores of shape {tuple(scores.shape)}: one number for each of the {n} images, "
+            f"shape ({n},), is right."
+        )
+    bad = int((~scores.isfinite()).sum())
+    if bad:
+        raise GauntletError(f"Detector {label!r} gave {bad} of {n} scores that are not finite (NaN or infinite).")
+    return scores

@@ -1,0 +1,26 @@
+"""Free energy."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..registry import detector
+from .numerics import double
+
+
+@detector(
+    "energy",
+    reference="Liu, Wang, Owens, Li 2020, arXiv 2010.03759",
+    tags=("post-hoc", "logits"),
+)
+def energy(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """Free energy, ``-T logsumexp(l / T)``.
+
+    Args:
+        logits: Shape (N, C).
+        temperature: T > 0.
+
+    Returns:
+        Scores, shape (N,), in the unit of the logits.
+    """
+    return -temperature * (double(logits) / temperature).logsumexp(dim=1)

@@ -1,0 +1,17 @@
+"""Maximum logit."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..registry import detector
+
+
+@detector(
+    "max-logit",
+    reference="Hendrycks et al. 2019, arXiv 1911.11132",
+    tags=("post-hoc", "logits"),
+)
+def max_logit(logits: Tensor) -> Tensor:
+    """Negative largest logit, ``-max_c l_c``; logits of shape (N, C), scores of shape (N,)."""
+    return -logits.amax(dim=1)

@@ -1,0 +1,18 @@
+"""Precision and memory: what the detectors share below their formulas."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+#: Elements of the largest temporary matrix (64 MiB in float32, 128 MiB in float64).
+_CHUNK_ELEMENTS = 2**24
+
+
+def double(values: Tensor) -> Tensor:
+    """``values`` in float64, on the CPU where the device has no float64 (Apple's MPS). Differentiable."""
+    return (values.cpu() if values.device.type == "mps" else values).double()
+
+
+def rows_per_chunk(columns: int) -> int:
+    """How many rows a temporary matrix with this many columns may have."""
+    return max(1, _CHUNK_ELEMENTS // max(columns, 1))

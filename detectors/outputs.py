@@ -1,0 +1,112 @@
+"""What one pass of a model over a dataset yields: everything that a detector may look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+#: Seed of the projection matrix: part of the definition of a projected feature, so it never changes.
+_PROJECTION_SEED = 20_480
+
+
+class Head(NamedTuple):
+    """The final linear layer: ``logits = features @ weight.T + bias``."""
+
+    weight: Tensor  # (C, D)
+    bias: Tensor  # (C,)
+
+
+@dataclass(eq=False)
+class Outputs:
+    """A model's outputs on N images, aligned to them.
+
+    Attributes:
+        labels: True classes, shape (N,); a negative label means that the image belongs to no class.
+        logits: Shape (N, C), or None.
+        features: Penultimate activations, shape (N, D), or None.
+        named: The model's own outputs by name, each with first dimension N.
+        head: The final linear layer, or None where the model has none.
+        model: The network in eval mode, or None.
+        image_batches: Called without arguments, yields the images in order as float32 batches in [0, 1], shape
+            (B, channels, height, width), on the model's device.
+        reduced: What stands in for ``features`` in detectors whose cost grows with D x D or with all training
+            features: the same features projected to fewer dimensions. None means that no projection was needed.
+    """
+
+    labels: Tensor
+    logits: Tensor | None = None
+    features: Tensor | None = None
+    named: dict[str, Tensor] = field(default_factory=dict)
+    head: Head | None = None
+    model: nn.Module | None = None
+    image_batches: Callable[[], Iterable[Tensor]] | None = None
+    reduced: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def compact(self) -> Tensor | None:
+        """``reduced`` where the features were projected, the features themselves otherwise."""
+        return self.features if self.reduced is None else self.reduced
+
+    def get(self, need: str) -> Any:
+        """The value of one need (``logits``, ``images``, ``output:NAME``, ...), or None where there is none."""
+        if need == "images":
+            return self.image_batches
+        if need in ("labels", "logits", "features", "head", "model"):
+            return getattr(self, need)
+        return self.named.get(need.removeprefix("output:"))
+
+    def subset(self, positions: Any) -> Outputs:
+        """The outputs at ``positions`` (a slice, a mask, or whole numbers), in that order."""
+        chosen = torch.arange(len(self))[positions]
+        batches = self.image_batches
+
+        def pick(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values[chosen.to(values.device)]
+
+        return Outputs(
+            labels=self.labels[chosen.to(self.labels.device)],
+            logits=pick(self.logits),
+            features=pick(self.features),
+            named={name: values[chosen.to(values.device)] for name, values in self.named.items()},
+            head=self.head,
+            model=self.model,
+            image_batches=None if batches is None else lambda: _pick_images(batches(), chosen),
+            reduced=pick(self.reduced),
+        )
+
+
+def random_projection(dim: int, feature_dim: int, device: torch.device | str = "cpu") -> Tensor:
+    """The fixed matrix, shape (``dim``, ``feature_dim``), that projects wide features: ``features @ matrix``.
+
+    Entries are Gaussian with variance 1 / ``feature_dim``, so that squared lengths are kept in expectation
+    (Johnson and Lindenstrauss 1984). Drawn on the CPU: the same matrix on every device.
+    """
+    generator = torch.Generator().manual_seed(_PROJECTION_SEED)
+    return (torch.randn(dim, feature_dim, generator=generator) / feature_dim**0.5).to(device)
+
+
+def _pick_images(batches: Iterable[Tensor], chosen: Tensor) -> Iterator[Tensor]:
+    """Images at the positions ``chosen``: streamed where these ascend, otherwise gathered first."""
+    if bool((chosen[1:] > chosen[:-1]).all()):
+        yield from _stream(batches, chosen)
+        return
+    ascending, inverse = chosen.unique(return_inverse=True)
+    parts = list(_stream(batches, ascending))
+    gathered = torch.cat(parts)
+    yield from gathered[inverse.to(gathered.device)].split(max(map(len, parts)))
+
+
+def _stream(batches: Iterable[Tensor], ascending: Tensor) -> Iterator[Tensor]:
+    start = 0
+    for batch in batches:
+        here = ascending[(ascending >= start) & (ascending < start + len(batch))] - start
+        if len(here):
+            yield batch[here.to(batch.device)]
+        start += len(batch)
