@@ -1,1 +1,10 @@
-"""Placeholder."""
+"""Adversaries: native attacks and the foolbox suite, against a model that is wrapped as a victim."""
+
+from __future__ import annotations
+
+from .base import Attack, AttackResult
+from .draws import Draws
+from .norms import check_ball, perturbation_norms
+from .victim import Victim
+
+__all__ = ["Attack", "AttackResult", "Draws", "Victim", "check_ball", "perturbation_norms"]

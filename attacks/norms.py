@@ -1,0 +1,93 @@
+"""Norms of perturbations, projection onto their balls, and the check that an adversarial image stays in its ball."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..registry import GauntletError
+
+Norm = Literal["linf", "l2", "l1", "l0"]
+
+_ORDERS = {"linf": float("inf"), "l2": 2.0, "l1": 1.0}
+
+
+def perturbation_norms(adversarial: Tensor, images: Tensor, norm: str) -> Tensor:
+    """Size (N,) of each perturbation; L0 counts pixels (a pixel changes if any of its channels does).
+
+    Args:
+        adversarial: Perturbed images (N, C, H, W).
+        images: The originals, same shape.
+        norm: ``linf``, ``l2``, ``l1`` or ``l0``.
+    """
+    offset = adversarial - images
+    if norm == "l0":
+        return (offset != 0).any(dim=1).flatten(1).sum(dim=1).to(images.dtype)
+    # Sums in double precision: a float32 sum over a large image errs by more than the ball's tolerance.
+    precise = offset if offset.device.type == "mps" else offset.double()
+    return torch.linalg.vector_norm(precise.flatten(1), ord=_order(norm), dim=1).to(images.dtype)
+
+
+def project(offset: Tensor, norm: str, radius: Tensor) -> Tensor:
+    """The nearest perturbation of at most the given size.
+
+    Args:
+        offset: Perturbations (N, C, H, W).
+        norm: ``linf`` or ``l2``.
+        radius: Largest size (N,), one for each image.
+    """
+    radius = per_image(radius, offset)
+    if norm == "linf":
+        return offset.clamp(-radius, radius)
+    if norm == "l2":
+        size = per_image(torch.linalg.vector_norm(offset.flatten(1), dim=1), offset)
+        return offset * (radius / size.clamp_min(1e-12)).clamp_max(1)
+    raise GauntletError(f"There is no projection onto balls of norm {norm!r}; known: l2, linf.")
+
+
+def into_ball(adversarial: Tensor, images: Tensor, norm: str, epsilon: float) -> Tensor:
+    """Shrink the perturbations that are larger than ``epsilon`` to it; the others stay bit for bit as they are."""
+    radius = torch.full((len(images),), epsilon, dtype=images.dtype, device=images.device)
+    outside = per_image(perturbation_norms(adversarial, images, norm) > radius, images)
+    shrunk = images + project(adversarial - images, norm, radius)
+    return torch.where(outside, shrunk, adversarial).clamp(0, 1)
+
+
+def check_ball(adversarial: Tensor, images: Tensor, norm: str, epsilon: float) -> None:
+    """Check adversarial images: finite, in [0, 1], and at most ``epsilon * (1 + 1e-5) + 1e-6`` from the originals.
+
+    Raises:
+        GauntletError: They are not; the message says by how much.
+    """
+    if adversarial.shape != images.shape:
+        raise GauntletError(
+            f"Adversarial images have shape {tuple(adversarial.shape)}, the originals {tuple(images.shape)}; "
+            "an attack keeps the shape."
+        )
+    if not len(images):
+        return
+    broken = int((~adversarial.flatten(1).isfinite()).any(dim=1).sum())
+    if broken:
+        raise GauntletError(f"{broken} of {len(images)} adversarial images hold NaN or infinite pixels.")
+    low, high = float(adversarial.min()), float(adversarial.max())
+    if low < 0 or high > 1:
+        raise GauntletError(f"Adversarial pixels lie in [{low:.9g}, {high:.9g}]; they must lie in [0, 1].")
+    largest = float(perturbation_norms(adversarial, images, norm).max())
+    if not largest <= epsilon * (1 + 1e-5) + 1e-6:
+        raise GauntletError(
+            f"A perturbation has {norm} norm {largest:.7g}, which leaves the ball of radius {epsilon:g} "
+            f"by {largest - epsilon:.3g}."
+        )
+
+
+def per_image(values: Tensor, images: Tensor) -> Tensor:
+    """``values`` (N,) shaped to broadcast over images (N, ...)."""
+    return values.view(-1, *[1] * (images.ndim - 1))
+
+
+def _order(norm: str) -> float:
+    if norm not in _ORDERS:
+        raise GauntletError(f"Unknown norm {norm!r}; known: linf, l2, l1, l0.")
+    return _ORDERS[norm]

@@ -1,0 +1,45 @@
+"""Steps of gradient attacks in each norm: the steepest direction, the move inside the ball, the random start."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from .draws import Draws
+from .norms import per_image, project
+
+
+def ascend(current: Tensor, clean: Tensor, gradient: Tensor, norm: str, *, stride: Tensor, radius: Tensor) -> Tensor:
+    """One step up the gradient, projected onto the ball around ``clean`` and clipped to [0, 1].
+
+    Args:
+        current: Images (N, C, H, W).
+        clean: Centres of the balls, same shape.
+        gradient: Gradient of the loss at ``current``.
+        norm: ``linf`` or ``l2``.
+        stride: Length of the step (N,).
+        radius: Radius of the balls (N,).
+    """
+    moved = current + per_image(stride, current) * steepest(gradient, norm)
+    return (clean + project(moved - clean, norm, radius)).clamp_(0, 1)
+
+
+def steepest(gradient: Tensor, norm: str) -> Tensor:
+    """Direction of unit size in which the loss grows fastest; zero where the gradient is zero or not a number."""
+    if norm == "linf":
+        return gradient.sign()  # the sign of NaN is 0
+    size = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
+    scale = torch.where(size.isfinite(), 1 / size.clamp_min(1e-12), 0)
+    return (gradient * per_image(scale, gradient)).nan_to_num_(0)
+
+
+def random_offset(norm: str, draws: Draws, shape: torch.Size, *, restart: int = 0) -> Tensor:
+    """Perturbations (N, *shape), uniform in the unit ball of the norm."""
+    if norm == "linf":
+        return draws.uniform(shape, purpose="start", restart=restart) * 2 - 1
+    direction = draws.normal(shape, purpose="start direction", restart=restart)
+    direction /= per_image(torch.linalg.vector_norm(direction.flatten(1), dim=1), direction)
+    distance = draws.uniform((), purpose="start distance", restart=restart) ** (1 / math.prod(shape))
+    return direction * per_image(distance, direction)

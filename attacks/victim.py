@@ -1,0 +1,205 @@
+"""The victim: a model in eval mode with frozen parameters, whose queries are counted."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..registry import GauntletError
+
+_NO_GRADIENT = ("does not require grad", "not have been used in the graph", "does not have a grad_fn")
+
+
+class Victim:
+    """A model under attack; a context manager.
+
+    On entry the module is put in eval mode, its parameters are frozen and laid out for speed on ``device``; on exit,
+    also after an exception, every training flag, ``requires_grad``, device and memory format is as it was.
+
+    A victim of another kind (a reconstruction loss, a detector's score) overrides :meth:`losses` and :meth:`judge`.
+
+    Args:
+        module: Maps images (N, C, H, W) to logits (N, classes).
+        device: Where the passes run; images and labels are expected there.
+        batch_size: Most images in one pass.
+        memory_format: Layout of 4-D weights and images. By default ``channels_last`` on a CPU, where convolutions are
+            up to twice as fast in it, and contiguous elsewhere; a module that cannot work on the former (it calls
+            ``view``) gets the latter.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        device: torch.device | str = "cpu",
+        batch_size: int = 512,
+        memory_format: torch.memory_format | None = None,
+    ) -> None:
+        self.device = torch.device(device)
+        self.batch_size = batch_size
+        self.forwards = 0
+        self.backwards = 0
+        self._original = module
+        default = torch.channels_last if self.device.type == "cpu" else torch.contiguous_format
+        self._format = memory_format or default
+        self._module: _Counted | None = None
+
+    def __enter__(self) -> Victim:
+        module = self._original
+        self._modes = [(part, part.training) for part in module.modules()]
+        self._parameters = [(parameter, parameter.data, parameter.requires_grad) for parameter in module.parameters()]
+        self._buffers = [(part, name, value) for part in module.modules() for name, value in part._buffers.items()]
+        try:
+            module.eval().requires_grad_(False)
+            self._lay_out(self._format)
+        except BaseException:
+            self._restore()
+            raise
+        self._module = _Counted(module, self).eval()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._module = None
+        self._restore()
+
+    @property
+    def module(self) -> nn.Module:
+        """The model for library attacks: a module whose forwards and backwards are counted here."""
+        if self._module is None:
+            raise RuntimeError("a victim is used within `with Victim(module) as victim:`")
+        return self._module
+
+    def reset_counts(self) -> None:
+        """Set both counters to zero."""
+        self.forwards = self.backwards = 0
+
+    # -- queries ------------------------------------------------------------------------------------------------
+
+    def outputs(self, images: Tensor) -> Tensor:
+        """What the module returns (N, classes), without gradient, NaN or not."""
+        with torch.no_grad():
+            return torch.cat([self.module(part) for part in images.split(self.batch_size)])
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits (N, classes), without gradient.
+
+        Raises:
+            GauntletError: A logit is NaN.
+        """
+        logits = self.outputs(images)
+        broken = int(logits.isnan().any(dim=1).sum())
+        if broken:
+            raise GauntletError(
+                f"The model's logits are NaN for {broken} of {len(logits)} images; they must be numbers."
+            )
+        return logits
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Cross entropy (N,), without gradient."""
+        return self.losses(self.outputs(images), labels)
+
+    def fooled(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Which predictions (N,) differ from the labels; NaN logits never do."""
+        return self.judge(self.outputs(images), labels)
+
+    def gradient(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradient of the summed loss with respect to the images, and the outputs of the same pass.
+
+        Returns:
+            Gradient (N, C, H, W) and detached outputs (N, classes).
+
+        Raises:
+            GauntletError: No gradient reaches the images.
+        """
+        parts = zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True)
+        gradients, outputs = zip(*(self._gradient(*part) for part in parts), strict=True)
+        return torch.cat(gradients), torch.cat(outputs)
+
+    def losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """What an attack drives up (N,), from outputs; differentiable."""
+        return F.cross_entropy(outputs, labels, reduction="none")
+
+    def judge(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Which outputs count as fooled (N,)."""
+        return (outputs.argmax(dim=1) != labels) & ~outputs.isnan().any(dim=1)
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _gradient(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            images = images.detach().requires_grad_()
+            outputs = self.module(images)
+            try:
+                (gradient,) = torch.autograd.grad(self.losses(outputs, labels).sum(), images)
+            except RuntimeError as error:
+                if not any(sign in str(error) for sign in _NO_GRADIENT):
+                    raise
+                raise GauntletError(
+                    "No gradient of the model's loss reaches the images: choose attacks that need none, or remove the "
+                    "detach(), no_grad() or in-place conversion from its forward."
+                ) from None
+        return gradient, outputs.detach()
+
+    def _query(self, images: Tensor) -> Tensor:
+        """One counted pass of the module itself."""
+        outputs = self._forward(images)
+        count = len(images)
+        if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != count:
+            found = tuple(outputs.shape) if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
+            raise GauntletError(
+                f"The model must map {count} images to logits of shape ({count}, classes), got {found}."
+            )
+        self.forwards += count
+        if outputs.requires_grad:
+            outputs.register_hook(lambda _: self._count_backward(count))
+        return outputs
+
+    def _count_backward(self, count: int) -> None:
+        self.backwards += count
+
+    def _forward(self, images: Tensor) -> Any:
+        try:
+            return self._original(images.contiguous(memory_format=self._format_of(images)))
+        except RuntimeError as error:
+            if self._format is torch.contiguous_format or "view size is not compatible" not in str(error):
+                raise
+        self._lay_out(torch.contiguous_format)
+        return self._original(images.contiguous())
+
+    def _lay_out(self, memory_format: torch.memory_format) -> None:
+        self._format = memory_format
+        for parameter, data, _ in self._parameters:
+            parameter.data = data.to(self.device).contiguous(memory_format=self._format_of(data))
+        for part, name, value in self._buffers:
+            part._buffers[name] = None if value is None else value.to(self.device)
+
+    def _format_of(self, tensor: Tensor) -> torch.memory_format:
+        return self._format if tensor.ndim == 4 else torch.contiguous_format
+
+    def _restore(self) -> None:
+        for parameter, data, requires_grad in self._parameters:
+            parameter.data = data
+            parameter.requires_grad_(requires_grad)
+        for part, name, value in self._buffers:
+            part._buffers[name] = value
+        for part, training in self._modes:
+            part.training = training
+
+
+class _Counted(nn.Module):
+    """The victim's module as libraries see it."""
+
+    def __init__(self, inner: nn.Module, victim: Victim) -> None:
+        super().__init__()
+        self.inner = inner
+        self._victim = (victim,)  # in a tuple, so that it stays a plain attribute whatever a victim becomes
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, classes) of images (N, C, H, W)."""
+        return self._victim[0]._query(images)
