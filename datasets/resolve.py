@@ -1,0 +1,50 @@
+"""From what a suite says about a dataset to a :class:`ResolvedDataset`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..registry import DATASETS, Selected, parse_spec, select_one
+from ..registry.selection import default_label
+from .checks import check_shape
+from .options import OPTIONS, Options
+from .resolved import ResolvedDataset
+from .source import DataSource
+
+__all__ = ["ResolvedDataset", "resolve"]
+
+
+def resolve(spec: Any, source: DataSource, *, shape: tuple[int, int, int] | None = None) -> ResolvedDataset:
+    """Find the dataset that ``spec`` names and check all that can be checked without loading it.
+
+    Args:
+        spec: ``digits``, ``{digits: {hold_out: [0]}}``, ``{name: cifar10, shape: [1, 28, 28], label: grey}`` or a
+            ``Selected`` of the registry (made with ``options=OPTIONS``).
+        source: Where files come from.
+        shape: (C, H, W) that the images must have, that of the in-distribution set. A dataset with a ``shape``
+            parameter of its own renders it, unless the suite gave that parameter; all others are converted.
+
+    Raises:
+        GauntletError: A name, parameter, option or class is unknown or out of range.
+    """
+    selected = spec if isinstance(spec, Selected) else select_one(DATASETS, spec, options=OPTIONS)
+    entry, parameters = selected.entry, dict(selected.parameters)
+    options = Options.parse(selected.options, entry.name)
+    if shape is not None:
+        check_shape(entry.name, shape)
+        if entry.has("shape"):
+            parameters.setdefault("shape", tuple(shape))
+    resolved = ResolvedDataset(
+        entry, label=_label(spec, selected, options), parameters=parameters, options=options, source=source, shape=shape
+    )
+    if options.hold_out or options.only:
+        _ = resolved.classes  # a misspelt class is reported now, not when the images are wanted
+    return resolved
+
+
+def _label(spec: Any, selected: Selected, options: Options) -> str:
+    """The label that was given, else one that tells ``digits only=0`` from ``digits``."""
+    explicit = not isinstance(spec, Selected) and "label" in parse_spec(spec, "dataset")[1]
+    if explicit or selected.label != default_label(selected.entry.name, selected.parameters):
+        return selected.label
+    return default_label(selected.label, options.recorded())

@@ -1,0 +1,243 @@
+"""A dataset of a suite: its images, its fingerprint, and what is missing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from ..registry import Entry, GauntletError, NotAvailable, digest, nearest, source_fingerprint
+from .convert import convert
+from .imageset import ImageSet, as_image_set
+from .options import DEFAULT_VAL, Options
+from .presence import Presence
+from .source import DataSource
+from .splitting import fixed_subset, stratified
+
+#: Raise it when the options or the conversion come to give other images from the same files.
+_VERSION = 1
+_ORDER = ("train", "val", "test")
+
+Shape = tuple[int, int, int]
+
+
+class ResolvedDataset:
+    """A dataset with its parameters and options; made by :func:`resolve`. Only :meth:`load` loads images.
+
+    Attributes:
+        entry: The registry's entry.
+        label: Name in result rows.
+        parameters: Parameters of the factory, without defaults.
+    """
+
+    def __init__(
+        self,
+        entry: Entry,
+        *,
+        label: str,
+        parameters: dict[str, Any],
+        options: Options,
+        source: DataSource,
+        shape: Shape | None = None,
+    ) -> None:
+        self.entry = entry
+        self.label = label
+        self.parameters = parameters
+        self._options = options
+        self._source = source
+        self._presence = Presence(entry, {**entry.defaults(), **parameters}, source)
+        self._targets: list[Shape] = [target for target in (options.shape, shape) if target is not None]
+        self._unfinished: dict[str, ImageSet] = {}
+        self._loaded: dict[str, ImageSet] = {}
+        self._fingerprints: dict[str, str] = {}
+
+    def __repr__(self) -> str:
+        return f"<dataset {self.label!r}>"
+
+    @property
+    def name(self) -> str:
+        """Name in the registry."""
+        return self.entry.name
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options that were given, for result rows."""
+        return self._options.recorded()
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes that stay after ``hold_out`` and ``only``."""
+        return tuple(self._all_classes[index] for index in self._kept)
+
+    @cached_property
+    def shape(self) -> Shape:
+        """(C, H, W) of the images as loaded."""
+        if self._targets:
+            return self._targets[-1]
+        known = self._presence.parameters["shape"] if self.entry.has("shape") else self.entry.meta.get("shape")
+        channels, height, width = known or self._peek().shape
+        return channels, height, width
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits whose files are here."""
+        return tuple(split for split in self._declared if self.missing(split) is None)
+
+    def missing(self, split: str) -> str | None:
+        """``None`` if ``split`` can be loaded, else one sentence that says what is absent and how to get it.
+
+        Where downloads are allowed, absent files are downloaded now.
+        """
+        return self._unknown(split) or self._presence.missing(self._origins(split))
+
+    def fingerprint(self, split: str) -> str:
+        """Digest of everything that decides the images of ``split``; no image is loaded.
+
+        Raises:
+            NotAvailable: Files are absent.
+            GauntletError: There is no such split.
+        """
+        if split not in self._fingerprints:
+            self._require(split)
+            self._fingerprints[split] = digest(
+                _VERSION,
+                (self.name, split, source_fingerprint(self.entry), self._presence.parameters),
+                self._source.md5s(self._presence.files(self._origins(split))),
+                self._kept if self._selects_classes else None,
+                self._options.limit,
+                self._val if self._is_cut(split) else None,
+                self._targets,
+            )
+        return self._fingerprints[split]
+
+    def load(self, split: str) -> ImageSet:
+        """The images of ``split``, on the CPU; the same object each time.
+
+        Raises:
+            NotAvailable: Files are absent.
+            GauntletError: There is no such split, a file is damaged, or no image is left.
+        """
+        if split not in self._loaded:
+            self._require(split)
+            images = self._limit(self._choose_classes(self._take(split)))
+            del self._unfinished[split]
+            for target in self._targets:
+                images = convert(images, target)
+            if not len(images):
+                raise GauntletError(f"Dataset {self.name!r}: its {split} split has no images of {self.classes}.")
+            self._loaded[split] = images
+        return self._loaded[split]
+
+    # -- splits -----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _produced(self) -> tuple[str, ...]:
+        """Splits that the factory makes."""
+        return tuple(self.entry.meta.get("splits", ("test",)))
+
+    @cached_property
+    def _declared(self) -> tuple[str, ...]:
+        """Splits that exist when all files are here."""
+        return tuple(split for split in _ORDER if split in self._produced or self._is_cut(split))
+
+    def _is_cut(self, split: str) -> bool:
+        """Whether ``split`` is a part of the factory's train (and val) images."""
+        free = "val" not in self._produced or self._options.val is not None
+        return split in ("train", "val") and "train" in self._produced and free
+
+    def _origins(self, split: str) -> tuple[str, ...]:
+        """The factory's splits that ``split`` is made from."""
+        return tuple(one for one in ("train", "val") if one in self._produced) if self._is_cut(split) else (split,)
+
+    @property
+    def _val(self) -> float:
+        return self._options.val or DEFAULT_VAL
+
+    def _unknown(self, split: str) -> str | None:
+        if split in self._declared:
+            return None
+        hint = f"it has {', '.join(self._declared)}." if split in _ORDER else nearest(split, self._declared)
+        return f"Dataset {self.name!r} has no split {split!r}; {hint}"
+
+    def _require(self, split: str) -> None:
+        if (unknown := self._unknown(split)) is not None:
+            raise GauntletError(unknown)
+        if (missing := self.missing(split)) is not None:
+            raise NotAvailable(missing)
+
+    # -- images -----------------------------------------------------------------------------------------------
+
+    def _take(self, split: str) -> ImageSet:
+        """The images of ``split`` before options apply; kept until :meth:`load` is done with them."""
+        if split not in self._unfinished:
+            self._unfinished.update(self._cut() if self._is_cut(split) else {split: self._make(split)})
+        return self._unfinished[split]
+
+    def _make(self, split: str) -> ImageSet:
+        arguments = {"split": split, "source": self._source}
+        made = self.entry.factory(*(arguments[need] for need in self.entry.needs), **self.parameters)
+        return as_image_set(made, name=self.name, split=split, classes=self.entry.meta.get("classes"))
+
+    def _cut(self) -> dict[str, ImageSet]:
+        """Train and val: a stratified share of all of train, whatever classes and limits apply afterwards."""
+        whole = _joined([self._make(split) for split in self._origins("train")])
+        count = min(max(round(self._val * len(whole)), 1), len(whole) - 1)
+        inside = stratified(whole.labels, count)
+        return {
+            "train": replace(whole.subset(~inside), split="train"),
+            "val": replace(whole.subset(inside), split="val"),
+        }
+
+    def _peek(self) -> ImageSet:
+        """Images of any split, for what the plug-in did not declare."""
+        split = next(iter(self._loaded), self._declared[0])
+        if split in self._loaded:
+            return self._loaded[split]
+        self._require(split)
+        return self._take(split)
+
+    # -- classes ----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _all_classes(self) -> tuple[str, ...]:
+        declared = self.entry.meta.get("classes")
+        return self._peek().classes if declared is None else tuple(map(str, declared))
+
+    @cached_property
+    def _kept(self) -> tuple[int, ...]:
+        return self._options.kept(self._all_classes, self.name)
+
+    @property
+    def _selects_classes(self) -> bool:
+        return bool(self._options.hold_out or self._options.only)
+
+    def _choose_classes(self, images: ImageSet) -> ImageSet:
+        if images.classes != self._all_classes[: len(images.classes)]:
+            raise GauntletError(
+                f"Dataset {self.name!r}: its {images.split} split has the classes {', '.join(images.classes)}, "
+                f"expected {', '.join(self._all_classes)}; declare `classes=` in @dataset."
+            )
+        if not self._selects_classes:
+            return replace(images, classes=self._all_classes)
+        new = torch.full((len(self._all_classes) + 1,), -1)  # the last place is that of the label -1
+        new[list(self._kept)] = torch.arange(len(self._kept))
+        stays = new[images.labels] >= 0
+        kept = images.subset(stays)
+        return replace(kept, labels=new[kept.labels], classes=self.classes)
+
+    def _limit(self, images: ImageSet) -> ImageSet:
+        limit = self._options.limit
+        return images if limit is None or limit >= len(images) else images.subset(fixed_subset(len(images), limit))
+
+
+def _joined(parts: list[ImageSet]) -> ImageSet:
+    if len(parts) == 1:
+        return parts[0]
+    return replace(
+        parts[0],
+        pixels=torch.cat([part.pixels for part in parts]),
+        labels=torch.cat([part.labels for part in parts]),
+        indices=torch.cat([part.indices for part in parts]),
+    )
