@@ -1,0 +1,27 @@
+"""The metric kernels under one name."""
+
+from __future__ import annotations
+
+from .kernels_calibration import (
+    TEMPERATURE_RANGE,
+    Bins,
+    CalibrationSamples,
+    calibration_metrics,
+    calibration_samples,
+    fit_temperature,
+    reliability,
+    summarize,
+)
+from .kernels_ood import ood_metrics
+
+__all__ = [
+    "TEMPERATURE_RANGE",
+    "Bins",
+    "CalibrationSamples",
+    "calibration_metrics",
+    "calibration_samples",
+    "fit_temperature",
+    "ood_metrics",
+    "reliability",
+    "summarize",
+]

@@ -1,0 +1,106 @@
+"""Metrics of out-of-distribution detection, all read off one sort of the scores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..registry import GauntletError
+
+Counts = NDArray[np.int64]
+
+
+def ood_metrics(id_scores: Any, ood_scores: Any) -> dict[str, float]:
+    """How well scores tell OOD images (positive, higher scores) from ID images; equal scores share one threshold.
+
+    Args:
+        id_scores: Scores of ID images, shape (N,), a tensor or array; a CUDA tensor is sorted where it lies.
+        ood_scores: Scores of OOD images, shape (M,).
+
+    Returns:
+        Numbers in [0, 1]:
+
+        - ``auroc``: chance that an OOD image scores higher than an ID image, ties 1/2;
+        - ``aupr_out``, ``aupr_in``: average precision with OOD (by high scores) or ID (by low scores) positive;
+        - ``fpr95``: share of ID flagged at the highest threshold that catches 95 % of OOD;
+        - ``fpr95_id``: share of OOD accepted at the lowest threshold that keeps 95 % of ID;
+        - ``detection_error``: least mean of the shares of missed OOD and flagged ID (Liang et al. 2017, 1706.02690).
+
+    Raises:
+        GauntletError: A side is empty or has scores that are not finite.
+    """
+    ood, id_ = _flagged(_scores(id_scores, "ID"), _scores(ood_scores, "OOD"))
+    # What scores at most a threshold is what the thresholds above it do not flag; read from the lowest score up.
+    kept_ood, kept_id = ((counts[-1] - _before(counts))[::-1] for counts in (ood, id_))
+    n_ood, n_id = int(ood[-1]), int(id_[-1])
+    return {
+        "auroc": _auroc(ood, id_),
+        "aupr_in": _average_precision(kept_id, kept_ood),
+        "aupr_out": _average_precision(ood, id_),
+        "fpr95": _errors_at_95(ood, id_),
+        "fpr95_id": _errors_at_95(kept_id, kept_ood),
+        # With nothing flagged every OOD image is missed, which is an error of 1/2.
+        "detection_error": 0.5 + min(0, int((id_ * n_ood - ood * n_id).min())) / (2 * n_ood * n_id),
+    }
+
+
+def _scores(values: Any, side: str) -> Tensor:
+    scores = torch.as_tensor(values).detach().reshape(-1)
+    scores = (scores if scores.device.type == "cuda" else scores.cpu()).double()
+    if not len(scores):
+        raise GauntletError(f"OOD metrics need at least one {side} score, got none.")
+    bad = int((~scores.isfinite()).sum())
+    if bad:
+        raise GauntletError(f"OOD metrics need finite scores, but {bad} of {len(scores)} {side} scores are not.")
+    return scores
+
+
+def _flagged(id_scores: Tensor, ood_scores: Tensor) -> tuple[Counts, Counts]:
+    """How many OOD and ID images score at least each distinct score, from the highest score down."""
+    sort = _sort_on_gpu if id_scores.device.type == "cuda" else _sort_on_cpu
+    from_ood, ends = sort(torch.cat([ood_scores, id_scores.to(ood_scores.device)]), len(ood_scores))
+    return from_ood, ends + 1 - from_ood
+
+
+def _sort_on_cpu(scores: Tensor, n_ood: int) -> tuple[Counts, Counts]:
+    """Per distinct score, highest first: how many of the first ``n_ood`` reach it, and the position of its last one."""
+    # numpy sorts several times faster than torch on a CPU. Adding 0 turns -0.0 into 0.0.
+    descending = -scores.cpu().numpy() + 0.0
+    order = np.argsort(descending)
+    ordered = descending[order]
+    ends = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), len(order) - 1)
+    return np.cumsum(order < n_ood)[ends], ends
+
+
+def _sort_on_gpu(scores: Tensor, n_ood: int) -> tuple[Counts, Counts]:
+    """The same where the scores lie."""
+    ordered, order = (scores + 0.0).sort(descending=True)
+    ends = torch.cat([(ordered[1:] != ordered[:-1]).nonzero()[:, 0], order.new_tensor([len(order) - 1])])
+    return (order < n_ood).cumsum(0)[ends].cpu().numpy(), ends.cpu().numpy()
+
+
+def _before(counts: Counts) -> Counts:
+    """The cumulative count before each threshold."""
+    return np.concatenate([[0], counts[:-1]])
+
+
+def _auroc(ood: Counts, id_: Counts) -> float:
+    """Area under the ROC curve, as a quotient of two exact integers."""
+    doubled = int(((id_ - _before(id_)) * (ood + _before(ood))).sum())
+    return doubled / (2 * int(ood[-1]) * int(id_[-1]))
+
+
+def _average_precision(positives: Counts, negatives: Counts) -> float:
+    """Sum over thresholds of the precision times the recall gained there."""
+    gained = positives - _before(positives)
+    return float((gained * (positives / (positives + negatives))).sum() / positives[-1])
+
+
+def _errors_at_95(positives: Counts, negatives: Counts) -> float:
+    """Share of negatives taken at the first threshold that takes 95 % of the positives."""
+    enough = -(-95 * int(positives[-1]) // 100)  # rounded up, in whole numbers: 95 % of 20 is 19 and not 19.000...1
+    return float(negatives[np.searchsorted(positives, enough)] / negatives[-1])
