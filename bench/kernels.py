@@ -5,9 +5,8 @@ from __future__ import annotations
 from .kernels_calibration import (
     TEMPERATURE_RANGE,
     Bins,
-    CalibrationSamples,
+    calibration_arrays,
     calibration_metrics,
-    calibration_samples,
     fit_temperature,
     reliability,
     summarize,
@@ -17,9 +16,8 @@ from .kernels_ood import ood_metrics
 __all__ = [
     "TEMPERATURE_RANGE",
     "Bins",
-    "CalibrationSamples",
+    "calibration_arrays",
     "calibration_metrics",
-    "calibration_samples",
     "fit_temperature",
     "ood_metrics",
     "reliability",

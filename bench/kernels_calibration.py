@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,15 +27,6 @@ _SMALLEST = 1e-12
 
 #: How far the sum of given probabilities may be from 1 (half precision gives 1e-3 per term).
 _SUM_TOLERANCE = 1e-2
-
-
-class CalibrationSamples(NamedTuple):
-    """What calibration metrics are computed from, one value per image, each of shape (N,)."""
-
-    confidence: Floats  # largest probability
-    correct: NDArray[np.bool_]
-    nll: Floats  # -log of the probability of the true class, in nats
-    brier: Floats  # squared distance of the probabilities from the one-hot truth, in [0, 2]
 
 
 class Bins(NamedTuple):
@@ -67,30 +59,36 @@ def calibration_metrics(outputs: Any, labels: Any, bins: int = 15, *, probabilit
     Raises:
         GauntletError: There are no images, or shapes, values or labels do not fit.
     """
-    return summarize(calibration_samples(outputs, labels, probabilities=probabilities), bins)
+    return summarize(calibration_arrays(outputs, labels, probabilities=probabilities), bins)
 
 
-def calibration_samples(outputs: Any, labels: Any, *, probabilities: bool = False) -> CalibrationSamples:
-    """The same per image; arguments and errors as in :func:`calibration_metrics`."""
+def calibration_arrays(outputs: Any, labels: Any, *, probabilities: bool = False) -> dict[str, NDArray[Any]]:
+    """What the metrics are computed from, one value per image; arguments and errors as in :func:`calibration_metrics`.
+
+    Returns:
+        Arrays of shape (N,): ``confidence`` (largest probability), ``correct`` (bool), ``nll`` (-log of the probability
+        of the true class) and ``brier`` (squared distance of the probabilities from the one-hot truth).
+    """
     values, truth = _checked(outputs, labels)
     log_p = _log_probabilities(values) if probabilities else values.log_softmax(dim=1)
     p = values if probabilities else log_p.exp()
     confidence, predicted = p.max(dim=1)
     at_truth = p.gather(1, truth[:, None])[:, 0]
-    samples = (
-        confidence,
-        predicted == truth,
-        -log_p.gather(1, truth[:, None])[:, 0],
-        p.square().sum(dim=1) - 2 * at_truth + 1,
-    )
-    return CalibrationSamples(*(sample.cpu().numpy() for sample in samples))
+    arrays = {
+        "confidence": confidence,
+        "correct": predicted == truth,
+        "nll": -log_p.gather(1, truth[:, None])[:, 0],
+        "brier": p.square().sum(dim=1) - 2 * at_truth + 1,
+    }
+    return {name: values.cpu().numpy() for name, values in arrays.items()}
 
 
-def summarize(samples: CalibrationSamples, bins: int = 15) -> dict[str, float]:
-    """The metrics of :func:`calibration_metrics` from the values per image."""
-    diagram = reliability(samples.confidence, samples.correct, bins)
-    share, gap = diagram.size / len(samples.correct), np.abs(diagram.gap)
-    accuracy, mean_confidence = float(samples.correct.mean()), float(samples.confidence.mean())
+def summarize(arrays: Mapping[str, NDArray[Any]], bins: int = 15) -> dict[str, float]:
+    """The metrics of :func:`calibration_metrics` from the arrays of :func:`calibration_arrays`."""
+    confidence, correct = arrays["confidence"], arrays["correct"]
+    diagram = reliability(confidence, correct, bins)
+    share, gap = diagram.size / len(correct), np.abs(diagram.gap)
+    accuracy, mean_confidence = float(correct.mean()), float(confidence.mean())
     return {
         "accuracy": accuracy,
         "mean_confidence": mean_confidence,
@@ -98,8 +96,8 @@ def summarize(samples: CalibrationSamples, bins: int = 15) -> dict[str, float]:
         "rms": math.sqrt((share * gap**2).sum()),
         "mce": float(gap.max()),
         "signed_gap": mean_confidence - accuracy,
-        "nll": float(samples.nll.mean()),
-        "brier": float(samples.brier.mean()),
+        "nll": float(arrays["nll"].mean()),
+        "brier": float(arrays["brier"].mean()),
     }
 
 
