@@ -118,7 +118,7 @@ def _misfit(model: ModelSpec, dataset: ResolvedDataset) -> str:
         shape = part.entry.meta.get("shape")
         if shape is not None and tuple(shape) != tuple(dataset.shape):
             return f"{part.entry.name} takes {_size(shape)} images, {dataset.label} has {_size(dataset.shape)}"
-    if model.trains and "train" not in dataset.splits:
+    if model.trains and "train" not in dataset.entry.meta.get("splits", ()):
         return f"{dataset.label} has no training split"
     if len(dataset.classes) < 2:
         return f"{dataset.label} has fewer than two classes"
@@ -150,7 +150,7 @@ def _ood_sets(suite: Suite, inside: ResolvedDataset, source: DataSource, left_ou
             reason = "it is the in-distribution set itself"
             left_out.append(LeftOut(f"{dataset.label} as OOD for {inside.label}", reason))
             continue
-        if "test" not in dataset.splits:
+        if "test" not in dataset.entry.meta.get("splits", ("test",)):
             left_out.append(LeftOut(f"{dataset.label} as OOD for {inside.label}", "it has no test split"))
             continue
         found.append(OODSet(group, dataset, dataset.missing("test") or ""))

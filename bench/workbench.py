@@ -14,7 +14,7 @@ from ..datasets import ImageSet, ResolvedDataset
 from ..detectors import Head, Outputs, random_projection
 from ..models import CheckpointStore, Tap, create_module, load_weights
 from ..models.build import check_fit
-from ..registry import GauntletError, NotAvailable, digest
+from ..registry import GauntletError, digest
 from .model_specs import ModelSpec, training_key
 from .plan import Row
 from .suite import Suite
@@ -171,6 +171,10 @@ class Workbench:
             self._outputs[key] = self._pass(images)
         return self._outputs[key]
 
+    def why_no_head(self) -> str:
+        """What keeps the row's model from having a head."""
+        return self._tap.why_no_head if self._tap is not None else "no pass was made"
+
     def forget_outputs(self, dataset: ResolvedDataset, split: str) -> None:
         """Free what one split holds."""
         self._outputs = {key: value for key, value in self._outputs.items() if key[0] != dataset.fingerprint(split)}
@@ -183,8 +187,6 @@ class Workbench:
         if self._tap is None:
             self._tap = Tap(module, self._batch(images.subset(torch.arange(min(4, len(images)))).images))
         head = self._tap.head
-        if "head" in self.needs and head is None and self.needs == frozenset({"head"}):
-            raise NotAvailable(self._tap.why_no_head)
         parts: dict[str, list[Tensor]] = {}
         for batch in self._batches(images):
             for name, value in self._tap(batch).items():

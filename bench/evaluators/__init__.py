@@ -1,1 +1,15 @@
-"""x"""
+"""Evaluators turn the jobs of one kind into measurements; each plans its cells and computes them."""
+
+from __future__ import annotations
+
+from .accuracy import Accuracy
+from .attack import AttackEvaluator
+from .base import Evaluator
+from .calibration import Calibration
+from .ood import OOD
+
+EVALUATORS: dict[str, Evaluator] = {
+    evaluator.name: evaluator for evaluator in (Accuracy(), Calibration(), OOD(), AttackEvaluator())
+}
+
+__all__ = ["EVALUATORS", "Evaluator"]

@@ -1,0 +1,95 @@
+"""Progress in the terminal: bars where there is one, a line a job where output goes to a file."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from .reporter import Reporter
+
+if TYPE_CHECKING:
+    from ..results.records import CellResult
+    from .plan import Job, Plan
+
+_REFRESH = 0.2  # seconds between updates of a training bar: reading a loss from a GPU waits for it
+
+
+class ConsoleReporter(Reporter):
+    """Shows cells done, the job at hand, and trainings with loss and accuracy."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[figures]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._cells: TaskID | None = None
+        self._training: TaskID | None = None
+        self._trained = ""
+        self._shown = 0.0
+
+    def __enter__(self) -> ConsoleReporter:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def start(self, plan: Plan, cached: int) -> None:
+        """Say what is ahead."""
+        total = len(plan.cells)
+        done = f", {cached} of them in the store already" if cached else ""
+        self._print(f"[bold]{escape(plan.suite.name)}[/bold]: {total} cells in {len(plan.jobs)} jobs{done}")
+        self._cells = self._progress.add_task("cells", total=total, completed=cached, figures="")
+
+    def job(self, job: Job, cells: int) -> None:
+        """Name the job."""
+        what = job.evaluator if job.label == job.evaluator else f"{job.evaluator} {job.label}"
+        text = f"{job.row.name}: {what}"
+        if self._cells is not None:
+            self._progress.update(self._cells, description=escape(text))
+        if not self._console.is_terminal:
+            self._print(f"  {escape(text)} ({cells} cells)")
+
+    def training(self, model: str, done: int, total: int, figures: dict[str, Any]) -> None:
+        """Advance the bar of a training; its end leaves one line."""
+        if self._training is None or self._trained != model:
+            self._training = self._progress.add_task(f"training {escape(model)}", total=total, figures="")
+            self._trained = model
+        if done < total and time.monotonic() - self._shown < _REFRESH:
+            return
+        self._shown = time.monotonic()
+        loss, accuracy = float(figures["loss"]), float(figures["accuracy"])
+        text = f"epoch {figures['epoch']}, loss {loss:.4f}, accuracy {accuracy:.2%}"
+        self._progress.update(self._training, completed=done, figures=text)
+        if done == total:
+            self._progress.remove_task(self._training)
+            self._training = None
+            self._print(f"  trained {escape(model)}: {text}")
+
+    def cell(self, key: str, result: CellResult) -> None:
+        """Advance; say why where a cell is not ok."""
+        if self._cells is not None:
+            self._progress.advance(self._cells)
+        if result.status not in ("ok", "skipped"):
+            self._print(f"  [red]{result.status}[/red]: {escape(result.reason)}")
+
+    def note(self, text: str) -> None:
+        """Print it above the bars."""
+        self._print(f"  [yellow]{escape(text)}[/yellow]")
+
+    def _print(self, text: str) -> None:
+        self._progress.console.print(text, highlight=False, soft_wrap=True)

@@ -1,0 +1,61 @@
+"""What every evaluator is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ...registry import digest
+from ...results.records import CellResult, Facts, Identity, Measurement, PlannedCell
+from ...results.statistics import proportion_interval
+
+if TYPE_CHECKING:
+    from ..plan import Job, OODSet, Row
+    from ..suite import Suite
+    from ..workbench import Workbench
+
+#: A finished cell: its key and its result.
+Finished = tuple[str, CellResult]
+
+
+class Evaluator:
+    """Plans the cells of one kind for a row, and computes those that are missing.
+
+    Attributes:
+        name: The value of the column ``evaluator``.
+        version: Raised when the meaning of a number changes; part of every key.
+    """
+
+    name: str
+    version: int = 1
+
+    def plan(self, suite: Suite, row: Row, out_sets: Sequence[OODSet]) -> list[Job]:
+        """The jobs of this kind for one row."""
+        raise NotImplementedError
+
+    def needs(self, job: Job, missing: frozenset[str]) -> set[str]:
+        """Outputs beside logits that the missing cells of ``job`` read."""
+        return set()
+
+    def run(self, job: Job, missing: frozenset[str], bench: Workbench) -> Iterator[Finished]:
+        """Compute the cells of ``job`` whose keys are in ``missing``; a cell is yielded as soon as it is finished."""
+        raise NotImplementedError
+
+    def cell(self, row: Row, *content: Any, facts: dict[str, str], params: dict[str, Any], **where: Any) -> PlannedCell:
+        """A planned cell of ``row``: ``content`` is what its key covers, ``where`` its further coordinates."""
+        identity = Identity(
+            evaluator=self.name, model=row.model.label, dataset=row.dataset.label, seed=row.seed, **where
+        )
+        fingerprint = f"blocked {identity}" if row.blocked else row.dataset.fingerprint("test")
+        return PlannedCell(
+            identity=identity,
+            key=digest("cell/1", self.name, self.version, row.key, fingerprint, *content),
+            facts=Facts(architecture=row.model.entry.name, recipe=row.model.recipe_label, **facts),
+            params={"model": row.model.describe(), **params},
+        )
+
+
+def proportion(metric: str, right: float, n: int, class_name: str = "") -> Measurement:
+    """A share with its exact (Clopper-Pearson) interval."""
+    low, high = proportion_interval(right, n)
+    return Measurement(metric, right / n, low, high, n, class_name)
