@@ -5,10 +5,12 @@ from __future__ import annotations
 from ..registry import GauntletError
 
 
-def check_count(name: str, count: int) -> None:
-    """Raise unless a number of images is at least 1."""
+def check_draw(name: str, count: int, seed: int) -> None:
+    """Raise unless a number of images is at least 1 and a seed is one that numpy takes."""
     if count < 1:
         raise GauntletError(f"Dataset {name!r}: count must be at least 1, got {count}.")
+    if not 0 <= seed < 2**32:
+        raise GauntletError(f"Dataset {name!r}: seed must be from 0 to 2**32 - 1, got {seed}.")
 
 
 def check_shape(name: str, shape: tuple[int, int, int], channels: tuple[int, ...] = (1, 3)) -> None:

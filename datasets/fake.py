@@ -7,7 +7,7 @@ import string
 import numpy as np
 
 from ..registry import dataset
-from .checks import check_count, check_shape
+from .checks import check_draw, check_shape
 
 
 @dataset(
@@ -24,7 +24,7 @@ def fake(
     """torchvision's FakeData: normal values wrapped around to bytes, close to uniform noise; random labels."""
     from torchvision.datasets import FakeData
 
-    check_count("fake", count)
+    check_draw("fake", count, offset)
     check_shape("fake", shape)
     # The class seeds torch's global generator for each image and puts it back.
     made = FakeData(count, shape, num_classes=10, random_offset=offset)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..registry import NotAvailable, dataset
-from .checks import check_count
+from .checks import check_draw
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -42,7 +42,7 @@ def glyphs(*, count: int = 1000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]
 
     Random font, size (15 to 25 pixels), rotation (up to 20 degrees) and place; light on dark, antialiased.
     """
-    check_count("glyphs", count)
+    check_draw("glyphs", count, seed)
     labels = np.arange(count) % len(_LETTERS)
     images = [_render(_LETTERS[label], np.random.RandomState([seed, index])) for index, label in enumerate(labels)]
     return np.stack(images), labels

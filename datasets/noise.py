@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..registry import dataset
-from .checks import check_count, check_shape
+from .checks import check_draw, check_shape
 
 
 @dataset(
@@ -28,6 +28,6 @@ def uniform_noise(*, shape: tuple[int, int, int] = (1, 28, 28), count: int = 100
 
 def _stream(name: str, shape: tuple[int, int, int], count: int, seed: int) -> np.random.RandomState:
     """Frozen for all time, and drawn image by image: a larger set starts with the smaller one."""
-    check_count(name, count)
+    check_draw(name, count, seed)
     check_shape(name, shape)
     return np.random.RandomState([seed, *name.encode()])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +43,13 @@ class Options:
             first = min(unknown)
             raise GauntletError(f"Dataset {name!r} has no option {first!r}; {nearest(first, OPTIONS)}")
         given = {option: value for option, value in values.items() if value is not None}
-        readers = {"hold_out": _classes, "only": _classes, "limit": _limit, "val": _share, "shape": _shape}
+        readers: dict[str, Callable[[Any, str], Any]] = {
+            "hold_out": _classes,
+            "only": _classes,
+            "limit": _limit,
+            "val": _share,
+            "shape": _shape,
+        }
         return cls(**{option: readers[option](value, f"Dataset {name!r}: {option}") for option, value in given.items()})
 
     def kept(self, classes: Sequence[str], name: str) -> tuple[int, ...]:

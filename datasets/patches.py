@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..registry import dataset
-from .checks import check_count, check_shape
+from .checks import check_draw, check_shape
 
 _CLASSES = ("china", "flower")
 _LARGEST = 4.0
@@ -29,7 +29,7 @@ def patches(
     from PIL import Image
     from sklearn.datasets import load_sample_image
 
-    check_count("patches", count)
+    check_draw("patches", count, seed)
     check_shape("patches", shape)
     mode = "L" if shape[0] == 1 else "RGB"
     photographs = [Image.fromarray(load_sample_image(f"{name}.jpg")).convert(mode) for name in _CLASSES]

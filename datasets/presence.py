@@ -48,9 +48,10 @@ class Presence:
         return [path for path in self.files(splits) if not path.exists()]
 
     def _download(self, splits: Iterable[str]) -> None:
+        download = self.entry.meta["download"]
         try:
             for split in splits:
-                self.entry.meta["download"](split, self.source)
+                download(split, self.source, **_accepted(download, self.parameters))
         except (OSError, RuntimeError) as error:  # no network, a full disk, a wrong checksum
             self._failure = str(error).strip().rstrip(".")
 

@@ -1,0 +1,187 @@
+"""CIFAR-10, CIFAR-100 and SVHN: torchvision's files, or sheets (see :mod:`.sheets`), one table row each.
+
+The official test split is ``test``. Where it is absent, or must stay untouched, ``test: held-out`` takes a fixed part
+of the official train images instead (by official index, so whatever else is here) and leaves it out of ``train``.
+Of sheets, those that are here count: ``train`` and ``test`` may be parts of the official splits.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from ..registry import GauntletError, dataset
+from .imageset import ImageSet
+from .sheets import Sheet, find_sheets, labels_file, read_sheets
+from .source import DataSource
+
+Test = Literal["official", "held-out"]
+
+_SHAPE = (3, 32, 32)
+_CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_CIFAR100 = (
+    "apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle", "bottle", "bowl", "boy",
+    "bridge", "bus", "butterfly", "camel", "can", "castle", "caterpillar", "cattle", "chair", "chimpanzee", "clock",
+    "cloud", "cockroach", "couch", "crab", "crocodile", "cup", "dinosaur", "dolphin", "elephant", "flatfish",
+    "forest", "fox", "girl", "hamster", "house", "kangaroo", "keyboard", "lamp", "lawn_mower", "leopard", "lion",
+    "lizard", "lobster", "man", "maple_tree", "motorcycle", "mountain", "mouse", "mushroom", "oak_tree", "orange",
+    "orchid", "otter", "palm_tree", "pear", "pickup_truck", "pine_tree", "plain", "plate", "poppy", "porcupine",
+    "possum", "rabbit", "raccoon", "ray", "road", "rocket", "rose", "sea", "seal", "shark", "shrew", "skunk",
+    "skyscraper", "snail", "snake", "spider", "squirrel", "streetcar", "sunflower", "sweet_pepper", "table", "tank",
+    "telephone", "television", "tiger", "tractor", "train", "trout", "tulip", "turtle", "wardrobe", "whale",
+    "willow_tree", "wolf", "woman", "worm",
+)  # fmt: skip
+_CIFAR10_FILES = tuple(f"cifar-10-batches-py/data_batch_{number}" for number in range(1, 6))
+
+
+@dataclass(frozen=True)
+class ColourSet:
+    """One data set of 32x32 colour images.
+
+    Attributes:
+        name: Name in the registry.
+        torchvision: Name of torchvision's class.
+        folder: Folder of the sheets, below the data root.
+        summary: One line.
+        reference: Paper.
+        classes: Class names.
+        train: Files of the train split below the data root, as torchvision lays them out.
+        test: Files of the test split.
+        train_size: Images of the official train split.
+        held_out: First and past-the-last official train index of the held-out part.
+    """
+
+    name: str
+    torchvision: str
+    folder: str
+    summary: str
+    reference: str
+    classes: tuple[str, ...]
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    train_size: int
+    held_out: tuple[int, int]
+
+    @property
+    def is_cifar(self) -> bool:
+        """Whether torchvision checks and needs the files of both splits for either."""
+        return self.torchvision.startswith("CIFAR")
+
+
+TABLE = (
+    ColourSet(
+        "cifar10", "CIFAR10", "CIFAR10", "Ten classes of animals and vehicles.", "Krizhevsky 2009", _CIFAR10,
+        _CIFAR10_FILES, ("cifar-10-batches-py/test_batch", "cifar-10-batches-py/batches.meta"), 50_000,
+        (40_000, 50_000),
+    ),
+    ColourSet(
+        "cifar100", "CIFAR100", "CIFAR100", "A hundred fine classes of animals, plants and things.", "Krizhevsky 2009",
+        _CIFAR100, ("cifar-100-python/train",), ("cifar-100-python/test", "cifar-100-python/meta"), 50_000,
+        (40_000, 50_000),
+    ),
+    ColourSet(
+        "svhn", "SVHN", "SVHN", "House numbers from street photographs.", "Netzer, Wang, Coates et al. 2011",
+        tuple(string.digits), ("SVHN/train_32x32.mat",), ("SVHN/test_32x32.mat",), 73_257, (0, 10_000),
+    ),
+)  # fmt: skip
+
+
+def _list(row: ColourSet) -> Callable[..., list[Path]]:
+    def files(split: str, source: DataSource, test: Test = "official") -> list[Path]:
+        official = _official(row, _stored_in(split, test), source)
+        sheets = _sheets(row, split, test, source)
+        if not sheets or all(path.exists() for path in official):
+            return official
+        return [*(sheet.path for sheet in sheets), labels_file(source.root / row.folder, sheets)]
+
+    return files
+
+
+def _reader(row: ColourSet) -> Callable[..., ImageSet]:
+    def read(split: str, source: DataSource, *, test: Test = "official") -> ImageSet:
+        stored = _stored_in(split, test)
+        if all(path.exists() for path in _official(row, stored, source)):
+            images, labels = _read_official(row, stored, source)
+            indices = np.arange(len(images))
+        else:
+            sheets = _sheets(row, split, test, source)
+            images, labels, indices = read_sheets(sheets, labels_file(source.root / row.folder, sheets), _SHAPE)
+        kept = _kept(row, split, test, indices)
+        tensors = (torch.from_numpy(array[kept]) for array in (images, labels, indices))
+        pixels, kept_labels, kept_indices = tensors
+        return ImageSet(pixels, kept_labels, row.classes, kept_indices, row.name, split)
+
+    return read
+
+
+def _official(row: ColourSet, split: str, source: DataSource) -> list[Path]:
+    names = (*row.train, *row.test) if row.is_cifar else (row.train if split == "train" else row.test)
+    return [source.root / name for name in names]
+
+
+def _read_official(row: ColourSet, split: str, source: DataSource) -> tuple[np.ndarray, np.ndarray]:
+    """Images (N, C, H, W) and labels (N,) by torchvision, which checks the md5 of its files before it opens them."""
+    try:
+        made = _torchvision(row, split, source, download=False)
+    except RuntimeError:
+        files = ", ".join(str(path) for path in _official(row, split, source))
+        raise GauntletError(
+            f"A file of dataset {row.name!r} is damaged: the md5 sums that torchvision knows do not fit {files}."
+        ) from None
+    labels = np.asarray(made.targets if row.is_cifar else made.labels, dtype=np.int64)
+    return made.data.transpose(0, 3, 1, 2) if row.is_cifar else made.data, labels
+
+
+def _torchvision(row: ColourSet, split: str, source: DataSource, *, download: bool) -> Any:
+    from torchvision import datasets
+
+    if row.is_cifar:
+        return getattr(datasets, row.torchvision)(source.root, train=split == "train", download=download)
+    return getattr(datasets, row.torchvision)(source.root / row.folder, split=split, download=download)
+
+
+def _downloader(row: ColourSet) -> Callable[..., None]:
+    def download(split: str, source: DataSource, test: Test = "official") -> None:
+        _torchvision(row, _stored_in(split, test), source, download=True)
+
+    return download
+
+
+def _sheets(row: ColourSet, split: str, test: Test, source: DataSource) -> list[Sheet]:
+    """The sheets that hold images of ``split``."""
+    found = find_sheets(source.root / row.folder, _stored_in(split, test), train_size=row.train_size)
+    return [sheet for sheet in found if _kept(row, split, test, sheet.indices).any()]
+
+
+def _stored_in(split: str, test: Test) -> str:
+    """The official split that holds the images of ``split``."""
+    return "train" if test == "held-out" else split
+
+
+def _kept(row: ColourSet, split: str, test: Test, indices: np.ndarray) -> np.ndarray:
+    """Which official indices belong to ``split``."""
+    if test == "official":
+        return np.ones(len(indices), dtype=bool)
+    held_out = (indices >= row.held_out[0]) & (indices < row.held_out[1])
+    return held_out if split == "test" else ~held_out
+
+
+for _row in TABLE:
+    dataset(
+        _row.name,
+        summary=_row.summary,
+        reference=_row.reference,
+        tags=("colour", "file"),
+        row=repr(_row),
+        splits=("train", "test"),
+        classes=_row.classes,
+        shape=_SHAPE,
+        files=_list(_row),
+        download=_downloader(_row),
+    )(_reader(_row))
