@@ -6,44 +6,114 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .drift import Report, compare, make_baseline, read_baseline, write_baseline
     from .frame import COLUMNS, load_results, read_csv, write_csv
+    from .metrics import HEADLINE, METRICS, Metric, metric
     from .records import STATUSES, CellResult, Facts, Identity, Measurement, PlannedCell, RunRecord
+    from .statistics import (
+        auroc_interval,
+        calibration_bootstrap,
+        mean_interval,
+        median_interval,
+        ood_bootstrap,
+        proportion_interval,
+    )
     from .store import Store
+    from .tables import Table, attack_grid, calibration_table, ood_table, pivot, render, select, write_tables
 
 # Where each public name lives; a module loads only when one of its names is asked for (PEP 562), since pandas and
 # scipy take longer to import than `gauntlet --help` may take to answer.
 _HOMES = {
-    "COLUMNS": "frame",
-    "STATUSES": "records",
-    "CellResult": "records",
-    "Facts": "records",
-    "Identity": "records",
-    "Measurement": "records",
-    "PlannedCell": "records",
-    "RunRecord": "records",
-    "Store": "store",
-    "load_results": "frame",
-    "read_csv": "frame",
-    "write_csv": "frame",
+    "drift": (
+        "Report",
+        "compare",
+        "make_baseline",
+        "read_baseline",
+        "write_baseline",
+    ),
+    "frame": (
+        "COLUMNS",
+        "load_results",
+        "read_csv",
+        "write_csv",
+    ),
+    "metrics": (
+        "HEADLINE",
+        "METRICS",
+        "Metric",
+        "metric",
+    ),
+    "records": (
+        "STATUSES",
+        "CellResult",
+        "Facts",
+        "Identity",
+        "Measurement",
+        "PlannedCell",
+        "RunRecord",
+    ),
+    "statistics": (
+        "auroc_interval",
+        "calibration_bootstrap",
+        "mean_interval",
+        "median_interval",
+        "ood_bootstrap",
+        "proportion_interval",
+    ),
+    "store": ("Store",),
+    "tables": (
+        "Table",
+        "attack_grid",
+        "calibration_table",
+        "ood_table",
+        "pivot",
+        "render",
+        "select",
+        "write_tables",
+    ),
 }
 
 __all__ = [
     "COLUMNS",
+    "HEADLINE",
+    "METRICS",
     "STATUSES",
     "CellResult",
     "Facts",
     "Identity",
     "Measurement",
+    "Metric",
     "PlannedCell",
+    "Report",
     "RunRecord",
     "Store",
+    "Table",
+    "attack_grid",
+    "auroc_interval",
+    "calibration_bootstrap",
+    "calibration_table",
+    "compare",
     "load_results",
+    "make_baseline",
+    "mean_interval",
+    "median_interval",
+    "metric",
+    "ood_bootstrap",
+    "ood_table",
+    "pivot",
+    "proportion_interval",
+    "read_baseline",
     "read_csv",
+    "render",
+    "select",
+    "write_baseline",
     "write_csv",
+    "write_tables",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f".{home}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

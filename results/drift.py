@@ -1,0 +1,200 @@
+"""The drift check: freeze results as a small CSV, compare later ones with it, cell by cell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..registry import GauntletError, nearest
+from .frame import read_text_columns, to_number, write_csv
+from .metrics import HEADLINE
+from .pivot import Table, header, number, reasons_of
+from .records import IDENTITY_COLUMNS
+
+BASELINE_COLUMNS = (*IDENTITY_COLUMNS, "metric", "value", "ci_low", "ci_high", "n")
+REPORT_COLUMNS = (
+    *IDENTITY_COLUMNS,
+    "metric",
+    "baseline",
+    "current",
+    "difference",
+    "allowed",
+    "verdict",
+    "reason",
+)
+_MATCH = [*IDENTITY_COLUMNS, "metric"]
+_VALUES = ["value", "ci_low", "ci_high"]
+_DIGITS = 6  # after the point; far finer than any tolerance, and the file stays diffable
+
+
+@dataclass(frozen=True)
+class Report:
+    """Outcome of a comparison.
+
+    Attributes:
+        rows: One row per measurement, in columns :data:`REPORT_COLUMNS`; ``verdict`` is ``ok``, ``drift``,
+            ``missing`` (in the baseline but not ok or not planned now; ``reason`` says which) or ``new``.
+    """
+
+    rows: pd.DataFrame
+
+    @property
+    def exit_status(self) -> int:
+        """0: all is well. 1: something drifted. 2: nothing drifted, but cells of the baseline are missing or not ok.
+
+        Drift wins over missing, because a known change of a number says more than an unknown one.
+        """
+        verdicts = set(self.rows["verdict"])
+        return 1 if "drift" in verdicts else 2 if "missing" in verdicts else 0
+
+    @property
+    def summary(self) -> str:
+        """The counts in one sentence."""
+        counts = self.rows["verdict"].value_counts()
+        words = ", ".join(f"{counts.get(verdict, 0)} {verdict}" for verdict in ("ok", "drift", "missing", "new"))
+        if set(counts.index) <= {"missing", "new"}:
+            return f"{words}: the baseline and the results share no measurement; are they of the same suite?"
+        return f"{words}."
+
+    def table(self, only_bad: bool = True) -> Table:
+        """The rows (with ``only_bad`` those that drifted or are missing) as a table."""
+        rows = self.rows[self.rows["verdict"].isin(["drift", "missing"])] if only_bad else self.rows
+        used = [name for name in IDENTITY_COLUMNS if any(header(name, value) for value in rows[name].unique())]
+        names = [*used, "metric"]
+        columns = ("baseline", "current", "difference", "allowed", "verdict")
+        return Table(
+            title="Drift check",
+            row_names=tuple(names),
+            rows=tuple(
+                tuple(header(name, value) for name, value in zip(names, key, strict=True))
+                for key in rows[names].itertuples(index=False)
+            ),
+            columns=tuple((name,) for name in columns),
+            cells=tuple(_cells(*row) for row in rows[[*columns, "reason"]].itertuples(index=False)),
+            notes=(self.summary,),
+        )
+
+
+def make_baseline(frame: pd.DataFrame, metrics: Sequence[str] | None = None) -> pd.DataFrame:
+    """The measurements to freeze: of ok cells, over all classes, sorted by identity.
+
+    Args:
+        frame: Tidy results.
+        metrics: Which metrics; by default the headline ones.
+
+    Returns:
+        Columns :data:`BASELINE_COLUMNS`, values rounded to six places.
+
+    Raises:
+        GauntletError: A metric was not measured, or nothing is left to freeze.
+    """
+    ok = frame[(frame["status"] == "ok") & (frame["class"] == "")]
+    for name in metrics or ():
+        if name not in set(ok["metric"]):
+            raise GauntletError(f"No result has the metric {name!r}; {nearest(name, set(ok['metric']) - {''})}")
+    chosen = ok[ok["metric"].isin(HEADLINE if metrics is None else metrics)]
+    if chosen.empty:
+        raise GauntletError(
+            f"There is nothing to freeze: no ok result has a metric of {', '.join(metrics or HEADLINE)}."
+        )
+    baseline = chosen.loc[:, list(BASELINE_COLUMNS)].sort_values(_MATCH, kind="stable")
+    return baseline.assign(**{name: baseline[name].round(_DIGITS) for name in _VALUES}).reset_index(drop=True)
+
+
+def write_baseline(baseline: pd.DataFrame, path: Path | str) -> Path:
+    """Write a baseline as CSV, whole or not at all."""
+    return write_csv(baseline.loc[:, list(BASELINE_COLUMNS)], path)
+
+
+def read_baseline(path: Path | str) -> pd.DataFrame:
+    """Read a baseline that :func:`write_baseline` wrote.
+
+    Raises:
+        GauntletError: The file is absent, not a baseline, empty, holds text for a number, or a row twice.
+    """
+    frame = read_text_columns(path, BASELINE_COLUMNS)
+    if frame.empty:
+        raise GauntletError(f"The baseline {path} holds no rows; `gauntlet baseline` writes one.")
+    floats = {name: to_number(frame[name], float, path) for name in ("epsilon", *_VALUES)}
+    whole = {name: to_number(frame[name], int, path) for name in ("seed", "severity", "n")}
+    frame = frame.assign(**floats, **whole)
+    twice = frame.duplicated(_MATCH)
+    if twice.any():
+        raise GauntletError(f"The baseline {path} holds row {int(np.argmax(twice)) + 2} twice; delete one of them.")
+    return frame
+
+
+def compare(baseline: pd.DataFrame, current: pd.DataFrame, *, tolerance: float = 0.03) -> Report:
+    """Compare results with a baseline, matched by identity and metric.
+
+    A value may differ by the larger of ``tolerance`` and half the widths of both 95 % intervals, added: the same seed
+    trains to slightly different weights with another number of threads.
+
+    Args:
+        baseline: Of :func:`make_baseline` or :func:`read_baseline`.
+        current: Tidy results; only metrics that the baseline holds count, and no per-class rows.
+        tolerance: Absolute difference that is always allowed, in the metric's unit.
+
+    Raises:
+        GauntletError: The tolerance is not a number >= 0.
+    """
+    if not (math.isfinite(tolerance) and tolerance >= 0):
+        raise GauntletError(f"The tolerance must be a number >= 0, got {tolerance}.")
+    overall = current[current["class"] == ""]
+    values = overall[(overall["status"] == "ok") & overall["metric"].isin(baseline["metric"].unique())]
+    both = _matchable(baseline).merge(
+        _matchable(values), on=_MATCH, how="outer", suffixes=("_old", "_new"), indicator="found"
+    )
+    both = both.merge(_matchable(overall[overall["status"] != "ok"], IDENTITY_COLUMNS), how="left")
+    return Report(_judge(both, tolerance))
+
+
+def _matchable(frame: pd.DataFrame, columns: Sequence[str] = ()) -> pd.DataFrame:
+    """The columns to match by, in types that compare, with the values or the reason why there are none."""
+    if columns:
+        result = frame.loc[:, list(columns)].assign(reason=reasons_of(frame))
+    else:
+        result = frame.loc[:, [*_MATCH, *_VALUES]]
+    epsilon = [float(f"{value:.9g}") for value in frame["epsilon"].fillna(-1.0)]  # 8/255 however it was computed
+    whole = {name: frame[name].astype("Int64").fillna(-1).astype("int64") for name in ("seed", "severity")}
+    return result.assign(epsilon=epsilon, **whole)
+
+
+def _judge(both: pd.DataFrame, tolerance: float) -> pd.DataFrame:
+    old, new = both["value_old"].to_numpy(), both["value_new"].to_numpy()
+    same = (old == new) | (np.isnan(old) & np.isnan(new))
+    with np.errstate(invalid="ignore"):
+        difference = np.where(same, 0.0, new - old)
+    allowed = np.maximum(tolerance, (_width(both, "old") + _width(both, "new")) / 2)
+    drifted = ~(np.abs(difference) <= allowed + 10.0**-_DIGITS)  # also where one of the values is NaN
+    found = both["found"].astype(str)
+    verdict = np.select([found == "left_only", found == "right_only", drifted], ["missing", "new", "drift"], "ok")
+    paired = found == "both"
+    rows = both.assign(
+        baseline=old,
+        current=new,
+        difference=np.where(paired, difference, np.nan),
+        allowed=np.where(paired, allowed, np.nan),
+        verdict=verdict,
+        reason=both["reason"].fillna("not planned").where(verdict == "missing", ""),
+        epsilon=both["epsilon"].where(both["epsilon"] != -1.0),
+        severity=both["severity"].astype("Int64").where(both["severity"] != -1),
+    )
+    return rows.loc[:, list(REPORT_COLUMNS)].sort_values(_MATCH, kind="stable").reset_index(drop=True)
+
+
+def _width(both: pd.DataFrame, side: str) -> np.ndarray:
+    width = (both[f"ci_high_{side}"] - both[f"ci_low_{side}"]).to_numpy()
+    return np.where(np.isfinite(width), width, 0.0)
+
+
+def _cells(
+    baseline: float, current: float, difference: float, allowed: float, verdict: str, reason: str
+) -> tuple[str, ...]:
+    numbers = tuple("" if np.isnan(value) else number(value, 4) for value in (baseline, current, difference, allowed))
+    return (*numbers, f"{verdict} ({reason})" if reason else verdict)

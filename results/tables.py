@@ -1,0 +1,20 @@
+"""Tables from the tidy frame: pivots, the presets of the field, and their formats."""
+
+from __future__ import annotations
+
+from .pivot import Table, pivot, select
+from .presets import PRESETS, attack_grid, calibration_table, ood_table, write_tables
+from .render import FORMATS, render
+
+__all__ = [
+    "FORMATS",
+    "PRESETS",
+    "Table",
+    "attack_grid",
+    "calibration_table",
+    "ood_table",
+    "pivot",
+    "render",
+    "select",
+    "write_tables",
+]
