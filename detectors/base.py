@@ -23,11 +23,13 @@ class Detector(ABC):
         needs: What it reads of :class:`Outputs`, set from its registration.
         name: How messages call it: its label in the suite.
         needs_fit: Whether :meth:`fit` must run before :meth:`score`; true for every class that defines ``fit``.
+        needs_val: Whether :meth:`fit` also reads validation outputs; a class that does says so.
     """
 
     needs: tuple[str, ...] = ()
     name: str = "detector"
     needs_fit: ClassVar[bool] = False
+    needs_val: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -127,10 +129,10 @@ class FunctionDetector(Detector):
         values = self.pull(outputs)
         if "images" not in self.needs:
             return self.function(*values, **self.parameters)
-        scores = [self.function(*batch, **self.parameters) for batch in self._batches(values)]
+        scores = list(self._by_batch(values))
         return torch.cat(scores) if scores else torch.zeros(0)
 
-    def _batches(self, values: list[Any]) -> Iterator[list[Any]]:
+    def _by_batch(self, values: list[Any]) -> Iterator[Tensor]:
         position = self.needs.index("images")
         start = 0
         for images in values[position]():
@@ -138,7 +140,9 @@ class FunctionDetector(Detector):
             start = rows.stop
             batch = [_rows(need, value, rows) for need, value in zip(self.needs, values, strict=True)]
             batch[position] = images
-            yield batch
+            scores = self.function(*batch, **self.parameters)
+            # Without this the graphs of all batches through the model's parameters would stay in memory.
+            yield scores if images.requires_grad else scores.detach()
 
 
 def _rows(need: str, value: Any, rows: slice) -> Any:
