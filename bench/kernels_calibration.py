@@ -166,8 +166,13 @@ def _log_probabilities(values: Tensor) -> Tensor:
     return values.clamp(min=_SMALLEST).log()
 
 
+def _tensor(values: Any) -> Tensor:
+    # Lists pass through numpy, which reads them in float64; torch would round them to float32.
+    return torch.as_tensor(values if isinstance(values, Tensor) else np.asarray(values)).detach()
+
+
 def _checked(outputs: Any, labels: Any) -> tuple[Tensor, Tensor]:
-    values, truth = torch.as_tensor(outputs).detach(), torch.as_tensor(labels).detach().long()
+    values, truth = _tensor(outputs), _tensor(labels).long()
     values = (values.cpu() if values.device.type == "mps" else values).double()
     if values.ndim != 2 or truth.shape != values.shape[:1] or not len(truth):
         raise GauntletError(

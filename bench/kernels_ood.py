@@ -49,7 +49,8 @@ def ood_metrics(id_scores: Any, ood_scores: Any) -> dict[str, float]:
 
 
 def _scores(values: Any, side: str) -> Tensor:
-    scores = torch.as_tensor(values).detach().reshape(-1)
+    # Lists pass through numpy, which reads them in float64; torch would round them to float32.
+    scores = torch.as_tensor(values if isinstance(values, Tensor) else np.asarray(values)).detach().reshape(-1)
     scores = (scores if scores.device.type == "cuda" else scores.cpu()).double()
     if not len(scores):
         raise GauntletError(f"OOD metrics need at least one {side} score, got none.")

@@ -40,8 +40,7 @@ def test_detectors_leave_the_model_as_it_was(entry, mode, net, train, test):
     with MODES[mode]():
         if built.needs_fit:
             built.fit(train, test, test.head)
-        scores = check_scores(built.score(test), len(test), entry.name)
-    assert scores.std() > 0
+        check_scores(built.score(test), len(test), entry.name)
     after = state_of(net)
     tensors = after.pop("tensors")
     assert all(torch.equal(value, tensors[name]) for name, value in before.pop("tensors").items())
