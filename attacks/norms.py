@@ -42,8 +42,7 @@ def project(offset: Tensor, norm: str, radius: Tensor) -> Tensor:
     if norm == "linf":
         return offset.clamp(-radius, radius)
     if norm == "l2":
-        size = per_image(torch.linalg.vector_norm(offset.flatten(1), dim=1), offset)
-        return offset * (radius / size.clamp_min(1e-12)).clamp_max(1)
+        return offset * (per_image(1 / lengths(offset), offset) * radius).clamp_max(1)
     raise GauntletError(f"There is no projection onto balls of norm {norm!r}; known: l2, linf.")
 
 
@@ -80,6 +79,12 @@ def check_ball(adversarial: Tensor, images: Tensor, norm: str, epsilon: float) -
             f"A perturbation has {norm} norm {largest:.7g}, which leaves the ball of radius {epsilon:g} "
             f"by {largest - epsilon:.3g}."
         )
+
+
+def lengths(vectors: Tensor) -> Tensor:
+    """Euclidean length (N,) of each image, at least 1e-12."""
+    # Summed as foolbox sums it: paths of L2 attacks then agree bit for bit, where rounding would let them part.
+    return vectors.flatten(1).square().sum(dim=1).sqrt().clamp_min(1e-12)
 
 
 def per_image(values: Tensor, images: Tensor) -> Tensor:

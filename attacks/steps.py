@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .draws import Draws
-from .norms import per_image, project
+from .norms import lengths, per_image, project
 
 
 def ascend(current: Tensor, clean: Tensor, gradient: Tensor, norm: str, *, stride: Tensor, radius: Tensor) -> Tensor:
@@ -30,9 +30,8 @@ def steepest(gradient: Tensor, norm: str) -> Tensor:
     """Direction of unit size in which the loss grows fastest; zero where the gradient is zero or not a number."""
     if norm == "linf":
         return gradient.sign()  # the sign of NaN is 0
-    size = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
-    scale = torch.where(size.isfinite(), 1 / size.clamp_min(1e-12), 0)
-    return (gradient * per_image(scale, gradient)).nan_to_num_(0)
+    size = lengths(gradient)
+    return (gradient * per_image(1 / size, gradient)).nan_to_num_(0)
 
 
 def random_offset(norm: str, draws: Draws, shape: torch.Size, *, restart: int = 0) -> Tensor:
@@ -40,6 +39,6 @@ def random_offset(norm: str, draws: Draws, shape: torch.Size, *, restart: int = 
     if norm == "linf":
         return draws.uniform(shape, purpose="start", restart=restart) * 2 - 1
     direction = draws.normal(shape, purpose="start direction", restart=restart)
-    direction /= per_image(torch.linalg.vector_norm(direction.flatten(1), dim=1), direction)
+    direction /= per_image(lengths(direction), direction)
     distance = draws.uniform((), purpose="start distance", restart=restart) ** (1 / math.prod(shape))
     return direction * per_image(distance, direction)
