@@ -12,8 +12,8 @@ import pandas as pd
 
 from ..registry import GauntletError, nearest
 from .frame import read_text_columns, to_number, write_csv
+from .layout import Table, header, number, reasons_of
 from .metrics import HEADLINE
-from .pivot import Table, header, number, reasons_of
 from .records import IDENTITY_COLUMNS
 
 BASELINE_COLUMNS = (*IDENTITY_COLUMNS, "metric", "value", "ci_low", "ci_high", "n")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from .formats import render
 from .frame import write_text
+from .layout import Table, pivot
 from .metrics import metric as metric_named
-from .pivot import Table, pivot
-from .render import render
 
 CLEAN = "(clean)"
 _CALIBRATION = ("ece", "ece_scaled", "rms", "mce", "signed_gap", "nll", "brier", "temperature")
@@ -41,10 +41,13 @@ def attack_grid(frame: pd.DataFrame) -> list[Table]:
 def ood_table(frame: pd.DataFrame, metric: str = "auroc") -> list[Table]:
     """A metric of OOD detection by model and detector (rows) and OOD set, grouped near/far (columns).
 
-    One table per ID dataset; none where nothing was detected.
+    One table per ID dataset; none where no detector ran.
+
+    Raises:
+        GauntletError: The evaluator does not measure this metric.
     """
     known = metric_named(metric)
-    scores = frame[(frame["evaluator"] == "ood") & frame["metric"].isin([metric, ""])]
+    scores = frame[frame["evaluator"] == "ood"]  # pivot picks the metric, and names the nearest to an unknown one
     return [
         pivot(
             part,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .pivot import Table, pivot, select
+from .formats import FORMATS, render
+from .layout import Table, pivot, select
 from .presets import PRESETS, attack_grid, calibration_table, ood_table, write_tables
-from .render import FORMATS, render
 
 __all__ = [
     "FORMATS",

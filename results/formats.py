@@ -11,7 +11,7 @@ from collections.abc import Callable
 from tabulate import tabulate
 
 from ..registry import GauntletError, nearest
-from .pivot import Table
+from .layout import Table
 
 _GUARD = "\ue000"  # private-use character: becomes an empty LaTeX group after tabulate has escaped the rest
 

@@ -1,0 +1,103 @@
+"""The tables of the field, from a frame with the usual gaps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from gauntlet.registry import GauntletError
+from gauntlet.results import attack_grid, calibration_table, ood_table, render, write_tables
+from gauntlet.results.frame import empty_frame
+
+Builder = Callable[..., pd.DataFrame]
+
+
+def test_the_attack_grid_starts_with_clean_accuracy(make: SimpleNamespace, frame_of: Builder) -> None:
+    frame = frame_of(
+        make.attacked(0.4, "pgd", 0.3, model="m5"),
+        make.attacked(0.2, "pgd", 1.5, model="m5"),
+        make.broken("failed", "x", evaluator="attack", attack="pgd", epsilon=0.3, model="cnn"),
+        make.attacked(0.1, "deepfool", 0.3, model="cnn"),
+        make.accuracy(0.99, model="cnn"),
+        make.accuracy(0.98, model="m5"),
+        make.detected(0.9, "msp", "glyphs"),
+    )
+    (table,) = attack_grid(frame)
+    assert table.title == "Accuracy under attack on digits (%)"
+    assert table.columns == (("cnn",), ("m5",)) or table.columns == (("m5",), ("cnn",))
+    first = table.columns.index(("m5",))
+    assert table.rows == (("(clean)", ""), ("pgd", "0.3"), ("pgd", "1.5"), ("deepfool", "0.3"))
+    assert [row[first] for row in table.cells] == ["98.0 ± 1.0", "40.0 ± 1.0", "20.0 ± 1.0", "–"]
+    assert [row[1 - first] for row in table.cells] == ["99.0 ± 1.0", "failed", "–", "10.0 ± 1.0"]
+
+
+def test_there_is_one_attack_grid_per_dataset(make: SimpleNamespace, frame_of: Builder) -> None:
+    frame = frame_of(
+        make.accuracy(0.99, dataset="mnist"),
+        make.attacked(0.4, "pgd", 0.3, dataset="mnist"),
+        make.attacked(0.3, "pgd", 0.3, dataset="digits"),
+    )
+    mnist, digits = attack_grid(frame)
+    assert "mnist" in mnist.title
+    assert len(mnist.rows) == 2
+    assert digits.rows == (("pgd", "0.3"),)
+
+
+def test_a_grid_of_failures_only_is_still_shown(make: SimpleNamespace, frame_of: Builder) -> None:
+    (table,) = attack_grid(frame_of(make.broken("failed", "x", evaluator="attack", attack="pgd", epsilon=0.3)))
+    assert table.cells == (("failed",),)
+
+
+def test_the_ood_table_groups_near_and_far(make: SimpleNamespace, frame_of: Builder) -> None:
+    sets = [("near", "glyphs"), ("far", "noise"), ("near", "held-out")]
+    cells = [make.detected(0.9, d, o, g) for d in ("msp", "energy") for g, o in sets]
+    (table,) = ood_table(frame_of(*cells))
+    assert table.columns == (("near", "glyphs"), ("near", "held-out"), ("far", "noise"))
+    assert table.row_names == ("detector",)
+    assert table.rows == (("msp",), ("energy",))
+    assert "near / glyphs" in render(table, "plain")
+
+
+def test_the_ood_table_names_models_where_there_are_several(make: SimpleNamespace, frame_of: Builder) -> None:
+    frame = frame_of(*(make.detected(v, "msp", "glyphs", model=m) for m, v in [("b", 0.8), ("a", 0.7)]))
+    (table,) = ood_table(frame, metric="fpr95")
+    assert table.row_names == ("model", "detector")
+    assert (table.rows, table.columns) == ((("b", "msp"), ("a", "msp")), (("glyphs",),))
+    assert table.cells == (("20.0 ± 1.0",), ("30.0 ± 1.0",))
+    assert table.title == "FPR95 in % of OOD detection on digits"
+
+
+def test_an_unknown_ood_metric_is_one_sentence(make: SimpleNamespace, frame_of: Builder) -> None:
+    assert ood_table(frame_of(make.accuracy())) == []
+    with pytest.raises(GauntletError, match="No result has the metric 'auroq'; did you mean 'auroc'"):
+        ood_table(frame_of(make.detected(0.9, "msp", "glyphs")), metric="auroq")
+
+
+def test_the_calibration_table_has_the_measured_metrics(make: SimpleNamespace, frame_of: Builder) -> None:
+    frame = frame_of(make.calibrated(), make.broken("skipped", "no val split", evaluator="calibration", model="w"))
+    (table,) = calibration_table(frame)
+    assert [name for (name,) in table.columns] == ["ECE (%)", "ECE (scaled) (%)", "NLL", "Temperature"]
+    assert table.cells[1] == ("skipped",) * 4
+
+
+def test_tables_are_written_where_there_is_something_to_show(
+    make: SimpleNamespace, frame_of: Builder, tmp_path: Path, hostile: str
+) -> None:
+    folder = tmp_path / "tables"
+    every = frame_of(
+        make.attacked(0.4, "pgd", 0.3, model=hostile),
+        make.detected(0.9, hostile, "glyphs", hostile),
+        make.calibrated(model=hostile),
+    )
+    names = ["attack-grid.md", "attack-grid.tex", "calibration.md", "calibration.tex", "ood.md", "ood.tex"]
+    assert sorted(path.name for path in write_tables(every, folder)) == names
+    assert sorted(path.name for path in folder.iterdir()) == names
+    assert (folder / "ood.md").read_text(encoding="utf-8") == render(ood_table(every)[0], "github") + "\n"
+
+    write_tables(frame_of(make.calibrated()), folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["calibration.md", "calibration.tex"]
+    assert write_tables(empty_frame(), folder) == []
