@@ -76,7 +76,7 @@ TABLE = (
 def idx_files(folder: str, prefix: str, source: DataSource) -> list[Path]:
     """The image file and the label file with a prefix, unpacked or, failing that, compressed."""
     stems = (f"{folder}/raw/{prefix}-images-idx3-ubyte", f"{folder}/raw/{prefix}-labels-idx1-ubyte")
-    return [unpacked if (unpacked := source.root / stem).exists() else source.root / f"{stem}.gz" for stem in stems]
+    return [source.either(stem, f"{stem}.gz") for stem in stems]
 
 
 def read_pair(images_file: Path, labels_file: Path) -> Images:

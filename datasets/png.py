@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 
 from ..registry import GauntletError
+
+_END = b"IEND\xaeB`\x82"  # the last chunk, which Pillow does not miss
 
 
 def read_png(path: Path, mode: str) -> np.ndarray:
@@ -18,11 +21,16 @@ def read_png(path: Path, mode: str) -> np.ndarray:
     from PIL import Image
 
     try:
-        with Image.open(path, formats=["PNG"]) as image:
+        data = path.read_bytes()
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             image.verify()  # decoding alone does not look at the checksums
-        with Image.open(path, formats=["PNG"]) as image:
-            if image.mode != mode:
-                raise GauntletError(f"{path} must be a PNG of mode {mode}, got mode {image.mode}.")
-            return np.asarray(image)
+        if _END not in data:
+            raise ValueError("it ends too early")
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            image.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise GauntletError(f"{path} is damaged or no PNG: {error}.") from None
+        problem = "its beginning is not that of a PNG" if isinstance(error, Image.UnidentifiedImageError) else error
+        raise GauntletError(f"{path} is damaged or no PNG: {problem}.") from None
+    if image.mode != mode:
+        raise GauntletError(f"{path} must be a PNG of mode {mode}, got mode {image.mode}.")
+    return np.asarray(image)

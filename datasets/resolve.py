@@ -6,7 +6,6 @@ from typing import Any
 
 from ..registry import DATASETS, Selected, parse_spec, select_one
 from ..registry.selection import default_label
-from .checks import check_shape
 from .options import OPTIONS, Options
 from .resolved import ResolvedDataset
 from .source import DataSource
@@ -30,10 +29,8 @@ def resolve(spec: Any, source: DataSource, *, shape: tuple[int, int, int] | None
     selected = spec if isinstance(spec, Selected) else select_one(DATASETS, spec, options=OPTIONS)
     entry, parameters = selected.entry, dict(selected.parameters)
     options = Options.parse(selected.options, entry.name)
-    if shape is not None:
-        check_shape(entry.name, shape)
-        if entry.has("shape"):
-            parameters.setdefault("shape", tuple(shape))
+    if shape is not None and entry.has("shape"):
+        parameters.setdefault("shape", tuple(shape))
     resolved = ResolvedDataset(
         entry, label=_label(spec, selected, options), parameters=parameters, options=options, source=source, shape=shape
     )

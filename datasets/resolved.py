@@ -77,7 +77,9 @@ class ResolvedDataset:
         if self._targets:
             return self._targets[-1]
         known = self._presence.parameters["shape"] if self.entry.has("shape") else self.entry.meta.get("shape")
-        channels, height, width = known or self._peek().shape
+        if known is None:
+            known = (next(iter(self._loaded.values())) if self._loaded else self._peek()).shape
+        channels, height, width = known
         return channels, height, width
 
     @property
@@ -126,7 +128,8 @@ class ResolvedDataset:
             for target in self._targets:
                 images = convert(images, target)
             if not len(images):
-                raise GauntletError(f"Dataset {self.name!r}: its {split} split has no images of {self.classes}.")
+                names = ", ".join(self.classes) or "any class"
+                raise GauntletError(f"Dataset {self.name!r}: its {split} split has no images of {names}.")
             self._loaded[split] = images
         return self._loaded[split]
 
@@ -135,7 +138,13 @@ class ResolvedDataset:
     @cached_property
     def _produced(self) -> tuple[str, ...]:
         """Splits that the factory makes."""
-        return tuple(self.entry.meta.get("splits", ("test",)))
+        declared = self.entry.meta.get("splits", ("test",))
+        splits = (declared,) if isinstance(declared, str) else tuple(declared)
+        if not splits or not set(splits) <= set(_ORDER):
+            raise GauntletError(
+                f"Dataset {self.name!r} ({self.entry.where}) declares the splits {splits}: use train, val and test."
+            )
+        return splits
 
     @cached_property
     def _declared(self) -> tuple[str, ...]:
@@ -191,10 +200,8 @@ class ResolvedDataset:
         }
 
     def _peek(self) -> ImageSet:
-        """Images of any split, for what the plug-in did not declare."""
-        split = next(iter(self._loaded), self._declared[0])
-        if split in self._loaded:
-            return self._loaded[split]
+        """Images of the first split that is here, before options apply, for what a plug-in did not declare."""
+        split = next(iter(self.splits), self._declared[0])
         self._require(split)
         return self._take(split)
 

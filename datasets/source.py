@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..registry import GauntletError
+
 #: A file changed this recently (ns) may change again within the clock's resolution: its sum is not kept.
 _SETTLED = 2_000_000_000
 
@@ -35,9 +37,9 @@ class DataSource:
         object.__setattr__(self, "cache", Path(self.cache).expanduser())
 
     def either(self, *candidates: str) -> Path:
-        """The first candidate (relative to the root) that exists, else the first one."""
+        """The first candidate (relative to the root) that exists, else the last one."""
         paths = [self.root / candidate for candidate in candidates]
-        return next((path for path in paths if path.exists()), paths[0])
+        return next((path for path in paths if path.exists()), paths[-1])
 
     def md5(self, path: Path) -> str:
         """md5 of one file."""
@@ -46,18 +48,18 @@ class DataSource:
     def md5s(self, paths: Iterable[Path]) -> list[str]:
         """md5 of each file; an unchanged file (path, size, modification time) is not read again."""
         known = self._read_sums()
-        sums, fresh = [], False
+        sums: list[str] = []
+        fresh = False
         for path in paths:
             key, status = str(path.resolve()), path.stat()
             version = [status.st_size, status.st_mtime_ns]
-            if known.get(key, [])[:2] != version:
-                known[key] = [*version, _md5(path)]
-                if time.time_ns() - status.st_mtime_ns > _SETTLED:
-                    fresh = True
-                else:
-                    sums.append(known.pop(key)[2])
-                    continue
-            sums.append(known[key][2])
+            if known.get(key, [])[:2] == version:
+                sums.append(known[key][2])
+                continue
+            sums.append(_md5(path))
+            if time.time_ns() - status.st_mtime_ns > _SETTLED:
+                known[key] = [*version, sums[-1]]
+                fresh = True
         if fresh:
             self._write_sums(known)
         return sums
@@ -84,5 +86,8 @@ class DataSource:
 
 
 def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    except OSError as error:
+        raise GauntletError(f"{path} cannot be read: {error.strerror or error}.") from None
