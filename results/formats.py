@@ -38,6 +38,7 @@ def _github(table: Table) -> str:
 
 
 def _latex(table: Table) -> str:
+    """Compiles with ``\\usepackage{booktabs}``; names in scripts that pdfLaTeX has no glyphs for need LuaLaTeX."""
     text = _tabulate(table, "latex_booktabs", _latex_cell)
     for character, command in {"±": r"$\pm$", "–": "--", "|": r"\textbar{}", _GUARD: "{}"}.items():
         text = text.replace(character, command)

@@ -47,19 +47,23 @@ COLUMNS = (
 _FLOATS = ("epsilon", "value", "ci_low", "ci_high", "seconds")
 _INTEGERS = ("seed", "severity", "n")  # pandas' nullable integers, so that an empty n does not turn 100 into 100.0
 
+_IDENTITY = ", ".join(IDENTITY_COLUMNS)
 _QUERY = f"""
+WITH chosen AS (
+    SELECT *, row_number() OVER (PARTITION BY {_IDENTITY} ORDER BY number DESC) AS age
+    FROM run_cells JOIN (SELECT run_id, number FROM runs) USING (run_id)
+    WHERE run_id IN (SELECT value FROM json_each(?)))
 SELECT p.evaluator, p.model, p.architecture, p.recipe, p.seed, p.dataset, p.detector, p.attack, p.norm, p.epsilon,
        p.ood_dataset, p.ood_group, p.corruption, p.severity, ifnull(m.class_name, ''), ifnull(m.metric, ''),
        m.value, m.ci_low, m.ci_high, m.n, ifnull(c.status, '{MISSING}'),
        CASE WHEN c.status IS NULL THEN 'planned but not computed' ELSE c.reason END, p.params,
-       c.seconds, ifnull(c.device, ''), p.key, ifnull(c.run_id, p.run_id), ifnull(c.created_at, ''), r.number
-FROM run_cells AS p
-JOIN runs AS r ON r.run_id = p.run_id
+       c.seconds, ifnull(c.device, ''), p.key, ifnull(c.run_id, p.run_id), ifnull(c.created_at, '')
+FROM chosen AS p
 LEFT JOIN cells AS c ON c.key = p.key
 LEFT JOIN measurements AS m ON m.key = p.key AND c.status = 'ok'
-WHERE p.run_id IN (SELECT value FROM json_each(?))
-ORDER BY r.number, p.position, m.position
-"""
+WHERE p.age = 1
+ORDER BY p.number, p.position, m.position
+"""  # of a cell that several runs hold, the newest is 1
 
 
 def load_results(out: Path | str = "gauntlet-out", *, suite: str | None = None, run: str | None = None) -> pd.DataFrame:
@@ -83,7 +87,7 @@ def load_results(out: Path | str = "gauntlet-out", *, suite: str | None = None, 
     path = path if path.is_file() else path / FILE_NAME
     with Store.open(path, create=False) as store:
         chosen = _choose(store.runs(), path, suite, run)
-        return _frame(store.tidy_rows(_QUERY, chosen))
+        return as_tidy(pd.DataFrame(store.tidy_rows(_QUERY, chosen), columns=list(COLUMNS)))
 
 
 def empty_frame() -> pd.DataFrame:
@@ -184,12 +188,6 @@ def _choose(runs: Sequence[RunRecord], path: Path, suite: str | None, run: str |
         raise GauntletError(f"{path} holds no results yet; `gauntlet run` computes them.")
     latest = {record.suite: record.run_id for record in wanted}  # runs come oldest first
     return [record.run_id for record in wanted if latest[record.suite] == record.run_id]
-
-
-def _frame(rows: list[tuple[object, ...]]) -> pd.DataFrame:
-    frame = pd.DataFrame(rows, columns=[*COLUMNS, "number"])
-    newest = frame.groupby(list(IDENTITY_COLUMNS), dropna=False)["number"].transform("max")
-    return as_tidy(frame[frame["number"] == newest])
 
 
 def _umask() -> int:

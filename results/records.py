@@ -126,6 +126,12 @@ IDENTITY_COLUMNS = tuple(column.name for column in fields(Identity))
 FACT_COLUMNS = tuple(column.name for column in fields(Facts))
 
 
+def coordinates(cell: PlannedCell) -> tuple[Any, ...]:
+    """Identity and facts of a cell, in the order of :data:`IDENTITY_COLUMNS` and :data:`FACT_COLUMNS`."""
+    identity, facts = vars(cell.identity), vars(cell.facts)
+    return (*(identity[name] for name in IDENTITY_COLUMNS), *(facts[name] for name in FACT_COLUMNS))
+
+
 def describe(coordinates: Mapping[str, Any]) -> str:
     """Coordinates in words, for messages: ``attack cell (model=cnn, dataset=digits, attack=pgd, epsilon=0.3)``."""
     shown = [

@@ -7,7 +7,6 @@ import json
 import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from .records import (
     Measurement,
     PlannedCell,
     RunRecord,
+    coordinates,
 )
 
 FILE_NAME = "store.sqlite"
@@ -123,7 +123,7 @@ class Store:
                 connection.executemany(
                     statement,
                     (
-                        (run_id, start + i, cell.key, *astuple(cell.identity), *astuple(cell.facts), _json(cell.params))
+                        (run_id, start + i, cell.key, *coordinates(cell), _json(cell.params))
                         for i, cell in enumerate(cells)
                     ),
                 )

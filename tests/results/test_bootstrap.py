@@ -128,14 +128,14 @@ def test_the_same_seed_gives_the_same_interval() -> None:
 
 
 def test_twenty_thousand_scores_take_little_time() -> None:
-    """60 ms are asked for; the fastest of five leaves out what else the machine does."""
+    """60 ms are asked for; here of processor time, the best of five, with room for a slow machine."""
     rng = np.random.default_rng(0)
     id_scores, ood_scores = rng.normal(size=10_000), rng.normal(1.5, 1, 10_000)
     times = []
     for _ in range(5):
-        started = time.perf_counter()
+        started = time.process_time()
         ood_bootstrap(id_scores, ood_scores, dict.fromkeys(OOD_METRICS, 0.5))
-        times.append(time.perf_counter() - started)
+        times.append(time.process_time() - started)
     assert min(times) < 0.12
 
 
