@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
 from gauntlet.registry import GauntletError
-from gauntlet.results import CellResult, Identity, Measurement, PlannedCell, Store
+from gauntlet.results import CellResult, Identity, Measurement, PlannedCell, Store, database
 
 
 def planned(model: str = "cnn", key: str = "k") -> PlannedCell:
@@ -320,6 +320,15 @@ def test_several_processes_make_and_write_one_store(tmp_path: Path) -> None:
     with Store.open(path, create=False) as store:
         assert len(store.statuses([name + str(i) for name in "abc" for i in range(50)])) == 150
         assert sorted(run.suite for run in store.runs()) == ["a", "b", "c"]
+
+
+def test_a_store_that_another_process_made_in_between_is_taken_as_it_is(tmp_path: Path) -> None:
+    late = sqlite3.connect(tmp_path / "store.sqlite", isolation_level=None)
+    with Store.open(tmp_path / "store.sqlite") as store:
+        store.put("r", "k", one(0.5))
+        database._make_schema(late, store.path)
+        late.close()
+        assert store.statuses(["k"]) == {"k": "ok"}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
