@@ -38,6 +38,7 @@ class ConsoleReporter(Reporter):
         self._training: TaskID | None = None
         self._trained = ""
         self._shown = 0.0
+        self._said: set[str] = set()
 
     def __enter__(self) -> ConsoleReporter:
         self._progress.start()
@@ -59,6 +60,7 @@ class ConsoleReporter(Reporter):
         """Name the job."""
         what = job.evaluator if job.label == job.evaluator else f"{job.evaluator} {job.label}"
         text = f"{job.row.name}: {what}"
+        self._said.clear()
         if self._cells is not None:
             self._progress.update(self._cells, description=escape(text))
         if not self._console.is_terminal:
@@ -81,10 +83,11 @@ class ConsoleReporter(Reporter):
             self._print(f"  trained {escape(model)}: {text}")
 
     def cell(self, key: str, result: CellResult) -> None:
-        """Advance; say why where a cell is not ok."""
+        """Advance; where cells are not ok, say why, once a job for each reason."""
         if self._cells is not None:
             self._progress.advance(self._cells)
-        if result.status not in ("ok", "skipped"):
+        if result.status not in ("ok", "skipped") and result.reason not in self._said:
+            self._said.add(result.reason)
             self._print(f"  [red]{result.status}[/red]: {escape(result.reason)}")
 
     def note(self, text: str) -> None:

@@ -258,3 +258,29 @@ class Execution:
     def _count(self, status: str, number: int = 1) -> None:
         if number:
             self.counts[status] = self.counts.get(status, 0) + number
+
+
+def train_suite(
+    suite: str | Path | Mapping[str, Any],
+    *,
+    out: str | Path = "gauntlet-out",
+    device: str = "auto",
+    data: str | Path | None = None,
+    download: bool = False,
+    plugins: Iterable[str] = (),
+    profile: str | None = None,
+    reporter: Reporter | None = None,
+) -> Outcome:
+    """Train the models of a suite; nothing is evaluated, and no cells are recorded."""
+    where = pick_device(device)
+    plan, problems = prepare(suite, data=data, download=download, plugins=plugins, profile=profile)
+    reporter = reporter or Reporter()
+    with Store.open(Path(out) / "store.sqlite") as store:
+        execution = Execution(plan, store, "", where, reporter)
+        interrupted = False
+        try:
+            with reporter:
+                execution.train()
+        except KeyboardInterrupt:
+            interrupted = True
+    return Outcome("", Path(out), execution.counts, tuple(problems), interrupted)

@@ -56,7 +56,7 @@ class Workbench:
 
     def _forget_row(self) -> None:
         self._module: nn.Module | None = None
-        self._failure: GauntletError | None = None
+        self._failure: Exception | None = None
         self._tap: Tap | None = None
         self._outputs: dict[tuple[str, str, int | None], Outputs] = {}
         self.needs: frozenset[str] = frozenset()
@@ -85,7 +85,7 @@ class Workbench:
             try:
                 module = self._prepare(row.model, row.dataset, row.seed)
                 check_fit(module, row.model.label, row.dataset.label, row.dataset.shape, len(row.dataset.classes))
-            except GauntletError as error:
+            except Exception as error:
                 self._failure = error
                 raise
             self._module = module.eval()
@@ -179,11 +179,14 @@ class Workbench:
         """Free what one split holds."""
         self._outputs = {key: value for key, value in self._outputs.items() if key[0] != dataset.fingerprint(split)}
 
-    @torch.no_grad()
     def _pass(self, images: ImageSet) -> Outputs:
-        module = self.module()
         if len(images) == 0:
             raise GauntletError(f"Dataset {images.name!r} ({images.split}) has no images.")
+        module = self.module()
+        with torch.no_grad():
+            return self._sweep(module, images)
+
+    def _sweep(self, module: nn.Module, images: ImageSet) -> Outputs:
         if self._tap is None:
             self._tap = Tap(module, self._batch(images.subset(torch.arange(min(4, len(images)))).images))
         head = self._tap.head

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ...registry import GauntletError
 from ...results.records import CellResult, Measurement
 from ...results.statistics import calibration_bootstrap, mean_interval
 from .accuracy import checked_logits
@@ -39,13 +40,16 @@ class Calibration(Evaluator):
         row = job.row
         outputs = bench.outputs(row.dataset, "test")
         logits = checked_logits(outputs.logits, row.model.label)
-        measurements = _measure(logits, outputs.labels, "")
-        if row.dataset.missing("val") is None:
+        measurements, reason = _measure(logits, outputs.labels, ""), ""
+        try:
             val = bench.outputs(row.dataset, "val")
             temperature, low, high = fit_temperature(checked_logits(val.logits, row.model.label), val.labels)
+        except GauntletError as error:  # no val split, or one that is classified without an error
+            reason = f"Temperature scaling was left out. {error}"
+        else:
             measurements.append(Measurement("temperature", temperature, low, high, len(val)))
             measurements += _measure(logits.double() / temperature, outputs.labels, "_scaled")
-        yield job.cells[0].key, CellResult(measurements=tuple(measurements))
+        yield job.cells[0].key, CellResult(measurements=tuple(measurements), reason=reason)
 
 
 def _measure(logits: Tensor, labels: Tensor, suffix: str) -> list[Measurement]:

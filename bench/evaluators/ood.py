@@ -115,7 +115,8 @@ def _measure(inside: np.ndarray, outside: np.ndarray) -> CellResult:
     from ..kernels import ood_metrics
 
     points = ood_metrics(inside, outside)
-    intervals = {"auroc": auroc_interval(inside, outside), **ood_bootstrap(inside, outside, points)}
+    rest = {name: value for name, value in points.items() if name != "auroc"}
+    intervals = {"auroc": auroc_interval(inside, outside), **ood_bootstrap(inside, outside, rest)}
     n = len(inside) + len(outside)
     measurements = tuple(Measurement(name, value, *intervals[name], n) for name, value in points.items())
     return CellResult(measurements=measurements, arrays={"id_score": inside, "ood_score": outside})

@@ -1,0 +1,191 @@
+"""The `gauntlet` command. Heavy libraries load inside the commands, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+from ..registry import GauntletError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .runner import Outcome
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: Exit status of an error that the user can put right. 1 and 2 belong to `check` (drift, missing cells).
+ERROR_STATUS = 3
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="gauntlet-bench", prog_name="gauntlet")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def cli(debug: bool) -> None:
+    """Run image classifiers through attacks, out-of-distribution data and calibration checks.
+
+    Try it: `gauntlet run quickstart` trains two small models on real digits, attacks them, and prints the tables.
+    """
+
+
+def suite_options(command: F) -> F:
+    """The options of every command that reads a suite."""
+    for option in (
+        click.option("--profile", metavar="NAME", help="Use this profile of the suite."),
+        click.option("--plugin", "plugins", multiple=True, metavar="FILE|MODULE", help="Load a plug-in; repeatable."),
+        click.option("--download", is_flag=True, help="Let torchvision download data sets that are absent."),
+        click.option(
+            "--data", type=click.Path(path_type=Path), help="Data root [default: $GAUNTLET_DATA or the cache]."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def run_options(command: F) -> F:
+    """The options of commands that compute."""
+    for option in (
+        click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:i]|mps"),
+        out_option,
+    ):
+        command = option(command)
+    return suite_options(command)
+
+
+out_option = click.option(
+    "--out", default="gauntlet-out", show_default=True, type=click.Path(path_type=Path), help="Output folder."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
+
+
+@cli.command()
+@click.argument("suite")
+@run_options
+def run(suite: str, out: Path, **options: Any) -> None:
+    """Plan, train what is missing, evaluate, and write results.csv and the tables.
+
+    SUITE is a YAML file or the name of a built-in suite. Ctrl-C is safe: finished cells are kept, and the same
+    command goes on where it stopped. Exits with 1 if a cell is neither ok nor skipped.
+    """
+    from .console import ConsoleReporter
+    from .runner import run_suite
+
+    console = _console()
+    outcome = run_suite(suite, out=out, reporter=ConsoleReporter(console), **options)
+    _print_tables(outcome, console)
+    _summarise(outcome)
+    sys.exit(130 if outcome.interrupted else 0 if outcome.complete else 1)
+
+
+@cli.command()
+@click.argument("suite")
+@run_options
+def train(suite: str, out: Path, **options: Any) -> None:
+    """Train the models of a suite, and evaluate nothing."""
+    from .console import ConsoleReporter
+    from .runner import train_suite
+
+    outcome = train_suite(suite, out=out, reporter=ConsoleReporter(_console()), **options)
+    _summarise(outcome, unit="models")
+    sys.exit(130 if outcome.interrupted else 0 if outcome.complete else 1)
+
+
+@cli.command()
+@click.argument("suite")
+@suite_options
+@out_option
+@json_option
+def plan(suite: str, out: Path, as_json: bool, **options: Any) -> None:
+    """Show what would run, what is in the store already, and what is left out and why."""
+    from .plan_view import describe_plan, plan_as_json
+    from .runner import prepare
+
+    made, problems = prepare(suite, **options)
+    click.echo(plan_as_json(made, out) if as_json else describe_plan(made, out))
+    _report_problems(problems)
+
+
+@cli.command(name="list")
+@click.argument("kind", required=False)
+@click.option("--plugin", "plugins", multiple=True, metavar="FILE|MODULE", help="Load a plug-in; repeatable.")
+@json_option
+def list_(kind: str | None, plugins: tuple[str, ...], as_json: bool) -> None:
+    """Show the registries: datasets, models, recipes, attacks, detectors, and the built-in suites."""
+    from .listing import listing
+
+    text, problems = listing(kind, plugins, as_json=as_json)
+    click.echo(text)
+    _report_problems(problems)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def _print_tables(outcome: Outcome, console: Console) -> None:
+    from ..results.frame import load_results
+    from ..results.tables import attack_grid, calibration_table, ood_table, render
+
+    frame = load_results(outcome.out, run=outcome.run_id)
+    for make in (attack_grid, ood_table, calibration_table):
+        for table in make(frame):
+            click.echo(f"\n{render(table, 'plain')}")
+
+
+def _summarise(outcome: Outcome, unit: str = "cells") -> None:
+    counts = ", ".join(f"{number} {status}" for status, number in outcome.counts.items()) or "nothing to do"
+    click.echo(f"\n{unit}: {counts}. Results are in {outcome.out}{'/results.csv' if unit == 'cells' else ''}", err=True)
+    if outcome.interrupted:
+        click.echo("Interrupted: finished cells are kept; the same command goes on from here.", err=True)
+    _report_problems(outcome.problems)
+
+
+def _report_problems(problems: Any) -> None:
+    for problem in problems:
+        click.echo(f"Warning: {problem}", err=True)
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Entry point: errors are one sentence on stderr; a traceback only with ``--debug``."""
+    from . import cli_results
+
+    cli_results.register(cli)
+    given = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in given
+    try:
+        cli.main([argument for argument in given if argument != "--debug"], prog_name="gauntlet", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(ERROR_STATUS)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Interrupted.", err=True)
+        sys.exit(130)
+    except BrokenPipeError:  # `gauntlet list | head`
+        sys.stderr.close()
+        sys.exit(0)
+    except Exception as error:
+        if debug:
+            raise
+        click.echo(f"Error: {_sentence(error)}", err=True)
+        sys.exit(ERROR_STATUS if isinstance(error, GauntletError) else 70)
+    sys.exit(0)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, GauntletError):
+        return str(error)
+    if "torchvision::nms" in str(error):
+        return (
+            "torch and torchvision do not fit together (a CPU build of one with a CUDA build of the other?); install "
+            "both in one go: pip install --force-reinstall torch torchvision"
+        )
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"{what} (a defect of Gauntlet or of a plug-in; run again with --debug for the traceback)"

@@ -1,0 +1,106 @@
+"""Suites: what a YAML file may say, and where a mistake is reported."""
+
+from __future__ import annotations
+
+import pytest
+
+from gauntlet.bench.suite import builtin_suites, load_suite, parse_epsilons, parse_suite
+from gauntlet.registry import GauntletError
+
+GOOD = """\
+datasets: [digits]
+models:
+  - cnn-small
+attacks:
+  - fgsm
+  - {name: pgd, steps: 5, label: PGD-5}
+epsilons: [0.1, 8/255]
+detectors: msp
+ood:
+  near: [glyphs]
+"""
+
+
+def error_of(text: str) -> str:
+    with pytest.raises(GauntletError) as caught:
+        parse_suite(text, where="my.yaml")
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_a_good_suite_is_read_with_epsilons_as_fractions_and_groups_of_ood_sets():
+    suite = parse_suite(GOOD, where="my.yaml")
+    assert suite.epsilons == (0.1, 8 / 255)
+    assert [attack.label for attack in suite.attacks] == ["fgsm", "PGD-5"]
+    assert suite.ood == (("near", "glyphs"),)
+    assert suite.evaluators == ("accuracy", "calibration", "ood", "attack")
+
+
+def test_evaluators_follow_from_the_axes_that_are_there():
+    assert parse_suite("datasets: digits\nmodels: cnn-small", where="x").evaluators == ("accuracy", "calibration")
+
+
+def test_every_built_in_suite_is_valid():
+    assert {"quickstart", "mnist-quick", "everything"} <= set(builtin_suites())
+    for name in builtin_suites():
+        assert load_suite(name).summary
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- digits", "my.yaml: a suite is a mapping of keys (datasets, models, ...), got a list."),
+        ("", "my.yaml: a suite is a mapping of keys (datasets, models, ...), got nothing."),
+        ("just words", "my.yaml: a suite is a mapping of keys (datasets, models, ...), got text."),
+        (GOOD.replace("attacks:", "atacks:"), "my.yaml:4:1: unknown key 'atacks'; did you mean 'attacks'?"),
+        ("models: [cnn-small]", "my.yaml: the key 'datasets' is missing."),
+        (GOOD.replace("[digits]", "[]"), "my.yaml:1:1: 'datasets' is empty; name at least one, or leave the key out."),
+        (GOOD.replace("- fgsm", "- fgms"), "my.yaml:5:5: Unknown attack 'fgms'; did you mean 'fgsm'?"),
+        (GOOD.replace("[0.1, 8/255]", "[-0.1]"), "my.yaml:7:1: epsilon must be a finite number >= 0, got -0.1."),
+        (GOOD.replace("[0.1, 8/255]", "[.nan]"), "my.yaml:7:1: epsilon must be a finite number >= 0, got nan."),
+        (GOOD.replace("[0.1, 8/255]", "[.inf]"), "my.yaml:7:1: epsilon must be a finite number >= 0, got inf."),
+        (
+            GOOD.replace("8/255", "8/0"),
+            "my.yaml:7:1: epsilon '8/0' is not a number or a fraction such as 8/255.",
+        ),
+        (GOOD + "seeds: [a]\n", "my.yaml:11:9: 'seeds': input should be a valid integer"),
+        (GOOD + "evaluators: [acuracy]\n", "my.yaml:11:14: unknown evaluator 'acuracy'; did you mean 'accuracy'?"),
+        (GOOD.replace("epsilons: [0.1, 8/255]\n", ""), "my.yaml: the evaluator 'attack' needs the key 'epsilons'."),
+        (GOOD.replace("ood:\n  near: [glyphs]\n", ""), "detectors need OOD sets: name some under `ood:`."),
+        (GOOD.replace("detectors: msp\n", ""), "OOD sets need detectors: name some under `detectors:`."),
+        ("a: [1,\nb: }", "my.yaml:2:4: not valid YAML"),
+        (GOOD.replace("steps: 5", "steps: five"), "parameter 'steps' must be a whole number, got 'five'"),
+        (GOOD.replace("steps: 5", "stepps: 5"), "has no parameter 'stepps'; did you mean 'steps'?"),
+        (GOOD.replace("steps: 5", "norm: l7"), "parameter 'norm' must be one of linf, l2, got 'l7'"),
+        (GOOD.replace("label: PGD-5", "label: fgsm"), "Two attacks have the label 'fgsm'"),
+        (GOOD.replace("detectors: msp", "detectors: 'tag:nothing'"), "No detector matches 'tag:nothing'"),
+    ],
+)
+def test_mistakes_are_one_sentence_with_their_place(text, message):
+    assert message in error_of(text)
+
+
+def test_python_tags_in_yaml_are_not_executed(tmp_path):
+    target = tmp_path / "made"
+    assert "not valid YAML" in error_of(f"datasets: !!python/object/apply:pathlib.Path.touch [{target}]")
+    assert not target.exists()
+
+
+def test_an_unknown_suite_names_the_nearest_and_an_absent_file_is_said_to_be_absent(tmp_path):
+    with pytest.raises(GauntletError, match="Unknown suite 'quickstrat'; did you mean 'quickstart'"):
+        load_suite("quickstrat")
+    with pytest.raises(GauntletError, match="There is no suite file"):
+        load_suite(tmp_path / "absent.yaml")
+
+
+def test_profiles_override_keys():
+    text = GOOD + "attack_images: 100\nprofiles:\n  full: {attack_images: 1000}\n"
+    assert parse_suite(text, where="x").attack_images == 100
+    assert parse_suite(text, where="x", profile="full").attack_images == 1000
+    with pytest.raises(GauntletError, match="has no profile 'ful'; did you mean 'full'"):
+        parse_suite(text, where="x", profile="ful")
+
+
+def test_epsilons_keep_their_order_and_drop_repeats():
+    assert parse_epsilons([0.3, "1/10", 0.3, 0], "x") == (0.3, 0.1, 0.0)
