@@ -89,7 +89,7 @@ def test_pairs_that_can_never_fit_are_left_out_with_their_reason(tmp_path):
 
 
 def test_a_suite_in_which_nothing_fits_is_an_error_with_the_reasons(tmp_path):
-    with pytest.raises(GauntletError, match="nothing in this suite fits together .*cnn-small takes 1x28x28 images"):
+    with pytest.raises(GauntletError, match=r"nothing in this suite fits together .*cnn-small takes 1x28x28 images"):
         plan_of(tmp_path, datasets=["svhn"])
 
 

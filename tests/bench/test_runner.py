@@ -47,12 +47,9 @@ def values(out: Path) -> pd.DataFrame:
     return frame[[*VALUES, "ci_low", "ci_high", "status"]].sort_values(VALUES[:9], ignore_index=True)
 
 
-class ForwardCounter(Reporter):
-    """Counts images that go through `cnn-small` forward passes."""
-
-
 @pytest.fixture
 def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Sizes of the batches that go through `cnn-small`."""
     from gauntlet.models.cnn_small import CNNSmall
 
     counted: list[int] = []
@@ -108,7 +105,7 @@ def test_each_split_goes_through_the_model_once(tmp_path, forwards):
     )
     run_suite(again, out=tmp_path / "again")
     test, val, train, glyphs, noise = 540, 180, 1077, 100, 100
-    probes = 2 + 4  # does the model fit the data; where are its features
+    probes = 2 + 4 + 4  # does the model fit the data; which layer is the last; is it the head
     assert sum(forwards) == test + val + train + glyphs + noise + probes
 
 
@@ -198,7 +195,7 @@ class Mine(Attack):
     """An attack of a test."""
     norm, kind = "linf", "fixed"
 
-    def run(self, victim, images, labels, epsilons, *, rng):
+    def attack(self, victim, images, labels, epsilons, rng):
         return [AttackResult(epsilon, self.move(victim, images, epsilon), torch.ones(len(labels), dtype=bool),
                 torch.zeros(len(labels)), 0, 0) for epsilon in epsilons]
 
@@ -212,7 +209,7 @@ class Mine(Attack):
     [
         ("return (images + 2 * epsilon).clamp(0, 1)", "0.2"),
         ("return images - epsilon", "[0, 1]"),
-        ("return images * float('nan')", "not finite"),
+        ("return images * float('nan')", "hold NaN or infinite pixels"),
         ("raise RuntimeError('boom')", "mine: RuntimeError: boom"),
     ],
 )
@@ -323,8 +320,8 @@ def test_class_count_mismatch_is_one_sentence(tmp_path, write_plugin):
     run_suite(suite, out=tmp_path, plugins=[plugin])
     reasons = set(load_results(tmp_path)["reason"])
     assert reasons == {
-        "Model 'seven' gives 7 logits but dataset 'digits' has 10 classes; set the model's number of classes, or choose "
-        "another dataset."
+        "Model 'seven' gives 7 logits but dataset 'digits' has 10 classes; set the model's number of classes, or "
+        "choose another dataset."
     }
 
 

@@ -1,0 +1,202 @@
+"""The command line: what it answers, how it exits, and that a mistake is one sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from gauntlet.bench.cli import ERROR_STATUS, main
+from gauntlet.results.drift import read_baseline
+from gauntlet.results.frame import read_csv
+
+from .conftest import small_suite
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run the command in this process; gives exit status, stdout and stderr."""
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return int(stop.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(small_suite()), encoding="utf-8")
+    return path
+
+
+def test_run_prints_both_tables_and_exits_with_zero(call, suite, tmp_path):
+    status, out, err = call("run", suite, "--out", tmp_path / "out")
+    assert status == 0
+    assert "Accuracy under attack on digits (%)" in out
+    assert "AUROC in % of OOD detection on digits" in out
+    assert "10 ok" in err
+    assert read_csv(tmp_path / "out" / "results.csv").shape[0] > 50
+
+
+def test_plan_shows_what_runs_what_is_cached_and_what_is_skipped(call, suite, tmp_path):
+    _, out, _ = call("plan", suite, "--out", tmp_path / "out")
+    assert "10 to run, 0 cached, 0 skipped" in out
+    call("run", suite, "--out", tmp_path / "out")
+    _, out, _ = call("plan", suite, "--out", tmp_path / "out")
+    assert "0 to run, 10 cached, 0 skipped" in out
+    _, text, _ = call("plan", suite, "--out", tmp_path / "out", "--json")
+    cells = json.loads(text)["cells"]
+    assert {cell["state"] for cell in cells} == {"cached"}
+    assert len(cells) == 10
+
+
+def test_plan_everything_shows_reasons_for_what_is_left_out_and_skipped(call, tmp_path):
+    status, out, _ = call("plan", "everything", "--data", tmp_path / "none", "--out", tmp_path)
+    assert status == 0
+    assert "cnn-small takes 1x28x28 images, svhn has 3x32x32" in out
+    assert "--download" in out
+
+
+@pytest.mark.parametrize("kind", ["datasets", "models", "recipes", "attacks", "detectors", "suites"])
+def test_list_shows_every_registry_in_words_and_in_json(call, kind):
+    status, out, _ = call("list", kind)
+    assert status == 0
+    _, text, _ = call("list", kind, "--json")
+    ((_, entries),) = json.loads(text).items()
+    assert entries
+    assert all(entry["name"] in out and entry["summary"] for entry in entries)
+
+
+def test_train_trains_and_evaluates_nothing(call, suite, tmp_path):
+    status, _, err = call("train", suite, "--out", tmp_path / "out")
+    assert status == 0
+    assert "models: 1 ok" in err
+    assert not (tmp_path / "out" / "results.csv").exists()
+
+
+def test_table_makes_presets_and_pivots_in_every_format(call, suite, tmp_path):
+    call("run", suite, "--out", tmp_path / "out")
+    for preset in ("attack-grid", "ood", "calibration"):
+        status, out, _ = call("table", preset, "--out", tmp_path / "out")
+        assert status == 0
+        assert "digits" in out
+    pivot = ("table", "--rows", "detector", "--columns", "ood_dataset", "--metric", "fpr95", "--out", tmp_path / "out")
+    assert "knn" in call(*pivot)[1]
+    assert "\\toprule" in call(*pivot, "--format", "latex")[1]
+    assert "<table" in call(*pivot, "--format", "html")[1]
+    status, _, err = call(
+        "table", "--rows", "detektor", "--columns", "model", "--metric", "auroc", "--out", tmp_path / "out"
+    )
+    assert status == ERROR_STATUS
+    assert "did you mean 'detector'" in err
+
+
+def test_check_is_green_on_the_same_results_and_red_when_a_detector_is_flipped(call, suite, tmp_path, write_plugin):
+    out = tmp_path / "out"
+    code = (
+        "from gauntlet import detector\n@detector('mine')\ndef mine(logits):\n    return {sign}logits.max(1).values\n"
+    )
+    call("run", suite, "--out", out, "--plugin", write_plugin(code.format(sign="-")))
+    assert call("baseline", tmp_path / "base.csv", "--out", out)[0] == 0
+    assert len(read_baseline(tmp_path / "base.csv")) > 5
+    assert call("check", tmp_path / "base.csv", "--out", out)[0] == 0
+    call("run", suite, "--out", out, "--plugin", write_plugin(code.format(sign="")))
+    status, text, _ = call("check", tmp_path / "base.csv", "--out", out)
+    assert status == 1
+    assert "mine" in text
+    assert "drift" in text
+
+
+def test_check_exits_with_two_when_cells_are_missing(call, suite, tmp_path):
+    out = tmp_path / "out"
+    call("run", suite, "--out", out)
+    call("baseline", tmp_path / "base.csv", "--out", out)
+    suite.write_text(yaml.safe_dump(small_suite(detectors=["msp"])), encoding="utf-8")
+    call("run", suite, "--out", out)
+    status, text, _ = call("check", tmp_path / "base.csv", "--out", out)
+    assert status == 2
+    assert "missing" in text
+
+
+def not_sqlite(path: Path) -> None:
+    path.write_text("these are words, and many of them, but no database " * 20)
+
+
+def newer_store(path: Path) -> None:
+    from gauntlet.results.store import Store
+
+    Store.open(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 9999")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"), [(not_sqlite, "store.sqlite"), (newer_store, "newer")], ids=["not SQLite", "newer version"]
+)
+def test_a_store_that_cannot_be_used_is_one_sentence(call, suite, tmp_path, spoil, words):
+    out = tmp_path / "out"
+    out.mkdir()
+    spoil(out / "store.sqlite")
+    status, _, err = call("run", suite, "--out", out)
+    assert status == ERROR_STATUS
+    assert err.startswith("Error: ")
+    assert words in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "quickstrat"], "Unknown suite 'quickstrat'; did you mean 'quickstart'?"),
+        (["run", "absent.yaml"], "There is no suite file absent.yaml."),
+        (["plan", "quickstart", "--profile", "huge"], "has no profile 'huge'"),
+        (["list", "atacks"], "did you mean 'attacks'?"),
+        (["run", "quickstart", "--device", "gpu"], "Unknown device 'gpu'"),
+        (["table", "ood"], "store"),
+        (["check", "absent.csv"], "absent.csv"),
+    ],
+)
+def test_mistakes_are_one_sentence_without_a_traceback(call, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    status, _, err = call(*arguments)
+    assert status == ERROR_STATUS
+    assert words in err
+    assert "Traceback" not in err
+    assert err.count("\n") == 1
+
+
+def test_a_defect_is_one_sentence_and_a_traceback_only_with_debug(call, monkeypatch, suite):
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr("gauntlet.bench.runner.prepare", broken)
+    status, _, err = call("plan", suite)
+    assert status == 70
+    assert "install both in one go" in err
+    with pytest.raises(RuntimeError):
+        main(["--debug", "plan", str(suite)])
+
+
+def test_a_broken_plugin_is_a_warning_and_the_exit_status_tells(call, suite, tmp_path, write_plugin):
+    status, out, err = call("run", suite, "--out", tmp_path / "out", "--plugin", write_plugin("1 / 0"))
+    assert status == 1
+    assert "ZeroDivisionError" in err
+    assert "Accuracy under attack" in out
+
+
+def test_everything_works_without_a_git_program(suite, tmp_path):
+    command = [sys.executable, "-m", "gauntlet", "run", str(suite), "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, env={**os.environ, "PATH": ""}, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "git executable" not in done.stderr
