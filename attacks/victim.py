@@ -165,7 +165,7 @@ class Victim:
 
     def _forward(self, images: Tensor) -> Any:
         try:
-            return self._original(images.contiguous(memory_format=self._format_of(images)))
+            return self._original(images.to(memory_format=self._format_of(images)))
         except RuntimeError as error:
             if self._format is torch.contiguous_format or "view size is not compatible" not in str(error):
                 raise
@@ -175,7 +175,9 @@ class Victim:
     def _lay_out(self, memory_format: torch.memory_format) -> None:
         self._format = memory_format
         for parameter, data, _ in self._parameters:
-            parameter.data = data.to(self.device).contiguous(memory_format=self._format_of(data))
+            # Not contiguous(): it leaves a layout that fits both formats, as one channel does, and convolutions then
+            # take the slow one.
+            parameter.data = data.to(self.device, memory_format=self._format_of(data))
         for part, name, value in self._buffers:
             part._buffers[name] = None if value is None else value.to(self.device)
 

@@ -39,6 +39,14 @@ def test_on_exit_every_flag_and_layout_is_as_it_was(mixed: nn.Module) -> None:
     assert all(parameter.grad is None for parameter in mixed.parameters())
 
 
+def test_a_layer_of_one_channel_is_laid_out_channels_last_too() -> None:
+    """Its strides fit both formats until they are set, and the convolution would take the slower one."""
+    layer = nn.Conv2d(1, 10, 5)
+    with Victim(nn.Sequential(layer, nn.Flatten())):
+        assert layer.weight.stride() == (25, 1, 5, 1)
+    assert layer.weight.stride() == (25, 25, 5, 1)
+
+
 def test_the_module_is_restored_after_an_exception(mixed: nn.Module) -> None:
     before = state(mixed)
     with pytest.raises(KeyError), Victim(mixed):
