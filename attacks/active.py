@@ -35,6 +35,21 @@ class Rows:
         return type(self)(**{name: torch.cat([getattr(self, name), getattr(other, name)]) for name in names})
 
 
+@dataclass
+class Paths(Rows):
+    """Searches that go from image to image.
+
+    Attributes:
+        clean: The original image (M, C, H, W).
+        current: The image now.
+        labels: Its label (M,).
+    """
+
+    clean: Tensor
+    current: Tensor
+    labels: Tensor
+
+
 R = TypeVar("R", bound=Rows)
 
 

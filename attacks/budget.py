@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from .active import Rows, drive
+from .active import Paths, drive
 from .base import Attack, AttackResult, presentable
 from .draws import Draws
 from .norms import perturbation_norms
@@ -18,23 +18,13 @@ from .victim import Victim
 
 
 @dataclass
-class Tries(Rows):
-    """Searches inside a ball.
+class Tries(Paths):
+    """Searches inside a ball of ``radius`` (M,), the epsilon."""
 
-    Attributes:
-        clean: Its original image (M, C, H, W).
-        current: Its image now; when the row leaves, what it has found.
-        labels: Its label (M,).
-        radius: Its epsilon (M,).
-    """
-
-    clean: Tensor
-    current: Tensor
-    labels: Tensor
     radius: Tensor
 
 
-T = TypeVar("T", bound=Tries)
+T = TypeVar("T", bound=Paths)
 
 
 class BudgetAttack(Attack):
@@ -117,7 +107,8 @@ class Work:
         Args:
             items: Their numbers.
             load: Starts some of them.
-            step: Advances rows; see :func:`~gauntlet.attacks.active.drive`.
+            step: Advances rows (see :func:`~gauntlet.attacks.active.drive`); the ``current`` image of a row that is
+                done is what it has found.
             forwards: Forwards that a step takes.
             backwards: Backwards that a step takes.
         """

@@ -26,7 +26,12 @@ def ascend(current: Tensor, clean: Tensor, gradient: Tensor, norm: str, *, strid
     if norm == "l1":
         return l1_step(current, clean, gradient, stride, radius)
     moved = current + per_image(stride, current) * steepest(gradient, norm)
-    return (clean + project(moved - clean, norm, radius)).clamp_(0, 1)
+    return within(moved, clean, norm, radius)
+
+
+def within(images: Tensor, clean: Tensor, norm: str, radius: Tensor) -> Tensor:
+    """Images projected onto the ball around ``clean`` and clipped to [0, 1]."""
+    return (clean + project(images - clean, norm, radius)).clamp_(0, 1)
 
 
 def steepest(gradient: Tensor, norm: str) -> Tensor:
