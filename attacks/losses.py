@@ -1,4 +1,4 @@
-"""What gradient attacks drive up: functions of logits and labels, above 0 (but for cross entropy) exactly when fooled."""
+"""What gradient attacks drive up: functions of logits and labels; all but cross entropy are above 0 once fooled."""
 
 from __future__ import annotations
 

@@ -130,12 +130,13 @@ class Victim:
         gradients, outputs = zip(*(self._gradients(*part, (loss or self.losses,)) for part in parts), strict=True)
         return torch.cat([gradient[0] for gradient in gradients]), torch.cat(outputs)
 
-    def jacobian(self, images: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradients of chosen logits: one forward, then one backward for each of them on the kept graph.
+    def slopes(self, images: Tensor, classes: Tensor, base: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients of logit differences: one forward, then one backward for each of them on the kept graph.
 
         Args:
             images: At most ``batch_size`` images (N, C, H, W).
-            classes: Which logits of each image (N, K).
+            classes: Classes of each image (N, K).
+            base: The class of each image (N,) whose logit is subtracted.
 
         Returns:
             Gradients (N, K, C, H, W) and detached outputs (N, classes).
@@ -143,8 +144,8 @@ class Victim:
         Raises:
             GauntletError: No gradient reaches the images.
         """
-        picks = [partial(_pick, column=column) for column in range(classes.shape[1])]
-        gradients, outputs = self._gradients(images, classes, picks)
+        losses = [partial(_difference, base=base, column=column) for column in range(classes.shape[1])]
+        gradients, outputs = self._gradients(images, classes, losses)
         return torch.stack(gradients, dim=1), outputs
 
     def losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
@@ -225,9 +226,9 @@ class Victim:
             part.training = training
 
 
-def _pick(outputs: Tensor, classes: Tensor, column: int) -> Tensor:
-    """The logit (N,) of each image that stands in one column of ``classes`` (N, K)."""
-    return outputs.gather(1, classes[:, column : column + 1]).squeeze(1)
+def _difference(outputs: Tensor, classes: Tensor, base: Tensor, column: int) -> Tensor:
+    """Logit of the class that stands in one column of ``classes`` (N, K) minus that of ``base`` (N,)."""
+    return (outputs.gather(1, classes[:, column : column + 1]) - outputs.gather(1, base[:, None])).squeeze(1)
 
 
 class _Counted(nn.Module):
