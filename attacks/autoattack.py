@@ -41,11 +41,11 @@ class AutoAttack(BudgetAttack):
     """
 
     def __init__(self, norm: Lp = "linf", version: Version = "standard") -> None:
-        self.norm, self.version = norm, version
+        self.norm, self.lp, self.version = norm, norm, version
 
     def parts(self, classes: int) -> tuple[BudgetAttack | FABT, ...]:
         """The attacks of the cascade against a model of that many classes."""
-        norm = self.norm
+        norm = self.lp
         if self.version == "rand":
             return APGDCE(norm, eot=20), *((APGDDLR(norm, eot=20),) if classes > 2 else ())
         steps, targets, queries = (25, 3, 1000) if self.version == "fast" else (100, 9, 5000)

@@ -51,7 +51,8 @@ class DDN(MinimisationAttack):
     def __init__(self, steps: int = 100, initial_radius: float = 1.0, gamma: float = 0.05) -> None:
         if steps < 1 or not initial_radius > 0 or not 0 < gamma < 1:
             raise GauntletError(
-                f"ddn needs steps >= 1, initial_radius > 0 and 0 < gamma < 1, got {steps}, {initial_radius} and {gamma}."
+                "ddn needs steps >= 1, initial_radius > 0 and 0 < gamma < 1, got "
+                f"{steps}, {initial_radius} and {gamma}."
             )
         self.steps, self.initial_radius, self.gamma = steps, initial_radius, gamma
 

@@ -77,10 +77,7 @@ class DeepFool(MinimisationAttack):
         distance, best = (gaps / steepness).min(dim=1)
         every = torch.arange(len(rows), device=best.device)
         slope = slopes[every, best]
-        if self.norm == "l2":
-            direction = slope * per_image(1 / steepness[every, best], slope)
-        else:
-            direction = slope.sign()
-        rows.moved = rows.moved + per_image(distance + 1e-4, slope) * direction
+        unit = slope * per_image(1 / steepness[every, best], slope) if self.norm == "l2" else slope.sign()
+        rows.moved = rows.moved + per_image(distance + 1e-4, slope) * unit
         rows.current = rows.best = (rows.clean + (1 + self.overshoot) * rows.moved).clamp(0, 1)
         return victim.fooled(rows.current, rows.labels) | (rows.taken + 1 >= self.steps)
