@@ -9,7 +9,20 @@ from torch import nn
 from gauntlet.attacks import Draws, Victim, check_ball
 from gauntlet.registry import ATTACKS, GauntletError
 
-SHORT = {"foolbox/l2/salt-and-pepper": {"steps": 30}}
+SHORT: dict[str, dict[str, object]] = {
+    "apgd-ce": {"steps": 10},
+    "apgd-dlr": {"steps": 10},
+    "apgd-t": {"steps": 5, "targets": 2},
+    "autoattack": {"version": "fast"},
+    "cw-l2": {"trials": 2, "steps": 20},
+    "ddn": {"steps": 20},
+    "fab-t": {"steps": 5, "targets": 2},
+    "fmn": {"steps": 20},
+    "foolbox/l2/salt-and-pepper": {"steps": 30},
+    "salt-and-pepper": {"steps": 30},
+    "sigma-zero": {"steps": 20},
+    "square": {"queries": 50},
+}
 every_attack = pytest.mark.parametrize("entry", list(ATTACKS), ids=lambda entry: entry.name)
 
 
