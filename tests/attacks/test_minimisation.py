@@ -36,7 +36,7 @@ def peer(model: nn.Module, data, original, norm: str) -> torch.Tensor:
     [
         ("deepfool", "l2", {}, (1.0199, 1.03), 1.04),
         ("deepfool", "linf", {}, (1.0199, 1.045), 1.12),
-        ("cw-l2", "l2", {"trials": 7, "steps": 300, "stepsize": 0.001}, (1, 1.02), 1.1),
+        ("cw-l2", "l2", {"trials": 7, "steps": 300, "stepsize": 0.001}, (1, 1.01), 1.3),
         ("ddn", "l2", {}, (1.1, 1.35), 1.5),  # the cross entropy does not lead to the nearest boundary
         ("fmn", "l2", {}, (1, 1.005), 1.3),
         ("fmn", "linf", {}, (1, 1.005), 1.3),
@@ -107,12 +107,13 @@ def test_l2_attacks_agree_on_a_trained_network(trained, correct) -> None:
     assert sizes["deepfool"] < 1.15 * best
 
 
-def test_cw_is_about_as_near_as_foolboxes(trained, correct) -> None:
-    data = correct[0][:60], correct[1][:60]
-    theirs = peer(trained, data, foolbox.attacks.L2CarliniWagnerAttack(binary_search_steps=6, steps=100), "l2")
-    (result,) = attack("cw-l2", trained, data, trials=6, steps=100)
-    assert result.smallest.isfinite().float().mean() > 0.95
-    assert result.smallest.median().item() == pytest.approx(theirs.median().item(), rel=0.08)
+def test_cw_finds_foolboxes_distances(trained, correct) -> None:
+    """Median over images: foolbox's abandons a trial for the whole batch at once, so that single images differ."""
+    data = correct[0][:40], correct[1][:40]
+    theirs = peer(trained, data, foolbox.attacks.L2CarliniWagnerAttack(binary_search_steps=5, steps=300), "l2")
+    (result,) = attack("cw-l2", trained, data, trials=5, steps=300)
+    assert result.smallest.isfinite().all()
+    assert result.smallest.median().item() == pytest.approx(theirs.median().item(), rel=0.02)
 
 
 def test_cw_with_confidence_goes_beyond_the_boundary(trained, correct) -> None:
