@@ -123,7 +123,7 @@ def type_name(annotation: Any) -> str:
 
 
 def _type_hints(factory: Callable[..., Any]) -> dict[str, Any]:
-    target = inspect.unwrap(factory.__init__ if inspect.isclass(factory) else factory)  # type: ignore[misc]
+    target = inspect.unwrap(factory.__init__ if inspect.isclass(factory) else factory)
     scope = getattr(target, "__globals__", {})
     hints: dict[str, Any] = {}
     for name, annotation in getattr(target, "__annotations__", {}).items():

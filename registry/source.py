@@ -36,13 +36,8 @@ def source_fingerprint(entry: Entry) -> str:
         file = Path(inspect.getfile(target)).resolve()
         parts.append(code_reached(file, target.__qualname__.partition(".")[0]))
         parts.extend(code_of_module(path) for path in modules_imported(file))
-    except (
-        AttributeError,
-        OSError,
-        TypeError,
-        SyntaxError,
-        UnicodeDecodeError,
-    ):  # no file: built in, or typed into an interpreter
+    except (AttributeError, OSError, TypeError, SyntaxError, UnicodeDecodeError):
+        # No file of Python source: compiled, or typed into an interpreter.
         parts.append(_without_file(target))
     return digest(parts)
 
