@@ -77,16 +77,21 @@ class ResolvedDataset:
         """(C, H, W) of the images as loaded."""
         if self._targets:
             return self._targets[-1]
-        known = self._presence.parameters["shape"] if self.entry.has("shape") else self.entry.meta.get("shape")
+        known = self._native_shape
         if known is None:
             known = (next(iter(self._loaded.values())) if self._loaded else self._peek()).shape
         channels, height, width = known
         return channels, height, width
 
     @property
+    def _native_shape(self) -> Shape | None:
+        """Shape of the images as the factory makes them, where that is known beforehand."""
+        return self._presence.parameters["shape"] if self.entry.has("shape") else self.entry.meta.get("shape")
+
+    @property
     def conversion(self) -> str:
         """What is done to size and colour, in words; empty where it is nothing or shows only on loading."""
-        native = None if self.entry.has("shape") else self.entry.meta.get("shape")
+        native = self._native_shape
         if native is None:
             return ""
         shapes = [tuple(native), *self._targets]
