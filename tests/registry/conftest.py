@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from gauntlet.registry import REGISTRIES, Registry
+from gauntlet.registry import REGISTRIES, Registry, plugins
 
 
 @pytest.fixture(autouse=True)
 def _clean_imports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """The search path, the modules and the registries are afterwards what they were."""
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(plugins, "_loaded", {})
     for registry in REGISTRIES.values():
         registry.discover()
     yield

@@ -54,7 +54,7 @@ def test_any_other_spelling_is_refused_with_the_right_ones(spec: Any):
 
 
 def test_a_name_that_is_no_text_is_refused():
-    with pytest.raises(GauntletError, match="^The name of the attack must be text, got 5"):
+    with pytest.raises(GauntletError, match=r"^The name of the attack must be text, got 5"):
         parse_spec({"name": 5}, "attack")
 
 
