@@ -31,7 +31,7 @@ def parse_spec(spec: Any, kind: str) -> tuple[str, dict[str, Any]]:
         return spec, {}
     if isinstance(spec, Mapping) and "name" in spec:
         if not isinstance(spec["name"], str):
-            raise GauntletError(f"The name of a {kind} must be text, got {spec['name']!r}.")
+            raise GauntletError(f"The name of the {kind} must be text, got {spec['name']!r}.")
         return spec["name"], {str(key): value for key, value in spec.items() if key != "name"}
     if isinstance(spec, Mapping) and len(spec) == 1:
         ((name, values),) = spec.items()

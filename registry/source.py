@@ -7,6 +7,7 @@ import functools
 import hashlib
 import inspect
 import json
+import types
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def source_fingerprint(entry: Entry) -> str:
     of the libraries named in ``meta["wraps"]``. Comments, docstrings and layout do not count.
     """
     target, made_with = _unwrap(entry.factory)
-    parts = [entry.row, *_versions(entry.meta.get("wraps", ())), *made_with]
+    parts: list[Any] = [entry.row, *_versions(entry.meta.get("wraps", ())), *made_with]
     try:
         file = Path(inspect.getfile(target)).resolve()
         parts.append(code_reached(file, target.__qualname__.partition(".")[0]))
@@ -56,10 +57,16 @@ def _unwrap(factory: Callable[..., Any]) -> tuple[Any, list[str]]:
     return target, values
 
 
-def _without_file(target: Any) -> str:
-    code = getattr(target, "__code__", None)
-    name = f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', type(target).__qualname__)}"
-    return name if code is None else f"{name} {code.co_code.hex()} {code.co_names} {code.co_varnames}"
+def _without_file(target: Any) -> list[Any]:
+    """Name and byte code of a function, or of a class's methods."""
+    functions = [target, *vars(target).values()] if inspect.isclass(target) else [target]
+    name = [getattr(target, "__module__", ""), getattr(target, "__qualname__", type(target).__qualname__)]
+    return [name, [_byte_code(function.__code__) for function in functions if hasattr(function, "__code__")]]
+
+
+def _byte_code(code: types.CodeType) -> list[Any]:
+    inner = [_byte_code(item) if isinstance(item, types.CodeType) else repr(item) for item in code.co_consts]
+    return [code.co_code.hex(), code.co_names, code.co_varnames, inner]
 
 
 def _versions(names: str | Iterable[str]) -> list[str]:
