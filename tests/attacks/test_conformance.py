@@ -63,7 +63,7 @@ def test_exact_distances_are_reached_and_not_undercut_by_the_closed_form_step(no
     """The step that the closed form describes changes the prediction, and 0.1 % (one pixel) less of it does not."""
     known, layer = linear(), linear().model[1]
     exact = exact_distances(known, norm)
-    far_enough = (exact > 1e-2).nonzero().flatten().tolist()  # of the others rounding decides
+    far_enough = (exact > exact.median() / 3).nonzero().flatten().tolist()  # of the others rounding decides
     assert len(far_enough) > 15
     for i in far_enough:
         image, label = known.images[i], known.labels[i]
@@ -74,6 +74,7 @@ def test_exact_distances_are_reached_and_not_undercut_by_the_closed_form_step(no
                 [
                     image.flatten() + best_step(layer.weight[k] - layer.weight[label], image, norm, budget)
                     for k in range(10)
+                    if k != label
                 ]
             )
             with torch.no_grad():
