@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from ..registry import ATTACKS, DETECTORS, GauntletError, Registry, Selected, nearest, select
+from ..registry import ATTACKS, DETECTORS, GauntletError, Registry, Selected, nearest, select, select_one
 
 Spec = str | dict[str, Any]
 
@@ -231,7 +231,7 @@ def _axis(
 def _from_plugins(registry: Registry, chosen: Sequence[Selected]) -> list[Selected]:
     """What the user's plug-ins registered joins the axis, so that one option adds a detector to a leaderboard."""
     named = {selected.entry.name for selected in chosen}
-    return [Selected(entry, entry.name) for entry in registry if entry.plugin and entry.name not in named]
+    return [select_one(registry, entry.name) for entry in registry if entry.plugin and entry.name not in named]
 
 
 def _groups(ood: Sequence[Spec] | Mapping[str, Sequence[Spec]] | None) -> tuple[tuple[str, Spec], ...]:
