@@ -200,3 +200,42 @@ def test_everything_works_without_a_git_program(suite, tmp_path):
     done = subprocess.run(command, env={**os.environ, "PATH": ""}, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "git executable" not in done.stderr
+
+
+def test_verify_says_what_an_attack_did_on_the_known_models(call):
+    done = call("verify", "attack", "fgsm")
+    assert done.exit_code == 0
+    lines = done.output.splitlines()
+    assert [line.split()[1] for line in lines[:5]] == ["linear", "constant", "masked", "randomised", "trained"]
+    assert lines[-1] == "attack fgsm conforms."
+
+
+def test_verify_of_an_attack_that_lies_exits_with_1(call, write_plugin):
+    plugin = write_plugin(
+        '''
+        import torch
+        from gauntlet import attack
+        from gauntlet.attacks.base import Attack, AttackResult
+
+        @attack("liar", norm="linf", kind="fixed", access="none", cost="fast")
+        class Liar(Attack):
+            """Claims what it has not done."""
+
+            def attack(self, victim, images, labels, epsilons, rng):
+                success, norms = torch.ones_like(labels, dtype=torch.bool), torch.zeros(len(labels))
+                return [AttackResult(epsilon, images, success, norms, 1, 0) for epsilon in epsilons]
+        '''
+    )
+    done = call("verify", "attack", "liar", "--plugin", plugin)
+    assert done.exit_code == 1
+    assert "FAIL  constant" in done.output
+    assert "attack liar does not conform." in done.output
+
+
+def test_what_cannot_run_here_is_listed_apart_with_the_reason(call):
+    unavailable = call("list", "attacks", "--unavailable").output
+    assert "foolbox/l2/binarization-refinement" in unavailable
+    assert "cannot work here" in unavailable
+    listed = call("list", "attacks").output
+    assert "foolbox/l2/binarization-refinement" not in listed
+    assert "foolbox/l0/pointwise" in listed
