@@ -203,12 +203,9 @@ def test_attacks_on_fewer_images_are_compared_on_the_images_they_share() -> None
     assert "leaves 0.0%, the others 50.0%" in look("black-box-loses", trials=(few, trial("pgd", 0.3, [1, 5, 6]))).text
 
 
-def test_an_unfoolable_model_is_in_doubt() -> None:
-    class AlwaysRight(Constant):
-        """Constant, on images of its own class only."""
-
-    verdict = look("chance-at-large-budget", AlwaysRight(), trials=())
-    assert verdict.passed  # accuracy 10 %: it is at chance, whatever an attack does
+def test_a_model_that_no_minimisation_attack_fools_is_in_doubt_and_a_constant_one_is_not() -> None:
+    verdict = look("chance-at-large-budget", Constant(), trials=())
+    assert verdict.passed  # it is at chance, whatever an attack does
     never = trial("foolbox/l2/deepfool", 1.0, list(range(10)))
     assert "never fools 100%" in look("chance-at-large-budget", trials=(never,)).text
 
@@ -276,7 +273,7 @@ def test_every_attack_records_passes_and_four_distances(two_models) -> None:
             assert (l2 <= l1 + 1e-5).all()
             assert (l1 <= l0 + 1e-3).all()  # pixels span [0, 1]
             assert np.allclose(arrays["norm"], {"linf": linf, "l2": l2}[row.norm], atol=1e-6)
-            assert ("smallest" in arrays) == (row.attack in ("foolbox/l2/ddn", "foolbox/linf/hopskipjump"))
+            assert ("smallest" in arrays) == ("ddn" in row.attack or "hopskipjump" in row.attack)
 
 
 def test_a_second_run_has_everything_in_the_store(two_models) -> None:
