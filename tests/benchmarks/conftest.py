@@ -48,11 +48,11 @@ def data() -> Images:
     return mnist(Path(root)) if root else upscaled_digits()
 
 
-def trained(data: Images, model: nn.Module, budget: float = 0.0) -> Target:
+def trained(data: Images, model: nn.Module, budget: float = 0.0, epochs: int | None = None) -> Target:
     """The model after brief training (with a step of random start and that budget, if any), and what it gets right."""
     images, labels, test_images, test_labels = data
     optimiser = torch.optim.Adam(model.parameters(), lr=2e-3)
-    for _ in range(max(36000 // len(images), 3)):
+    for _ in range(epochs or max(36000 // len(images), 3)):
         for batch in torch.randperm(len(images)).split(64):
             x, y = images[batch], labels[batch]
             if budget:
