@@ -28,6 +28,8 @@ AMPLE = {"linf": 0.5, "l2": 3.0, "l1": 20.0, "l0": 20.0, "none": 1.0}
 #: The largest value of each parameter for a quick look.
 _FEW = {
     "steps": 20,
+    "targets": 3,
+    "trials": 3,
     "queries": 200,
     "repeats": 5,
     "restarts": 2,

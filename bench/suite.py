@@ -52,6 +52,7 @@ class SuiteFile(BaseModel):
     attacks: list[Spec] | None = Field(default=None, min_length=1)
     epsilons: list[float | str] | dict[Norm, list[float | str]] | None = Field(default=None, min_length=1)
     attack_images: Count | dict[Cost, Count] = 1000
+    worst_case: bool | dict[Norm, list[str]] = True
     checks: Literal["none", "standard", "full"] = "standard"
     detectors: list[Spec] | None = Field(default=None, min_length=1)
     ood: list[Spec] | dict[str, list[Spec]] | None = None
@@ -89,6 +90,7 @@ class Suite:
     epsilons: tuple[Epsilon, ...] = ()
     norm_epsilons: Mapping[str, tuple[Epsilon, ...]] = field(default_factory=dict)
     attack_images: int | Mapping[str, int] = 1000
+    worst_case: bool | Mapping[str, Sequence[str]] = True
     checks: str = "standard"
     detectors: tuple[Selected, ...] = ()
     ood: tuple[tuple[str, Spec], ...] = ()
@@ -167,6 +169,7 @@ def parse_suite(text: str, *, where: str, profile: str | None = None, fallback: 
         seeds=tuple(dict.fromkeys(checked.seeds)),
         evaluators=(),
         attack_images=_per_cost(checked.attack_images),
+        worst_case=_per_norm(checked.worst_case),
         checks=checked.checks,
         feature_dim=checked.feature_dim,
         fit_limit=checked.fit_limit,
@@ -194,6 +197,10 @@ def _budgets(given: Sequence[float | str] | Mapping[Any, Sequence[float | str]] 
     if isinstance(given, Mapping):
         return {"norm_epsilons": {norm: parse_epsilons(values, where) for norm, values in given.items()}}
     return {"epsilons": parse_epsilons(given or (), where)}
+
+
+def _per_norm(given: bool | Mapping[Any, Sequence[str]]) -> bool | Mapping[str, Sequence[str]]:
+    return given if isinstance(given, bool) else {str(norm): tuple(labels) for norm, labels in given.items()}
 
 
 def _per_cost(given: int | Mapping[Any, int]) -> int | Mapping[str, int]:

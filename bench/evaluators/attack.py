@@ -11,6 +11,7 @@ from ...registry import GauntletError, Selected, source_fingerprint
 from ..availability import unavailable
 from .attack_measures import find_targets, measure, measure_minimal, nothing_left
 from .base import Evaluator, Finished
+from .worst_case import run_worst_case, worst_case_jobs
 
 if TYPE_CHECKING:
     from ..plan import Job, OODSet, Row
@@ -24,8 +25,9 @@ class AttackEvaluator(Evaluator):
     name = "attack"
 
     def plan(self, suite: Suite, row: Row, out_sets: Sequence[OODSet]) -> list[Job]:
-        """One job an attack."""
-        return [self._job(suite, row, attack) for attack in suite.attacks]
+        """One job an attack, then the worst case of each norm."""
+        jobs = [self._job(suite, row, attack) for attack in suite.attacks]
+        return [*jobs, *worst_case_jobs(self, suite, row, jobs)]
 
     def _job(self, suite: Suite, row: Row, attack: Selected) -> Job:
         from ..plan import Job
@@ -53,6 +55,9 @@ class AttackEvaluator(Evaluator):
 
     def run(self, job: Job, missing: frozenset[str], bench: Workbench) -> Iterator[Finished]:
         """Run the attack at all missing epsilons, check every result, measure."""
+        if "parts" in job.payload:
+            yield from run_worst_case(job, missing, bench)
+            return
         chosen: Selected = job.payload["attack"]
         attack: Attack = chosen.entry.factory(**chosen.parameters)
         cells = [cell for cell in job.cells if cell.key in missing]

@@ -57,7 +57,8 @@ class Checks(Evaluator):
         """One job a row, one cell a check; the column ``attack`` holds the check's name."""
         from ..plan import Job
 
-        jobs = AttackEvaluator().plan(suite, row, ()) if "attack" in suite.evaluators else []
+        planned = AttackEvaluator().plan(suite, row, ()) if "attack" in suite.evaluators else []
+        jobs = [job for job in planned if "attack" in job.payload]
         others = _others(suite, row) if suite.checks == "full" else ()
         basis = [[cell.key for job in jobs for cell in job.cells], [other.key for other in others]]
         names = [name for name in CHECKS if suite.checks == "full" or name not in FULL]
