@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import special
 
 from ..registry import GauntletError, nearest
 from .metrics import metric as metric_named
 from .records import IDENTITY_COLUMNS
+from .seeds import mean_over_seeds
 
 NOT_PLANNED = "–"
 _REASONS = 6  # as many reasons are spelled out below a table
@@ -94,7 +94,7 @@ def pivot(
     _check_columns(frame, dims)
     chosen = _choose(frame, metrics, evaluator, per_class="class" in dims)
     several = "seed" not in dims and chosen["seed"].nunique() > 1
-    chosen = _mean_over_seeds(chosen) if several else chosen.assign(seeds=1, planned=1)
+    chosen = mean_over_seeds(chosen) if several else chosen.assign(seeds=1, planned=1)
     _check_unique(chosen, dims)
     texts = dict(zip(_keys(chosen, dims), _texts(chosen, percent, decimals, intervals), strict=True))
     row_keys, column_keys = _in_order(chosen, rows), _in_order(chosen, columns)
@@ -157,22 +157,6 @@ def _choose(frame: pd.DataFrame, metrics: Sequence[str], evaluator: str | None, 
         what = " or ".join(map(repr, metrics))
         raise GauntletError(f"No result has the metric {what}; {nearest(metrics[0] if metrics else '', known)}")
     return chosen
-
-
-def _mean_over_seeds(chosen: pd.DataFrame) -> pd.DataFrame:
-    """One row per cell with the mean over its seeds, and the t interval of that mean."""
-    by = [name for name in (*IDENTITY_COLUMNS, "metric", "class") if name != "seed"]
-    ok = (chosen["status"] == "ok").astype(int)
-    grouped = chosen.assign(seeds=ok, planned=1).groupby(by, sort=False, dropna=False)
-    result = grouped.first()  # of every column the first that is not empty
-    result["seeds"], result["planned"] = grouped["seeds"].sum(), grouped["planned"].sum()
-    result["value"] = grouped["value"].mean()
-    several = result["seeds"] > 1
-    half = special.stdtrit(result["seeds"] - 1, 0.975) * grouped["value"].std() / np.sqrt(result["seeds"])
-    result["ci_low"] = result["ci_low"].where(~several, result["value"] - half)
-    result["ci_high"] = result["ci_high"].where(~several, result["value"] + half)
-    result["status"] = result["status"].where(result["seeds"] == 0, "ok")
-    return result.reset_index()
 
 
 def _check_unique(chosen: pd.DataFrame, dims: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from ...registry import GauntletError, Selected, source_fingerprint
 from ...results.records import CellResult, Measurement
 from ...results.statistics import median_interval
 from .accuracy import checked_logits
-from .base import Evaluator, Finished, proportion
+from .base import Evaluator, Finished, examples_key, proportion, small
 
 if TYPE_CHECKING:
     from ...datasets import ImageSet
@@ -26,6 +27,7 @@ class AttackEvaluator(Evaluator):
     """Attacks the images that the model gets right; clean errors count as errors."""
 
     name = "attack"
+    version = 2  # labels beside predictions
 
     def plan(self, suite: Suite, row: Row, out_sets: Sequence[OODSet]) -> list[Job]:
         """One job an attack."""
@@ -47,6 +49,7 @@ class AttackEvaluator(Evaluator):
                 epsilon,
                 row.seed,
                 suite.attack_images,
+                *examples_key(suite),
                 facts={"norm": norm},
                 params={"attack": {"name": attack.entry.name, **parameters}, "images": suite.attack_images},
                 attack=attack.label,
@@ -74,7 +77,7 @@ class AttackEvaluator(Evaluator):
                         f"Attack {chosen.label!r} gave {len(results)} results for {len(epsilons)} epsilons."
                     )
                 for cell, result in zip(cells, results, strict=True):
-                    yield cell.key, _measure(attack, chosen.label, result, x, y, right, victim)
+                    yield cell.key, _measure(attack, chosen.label, result, x, y, right, victim, bench.suite.examples)
             else:
                 for cell in cells:
                     yield cell.key, CellResult(measurements=(proportion("robust_accuracy", 0, len(right)),))
@@ -93,7 +96,7 @@ def _targets(job: Job, bench: Workbench) -> tuple[ImageSet, Tensor]:
 
 
 def _measure(
-    attack: Attack, label: str, result: AttackResult, x: Tensor, y: Tensor, right: Tensor, victim: Victim
+    attack: Attack, label: str, result: AttackResult, x: Tensor, y: Tensor, right: Tensor, victim: Victim, examples: int
 ) -> CellResult:
     """Trust nothing that an attack says: check ball and bounds, classify again, then count."""
     try:
@@ -112,11 +115,22 @@ def _measure(
     ]
     arrays = {
         "attacked": right.numpy(),
-        "prediction": predictions.cpu().numpy().astype("int16"),
+        "prediction": small(predictions),
+        "label": small(y),
         "success": fooled.cpu().numpy(),
         "norm": result.norms.detach().float().cpu().numpy(),
     }
-    return CellResult(measurements=tuple(measurements), arrays=arrays)
+    kept = _examples(result.images, x, y, predictions, examples)
+    return CellResult(measurements=tuple(measurements), arrays=arrays, examples=kept)
+
+
+def _examples(attacked: Tensor, clean: Tensor, y: Tensor, predictions: Tensor, count: int) -> dict[str, np.ndarray]:
+    """The first attacked images before and after; all of them were classified right before."""
+    if not count:
+        return {}
+    images = {"clean": clean, "adversarial": attacked}
+    kept = {name: values[:count].detach().float().cpu().numpy() for name, values in images.items()}
+    return {**kept, "label": small(y[:count]), "prediction": small(predictions[:count])}
 
 
 def _median_norm(norms: Tensor) -> list[Measurement]:
@@ -125,8 +139,6 @@ def _median_norm(norms: Tensor) -> list[Measurement]:
         return []
     values = norms.double().cpu().numpy()
     low, high = median_interval(values)
-    import numpy as np
-
     return [Measurement("median_norm", float(np.median(values)), low, high, len(values))]
 
 
