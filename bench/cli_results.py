@@ -9,21 +9,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..registry import GauntletError
+from .cli_options import conditions as _conditions
+from .cli_options import out_option, suite_option
+from .cli_options import results as _results
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FORMATS = ("plain", "github", "latex", "html", "csv")
 
-_out = click.option(
-    "--out", default="gauntlet-out", show_default=True, type=click.Path(path_type=Path), help="Output folder."
-)
-_suite = click.option("--suite", metavar="NAME", help="Only this suite's latest run.")
 
 
 def register(group: click.Group) -> None:
     """Add the commands to ``group``."""
-    for command in (table, baseline, check):
+    from .cli_report import report
+
+    for command in (table, report, baseline, check):
         group.add_command(command)
 
 
@@ -34,8 +35,8 @@ def register(group: click.Group) -> None:
 @click.option("--metric", metavar="NAME", help="What stands in the cells, such as auroc or robust_accuracy.")
 @click.option("--where", "conditions", multiple=True, metavar="COLUMN=VALUE", help="Keep only these rows; repeatable.")
 @click.option("--format", "style", default="plain", show_default=True, type=click.Choice(FORMATS))
-@_suite
-@_out
+@suite_option
+@out_option
 def table(
     preset: str | None,
     rows: str | None,
@@ -76,8 +77,8 @@ def table(
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--metrics", metavar="NAME,...", help="Which metrics to keep [default: the headline ones].")
-@_suite
-@_out
+@suite_option
+@out_option
 def baseline(path: Path, metrics: str | None, suite: str | None, out: Path) -> None:
     """Freeze the current results as a small CSV to commit."""
     from ..results.drift import make_baseline, write_baseline
@@ -92,8 +93,8 @@ def baseline(path: Path, metrics: str | None, suite: str | None, out: Path) -> N
 @click.argument("path", metavar="BASELINE", type=click.Path(path_type=Path))
 @click.option("--tolerance", default=0.03, show_default=True, help="Smallest difference that can be a drift.")
 @click.option("--all", "show_all", is_flag=True, help="Show values that hold, too.")
-@_suite
-@_out
+@suite_option
+@out_option
 def check(path: Path, tolerance: float, show_all: bool, suite: str | None, out: Path) -> None:
     """Compare the current results with a baseline; exit with 1 on drift, 2 on missing cells.
 
@@ -106,19 +107,3 @@ def check(path: Path, tolerance: float, show_all: bool, suite: str | None, out: 
     shown = show_all or report.exit_status
     click.echo(render(report.table(only_bad=not show_all), "plain") if shown else report.summary)
     sys.exit(report.exit_status)
-
-
-def _results(out: Path, suite: str | None) -> pd.DataFrame:
-    from ..results.frame import load_results
-
-    return load_results(out, suite=suite)
-
-
-def _conditions(texts: tuple[str, ...]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for text in texts:
-        column, sign, value = text.partition("=")
-        if not sign:
-            raise GauntletError(f"--where {text!r}: write COLUMN=VALUE, such as --where model=cnn-small.")
-        found.setdefault(column, []).append(value)
-    return found

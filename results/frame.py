@@ -147,8 +147,8 @@ def write_text(text: str, path: Path | str) -> Path:
     return path
 
 
-def read_text_columns(path: Path | str, columns: Sequence[str]) -> pd.DataFrame:
-    """Read a CSV file as text in exactly these columns; other columns are left out, a lacking one is an error."""
+def read_text_columns(path: Path | str, columns: Sequence[str], *, others: bool = False) -> pd.DataFrame:
+    """Read a CSV file as text in these columns (and ``others``, if wanted); a lacking one is an error."""
     try:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
     except FileNotFoundError:
@@ -158,7 +158,7 @@ def read_text_columns(path: Path | str, columns: Sequence[str]) -> pd.DataFrame:
     lacking = [name for name in columns if name not in frame.columns]
     if lacking:
         raise GauntletError(f"{path} lacks the column {lacking[0]!r}; it must have {', '.join(columns)}.")
-    return frame.loc[:, list(columns)]
+    return frame if others else frame.loc[:, list(columns)]
 
 
 def to_number(column: pd.Series, kind: type[int] | type[float], path: Path | str) -> pd.Series:

@@ -126,6 +126,8 @@ def number(value: float, decimals: int = 3) -> str:
 
 
 def _matches(column: pd.Series, wanted: Any) -> pd.Series:
+    if isinstance(wanted, (list, tuple)):
+        return pd.concat([_matches(column, value) for value in wanted], axis=1).any(axis=1)
     if pd.api.types.is_numeric_dtype(column):
         try:
             near = np.isclose(column.astype("float64"), float(wanted), rtol=1e-9, atol=0)

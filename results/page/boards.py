@@ -140,7 +140,8 @@ def _values(rows: pd.DataFrame, cell_of: pd.Series, size: int, name: str) -> dic
     inside = where < size
     rows, where = rows[inside], where[inside]
     value = rows["value"].to_numpy()
-    below, above = value - rows["ci_low"].to_numpy(), rows["ci_high"].to_numpy() - value
+    with np.errstate(invalid="ignore"):  # infinity has no interval
+        below, above = value - rows["ci_low"].to_numpy(), rows["ci_high"].to_numpy() - value
     counts = rows["n"].astype("float64").to_numpy()
     percent = metric_named(name).percent
     return {

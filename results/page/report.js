@@ -1,5 +1,5 @@
 // Unpacks the data, hands one table per leaderboard to DataTables, and opens rows. Every text goes through `text`.
-const QUANTUM = 1e-4, MAIN = 5, text = (words) => String(words ?? "").replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
+const QUANTUM = 1e-4, MAIN = 4, text = (words) => String(words ?? "").replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
 const bytes = Uint8Array.from(atob(document.getElementById("data").textContent), (c) => c.charCodeAt(0));
 const unpacked = new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
 const source = URL.createObjectURL(new Blob([document.getElementById("library").textContent], { type: "text/javascript" }));
@@ -89,8 +89,8 @@ function show(section, board, which) {
     columns, pageLength: 25, lengthMenu: [10, 25, 100, 500], autoWidth: false, orderMulti: true, deferRender: true,
     order: main < 0 || board.id === "attack" ? [] : [[main, better === "lower" ? "asc" : "desc"]],
     layout: { topStart: "search", topEnd: "pageLength", bottomStart: "info", bottomEnd: "paging" },
-    columnControl: [{ target: 1, className: "filters", content: [{ extend: "search", placeholder: "filter" }] }],
-    ordering: { indicators: true, handler: true },
+    columnControl: [{ target: 0, content: ["order"] }, { target: 1, className: "filters", content: [{ extend: "search", placeholder: "filter" }] }],
+    ordering: { indicators: false, handler: true },
     language: { search: "", searchPlaceholder: "Search all columns", lengthMenu: "_MENU_ rows", emptyTable: "Nothing was measured." },
   });
   const wrap = document.createElement("div");
