@@ -18,7 +18,11 @@ out_option = click.option(
 )
 suite_option = click.option("--suite", metavar="NAME", help="Only this suite's latest run.")
 where_option = click.option(
-    "--where", "wanted", multiple=True, metavar="COLUMN=VALUE", help="Keep only these rows; repeatable, * is a wildcard."
+    "--where",
+    "wanted",
+    multiple=True,
+    metavar="COLUMN=VALUE",
+    help="Keep only these rows; repeatable, * is a wildcard.",
 )
 reported_option = click.option(
     "--reported",

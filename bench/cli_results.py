@@ -14,17 +14,17 @@ from .cli_options import out_option, suite_option
 from .cli_options import results as _results
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 FORMATS = ("plain", "github", "latex", "html", "csv")
 
 
-
 def register(group: click.Group) -> None:
     """Add the commands to ``group``."""
+    from .cli_plot import plot
     from .cli_report import report
 
-    for command in (table, report, baseline, check):
+    for command in (table, plot, report, baseline, check):
         group.add_command(command)
 
 

@@ -55,7 +55,11 @@ class Evaluator:
             identity=identity,
             key=digest("cell/1", self.name, self.version, row.key, fingerprint, *content),
             facts=Facts(architecture=row.model.entry.name, recipe=row.model.recipe_label, **facts),
-            params={"model": row.model.describe(), **({"dataset": marks} if (marks := stand_in(row.dataset)) else {}), **params},
+            params={
+                "model": row.model.describe(),
+                **({"dataset": marks} if (marks := stand_in(row.dataset)) else {}),
+                **params,
+            },
         )
 
 

@@ -63,7 +63,10 @@ def build_page(
         title=title,
         cards=cards(frame),
         findings=[asdict(finding) for finding in found],
-        boards=[{"id": f"board-{i}", "title": _title(board["title"], frame), **_head(board)} for i, board in enumerate(data["boards"])],
+        boards=[
+            {"id": f"board-{i}", "title": _title(board["title"], frame), **_head(board)}
+            for i, board in enumerate(data["boards"])
+        ],
         runs=list(data["runs"].values()),
         data=_packed(data),
         library=_script(_library("dt_bundle.js")),
@@ -80,7 +83,11 @@ def cards(frame: pd.DataFrame) -> list[dict[str, str]]:
     counts = [
         {"title": "Models", "value": f"{frame['model'].nunique():,}", "text": _few(frame["model"])},
         {"title": "Datasets", "value": f"{frame['dataset'].nunique():,}", "text": _few(frame["dataset"])},
-        {"title": "Cells", "value": f"{len(cells):,}", "text": f"{len(cells) - ok:,} not measured" if ok < len(cells) else "all measured"},
+        {
+            "title": "Cells",
+            "value": f"{len(cells):,}",
+            "text": f"{len(cells) - ok:,} not measured" if ok < len(cells) else "all measured",
+        },
         {"title": "Measurements", "value": f"{int(frame['value'].notna().sum()):,}", "text": "with 95 % intervals"},
     ]
     return counts + [card for name in ("accuracy", "robust_accuracy", "auroc", "ece") if (card := _best(frame, name))]
@@ -182,9 +189,8 @@ def _library(name: str) -> str:
 
 def _script(text: str) -> Markup:
     """Source of a script element; ``</script`` inside a string would end it."""
-    return Markup(text.replace("</script", "<\\/script").replace("<!--", "<\\!--"))  # noqa: S704
+    return Markup(text.replace("</script", "<\\/script").replace("<!--", "<\\!--"))
 
 
 def _style(text: str) -> Markup:
-    return Markup(text.replace("</style", "<\\/style"))  # noqa: S704
-
+    return Markup(text.replace("</style", "<\\/style"))

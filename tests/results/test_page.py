@@ -52,9 +52,7 @@ def test_values_and_intervals_survive_the_packing(make: SimpleNamespace, frame_o
     """Shares to a hundredth of a percent, other numbers to four digits, infinity as text."""
     result = make.ok(make.measured("nll", 0.123456, 0.01), make.measured("ece", 0.123456, 0.02, n=7))
     odd = make.ok(make.measured("median_norm", float("inf"), 1.0))
-    data = data_of(
-        build_page(frame_of(make.cell(result, evaluator="calibration"), make.cell(odd, evaluator="attack")))
-    )
+    data = data_of(build_page(frame_of(make.cell(result, evaluator="calibration"), make.cell(odd, evaluator="attack"))))
     ece, nll = (data["boards"][0]["views"]["each"]["metrics"][name] for name in ("ece", "nll"))
     assert (ece["value"], ece["below"], ece["above"], ece["n"]) == ([1235], [200], [200], [7])
     assert nll["value"] == [pytest.approx(0.123456, rel=1e-4)]
