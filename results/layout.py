@@ -4,40 +4,20 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..registry import GauntletError, nearest
+from .emphasis import emphasise
 from .metrics import metric as metric_named
 from .records import IDENTITY_COLUMNS
 from .seeds import mean_over_seeds
+from .table import Table
 
 NOT_PLANNED = "–"
 _REASONS = 6  # as many reasons are spelled out below a table
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table as text, not yet in any format.
-
-    Attributes:
-        title: What it shows.
-        row_names: Names of the row headers, left to right.
-        rows: Row headers, one tuple per row.
-        columns: Column headers, one tuple (outer to inner level) per column.
-        cells: Text by row and column, the same shape as ``rows`` by ``columns``.
-        notes: Sentences that belong below it.
-    """
-
-    title: str
-    row_names: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    columns: tuple[tuple[str, ...], ...]
-    cells: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...] = ()
 
 
 def select(frame: pd.DataFrame, conditions: Mapping[str, Any]) -> pd.DataFrame:
@@ -66,13 +46,14 @@ def pivot(
     evaluator: str | None = None,
     percent: bool | None = None,
     decimals: int | None = None,
-    intervals: bool = True,
+    intervals: bool | str = True,
+    best: str = "",
     title: str = "",
 ) -> Table:
     """Lay out a metric by any columns of the tidy frame, in the order of the plan.
 
-    A cell reads ``97.3 ± 0.6`` (value, half the width of its 95 % interval); one that is not ok shows its status and
-    one that was not planned a dash. Unless ``seed`` is among the rows or columns, seeds are averaged; a mean over
+    A cell reads ``97.3 ± 0.6`` (value, half the width of its 95 % interval) or, with ``intervals="range"``,
+    ``97.3 (96.6, 97.8)``; one that is not ok shows its status and one that was not planned a dash. Unless ``seed`` is among the rows or columns, seeds are averaged; a mean over
     fewer seeds than planned is marked ``(2/3)``.
 
     Args:
@@ -83,7 +64,8 @@ def pivot(
         evaluator: Only results of this evaluator.
         percent: Show percent; by default where the metric is a share.
         decimals: Digits after the point; by default 1 for percent and 3 otherwise.
-        intervals: Whether to show ``±``.
+        intervals: Whether to show ``±``; or ``range`` for both ends.
+        best: Set the best of each ``column`` or ``row`` in bold, and what is statistically tied with it.
         title: Of the table; by default the metrics' titles.
 
     Raises:
@@ -96,9 +78,10 @@ def pivot(
     several = "seed" not in dims and chosen["seed"].nunique() > 1
     chosen = mean_over_seeds(chosen) if several else chosen.assign(seeds=1, planned=1)
     _check_unique(chosen, dims)
-    texts = dict(zip(_keys(chosen, dims), _texts(chosen, percent, decimals, intervals), strict=True))
+    keys = _keys(chosen, dims)
+    texts = dict(zip(keys, _texts(chosen, percent, decimals, intervals), strict=True))
     row_keys, column_keys = _in_order(chosen, rows), _in_order(chosen, columns)
-    return Table(
+    table = Table(
         title=title or ", ".join(_metric_title(name, percent) for name in metrics),
         row_names=tuple(rows),
         rows=tuple(_headers(rows, key, percent) for key in row_keys),
@@ -106,6 +89,9 @@ def pivot(
         cells=tuple(tuple(texts.get((*row, *column), NOT_PLANNED) for column in column_keys) for row in row_keys),
         notes=tuple(_notes(chosen, intervals=intervals, several=several)),
     )
+    place = {key: number for number, key in enumerate(keys)}
+    where = np.array([[place.get((*row, *column), -1) for column in column_keys] for row in row_keys], dtype=int)
+    return emphasise(table, chosen, where.reshape(len(row_keys), len(column_keys)), best)
 
 
 def header(name: str, value: Any) -> str:
@@ -203,27 +189,32 @@ def _metric_title(name: str, percent: bool | None) -> str:
     return f"{known.title} (%)" if (known.percent if percent is None else percent) else known.title
 
 
-def _texts(chosen: pd.DataFrame, percent: bool | None, decimals: int | None, intervals: bool) -> Iterator[str]:
+def _texts(chosen: pd.DataFrame, percent: bool | None, decimals: int | None, intervals: bool | str) -> Iterator[str]:
     in_percent = {
         name: metric_named(name).percent if percent is None else percent for name in chosen["metric"].unique()
     }
-    half = (chosen["ci_high"] - chosen["ci_low"]) / 2
-    fields = (chosen["metric"], chosen["value"], half, chosen["status"], chosen["seeds"], chosen["planned"])
-    for name, value, spread, status, seeds, planned in zip(*fields, strict=True):
+    names = ("metric", "value", "ci_low", "ci_high", "status", "seeds", "planned")
+    for name, value, low, high, status, seeds, planned in zip(*(chosen[column] for column in names), strict=True):
         if status != "ok":
             yield status
             continue
         scale, digits = (100, 1) if in_percent[name] else (1, 3)
         digits = digits if decimals is None else decimals
         text = number(scale * value, digits)
-        if intervals and np.isfinite(spread):
-            text += f" ± {number(scale * spread, digits)}"
+        if intervals == "range" and np.isfinite(high - low):
+            text += f" ({number(scale * low, digits)}, {number(scale * high, digits)})"
+        elif intervals and np.isfinite(high - low):
+            text += f" ± {number(scale * (high - low) / 2, digits)}"
         yield text if seeds == planned else f"{text} ({seeds}/{planned})"
 
 
-def _notes(chosen: pd.DataFrame, *, intervals: bool, several: bool) -> Iterator[str]:
-    if several:
+def _notes(chosen: pd.DataFrame, *, intervals: bool | str, several: bool) -> Iterator[str]:
+    if several and intervals == "range":
+        yield f"Mean over up to {chosen['planned'].max()} seeds; in brackets the 95 % interval of that mean."
+    elif several:
         yield f"Mean over up to {chosen['planned'].max()} seeds; ± is half the 95 % interval of that mean."
+    elif intervals == "range":
+        yield "In brackets the ends of the 95 % interval."
     elif intervals and (chosen["ci_high"] - chosen["ci_low"]).notna().any():
         yield "± is half the width of the 95 % interval."
     bad = chosen[chosen["status"] != "ok"]
