@@ -1,77 +1,24 @@
-"""Commands that read a finished store: table, baseline, check."""
+"""The commands that read a finished store: baseline and check here, the others in modules of their own."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..registry import GauntletError
-from .cli_options import conditions as _conditions
-from .cli_options import out_option, suite_option
+from .cli_options import columns, out_option, suite_option
 from .cli_options import results as _results
-
-if TYPE_CHECKING:
-    pass
-
-FORMATS = ("plain", "github", "latex", "html", "csv")
 
 
 def register(group: click.Group) -> None:
     """Add the commands to ``group``."""
     from .cli_plot import plot
     from .cli_report import report
+    from .cli_table import table
 
     for command in (table, plot, report, baseline, check):
         group.add_command(command)
-
-
-@click.command()
-@click.argument("preset", required=False, type=click.Choice(["attack-grid", "ood", "calibration"]))
-@click.option("--rows", metavar="COLUMN,...", help="Columns of the results whose values become rows.")
-@click.option("--columns", metavar="COLUMN,...", help="Columns of the results whose values become columns.")
-@click.option("--metric", metavar="NAME", help="What stands in the cells, such as auroc or robust_accuracy.")
-@click.option("--where", "conditions", multiple=True, metavar="COLUMN=VALUE", help="Keep only these rows; repeatable.")
-@click.option("--format", "style", default="plain", show_default=True, type=click.Choice(FORMATS))
-@suite_option
-@out_option
-def table(
-    preset: str | None,
-    rows: str | None,
-    columns: str | None,
-    metric: str | None,
-    conditions: tuple[str, ...],
-    style: str,
-    suite: str | None,
-    out: Path,
-) -> None:
-    """Make a table from a finished store: a preset, or any pivot.
-
-    \b
-    gauntlet table ood
-    gauntlet table --rows detector --columns model,ood_dataset --metric fpr95 --format latex
-    """
-    from ..results.frame import load_results
-    from ..results.tables import attack_grid, calibration_table, ood_table, pivot, render, select
-
-    frame = select(load_results(out, suite=suite), _conditions(conditions))
-    if preset is not None:
-        if rows or columns:
-            raise GauntletError("Give a preset, or --rows and --columns, not both.")
-        extra = {"metric": metric} if metric and preset == "ood" else {}
-        makers: dict[str, Any] = {"attack-grid": attack_grid, "ood": ood_table, "calibration": calibration_table}
-        tables = makers[preset](frame, **extra)
-        if not tables:
-            raise GauntletError(
-                f"These results have nothing for the table {preset!r}; `gauntlet run` a suite that has."
-            )
-    else:
-        if not (rows and columns and metric):
-            raise GauntletError("Give a preset (attack-grid, ood, calibration), or --rows, --columns and --metric.")
-        tables = [pivot(frame, rows.split(","), columns.split(","), metric)]
-    click.echo("\n\n".join(render(item, style) for item in tables))
 
 
 @click.command()
@@ -84,7 +31,7 @@ def baseline(path: Path, metrics: str | None, suite: str | None, out: Path) -> N
     from ..results.drift import make_baseline, write_baseline
 
     frame = _results(out, suite)
-    made = make_baseline(frame, metrics.split(",") if metrics else None)
+    made = make_baseline(frame, columns(metrics) or None)
     write_baseline(made, path)
     click.echo(f"{len(made)} values are in {path}.", err=True)
 

@@ -12,9 +12,10 @@ import pandas as pd
 
 from ..registry import GauntletError, nearest
 from .frame import read_text_columns, to_number, write_csv
-from .layout import Table, header, number, reasons_of
+from .layout import header, number, reasons_of
 from .metrics import HEADLINE
 from .records import IDENTITY_COLUMNS
+from .table import Table
 
 BASELINE_COLUMNS = (*IDENTITY_COLUMNS, "metric", "value", "ci_low", "ci_high", "n")
 REPORT_COLUMNS = (

@@ -201,11 +201,11 @@ HEADLINE = tuple(name for name, known in METRICS.items() if known.headline)
 
 
 def metric(name: str) -> Metric:
-    """What is known of a metric; of one that a plug-in measures, only its name.
+    """What is known of a metric (``auroc@near`` is one of ``auroc``); of one that a plug-in measures, only its name.
 
     Raises:
         GauntletError: The name is empty.
     """
     if not name:
         raise GauntletError("A metric must have a name, got an empty one.")
-    return METRICS.get(name) or Metric(name, name, "", None, -INFINITY, INFINITY, percent=False)
+    return METRICS.get(name.partition("@")[0]) or Metric(name, name, "", None, -INFINITY, INFINITY, percent=False)

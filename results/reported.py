@@ -40,7 +40,7 @@ def read_reported(path: Path | str) -> pd.DataFrame:
     frame["model"] = frame["model"] + " (" + frame["source"] + ")"
     frame["status"], frame["reason"] = "ok", MARK
     texts = [name for name in COLUMNS if name not in (*_FLOATS, *_INTEGERS, "seconds")]
-    frame[texts] = frame[texts].fillna("")
+    frame[texts] = frame[texts].astype(object).fillna("")
     frame["key"] = [f"{MARK}-{row}" for row in range(len(frame))]
     return as_tidy(frame).assign(source=frame["source"].to_numpy())
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from .formats import FORMATS, render
-from .layout import Table, pivot, select
-from .presets import PRESETS, attack_grid, calibration_table, ood_table, write_tables
+from .layout import pivot, select
+from .presets import PRESETS, attack_grid, calibration_table, ood_table, safety_table, write_tables
+from .table import Table
 
 __all__ = [
     "FORMATS",
@@ -15,6 +16,7 @@ __all__ = [
     "ood_table",
     "pivot",
     "render",
+    "safety_table",
     "select",
     "write_tables",
 ]
