@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO, Any
 
 import pandas as pd
 
@@ -128,13 +129,22 @@ def read_csv(path: Path | str) -> pd.DataFrame:
 
 def write_text(text: str, path: Path | str) -> Path:
     """Write a text file through a temporary one beside it, so that a reader never sees half of it."""
+    return write_bytes(lambda file: file.write(text.encode()), path)
+
+
+def write_bytes(write: Callable[[IO[bytes]], Any], path: Path | str) -> Path:
+    """Let ``write`` fill a file that takes its name only once it is whole.
+
+    Raises:
+        GauntletError: The folder is not writable.
+    """
     path = Path(path)
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            write(file)
         Path(temporary).chmod(0o666 & ~_umask())
         Path(temporary).replace(path)
     except OSError as error:

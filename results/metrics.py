@@ -172,6 +172,14 @@ _PLAIN = (
         "mean_confidence", "Mean confidence", "Mean largest probability.", higher_is_better=None, interval="student"
     ),
     Metric(
+        "seconds",
+        "Time",
+        "Median time of a round, in seconds, as pytest-benchmark measures it.",
+        higher_is_better=False,
+        high=INFINITY,
+        percent=False,
+    ),
+    Metric(
         "temperature",
         "Temperature",
         "Temperature that minimises the NLL on the validation split (Guo et al. 2017, arXiv 1706.04599).",

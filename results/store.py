@@ -19,11 +19,13 @@ from .records import (
     FACT_COLUMNS,
     IDENTITY_COLUMNS,
     CellResult,
+    Facts,
     Identity,
     Measurement,
     PlannedCell,
     RunRecord,
     coordinates,
+    describe,
 )
 
 FILE_NAME = "store.sqlite"
@@ -95,6 +97,49 @@ class Store:
             )
             if not ended.rowcount:
                 raise self._unknown_run(run_id)
+
+    def adopt_run(self, run: RunRecord, cells: Iterable[PlannedCell]) -> None:
+        """Take over a run of another store with its cells, id and dates as they are."""
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT INTO runs (run_id, suite, suite_text, provenance, status, started_at, ended_at) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    run.run_id,
+                    run.suite,
+                    run.suite_text,
+                    _json(run.provenance),
+                    run.status,
+                    run.started_at,
+                    run.ended_at,
+                ),
+            )
+        self.plan(run.run_id, cells)
+
+    def planned(self, run_id: str) -> list[PlannedCell]:
+        """The cells of a run, in order."""
+        names = (*IDENTITY_COLUMNS, *FACT_COLUMNS)
+        rows = self._read(
+            f"SELECT key, params, {', '.join(names)} FROM run_cells WHERE run_id = ? ORDER BY position", (run_id,)
+        )
+        cells = []
+        for key, params, *values in rows:
+            known = dict(zip(names, values, strict=True))
+            identity = Identity(**{name: known[name] for name in IDENTITY_COLUMNS})
+            facts = Facts(**{name: known[name] for name in FACT_COLUMNS})
+            cells.append(PlannedCell(identity, key, facts, json.loads(params)))
+        return cells
+
+    def keys(self) -> list[tuple[str, str, str]]:
+        """Every result: its key, the run that computed it, and its identity in words (of any run that holds it)."""
+        names = ", ".join(f"p.{name}" for name in IDENTITY_COLUMNS)
+        rows = self._read(
+            f"SELECT c.key, c.run_id, {names} FROM cells AS c LEFT JOIN run_cells AS p ON p.key = c.key "
+            "GROUP BY c.key ORDER BY c.rowid"
+        )
+        return [
+            (key, run_id, describe(dict(zip(IDENTITY_COLUMNS, values, strict=True)))) for key, run_id, *values in rows
+        ]
 
     def runs(self) -> list[RunRecord]:
         """All runs, oldest first."""

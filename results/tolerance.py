@@ -8,9 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from ..registry import GauntletError, nearest
 from .layout import header
-from .metrics import metric as metric_named
 from .records import IDENTITY_COLUMNS
 
 METHODS = ("statistical", "absolute", "relative")
@@ -34,16 +36,13 @@ class Rule:
     tolerance: float = 0.03
     direction: str = "any"
 
-    def matches(self, row: Mapping[str, Any]) -> bool:
-        """Whether the rule is about this measurement."""
-        return all(_same(header(name, row[name]), wanted) for name, wanted in self.where.items())
-
-    def worse(self, metric: str, difference: float) -> bool:
-        """Whether a change counts at all: any change, or one for the worse where the metric has a direction."""
-        better = metric_named(metric).higher_is_better
-        if self.direction == "any" or better is None:
-            return True
-        return difference < 0 if better else difference > 0
+    def mask(self, rows: pd.DataFrame) -> np.ndarray:
+        """Which of these measurements the rule is about."""
+        matching = np.ones(len(rows), dtype=bool)
+        for name, wanted in self.where.items():
+            codes, values = pd.factorize(rows[name], use_na_sentinel=False)
+            matching &= np.array([_same(header(name, value), wanted) for value in values], dtype=bool)[codes]
+        return matching
 
 
 def parse_rules(rules: Iterable[Mapping[str, Any]], where: str = "drift rule") -> list[Rule]:
