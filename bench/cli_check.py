@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..registry import GauntletError
 from .cli_options import chosen, columns, out_option, suite_option, where_option
 
 if TYPE_CHECKING:
@@ -108,6 +109,8 @@ def check(
         usual.tolerance if tolerance is None else tolerance,
         direction or usual.direction,
     )
+    if not path.is_file():
+        raise GauntletError(f"There is no baseline {path}; `gauntlet baseline {path}` writes one.")
     report = compare_with(path, _current(out, suite, wanted, benchmarks), None if benchmarks else out, suite, first)
     for target, text in ((markdown, as_markdown), (junit, as_junit), (json_, as_json)):
         if target is not None:

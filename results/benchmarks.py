@@ -27,7 +27,7 @@ def read_benchmarks(path: Path | str) -> pd.DataFrame:
         raise GauntletError(f"{path} is not of pytest-benchmark; `pytest --benchmark-json FILE` writes one.") from None
     if not rows:
         raise GauntletError(f"{path} holds no benchmarks; run pytest with tests that use the benchmark fixture.")
-    return as_tidy(pd.DataFrame(rows).reindex(columns=list(COLUMNS)).fillna(dict.fromkeys(_TEXTS, "")))
+    return as_tidy(pd.DataFrame(rows).reindex(columns=list(COLUMNS)).astype(object).fillna(dict.fromkeys(_TEXTS, "")))
 
 
 _TEXTS = [

@@ -141,9 +141,14 @@ def read_baseline(path: Path | str) -> pd.DataFrame:
     return frame
 
 
+def identity_of(row: Mapping[str, Any]) -> str:
+    """The cell of a report's row in words."""
+    return describe({name: None if pd.isna(row[name]) else row[name] for name in IDENTITY_COLUMNS})
+
+
 def sentence(row: Mapping[str, Any]) -> str:
     """What happened to one measurement of a report, in words that name it."""
-    what = f"{describe({name: row[name] for name in IDENTITY_COLUMNS})}: {row['metric']}"
+    what = f"{identity_of(row)}: {row['metric']}"
     if row["verdict"] in ("missing", "new"):
         return f"{what} is {row['verdict']}{': ' if row['reason'] else ''}{row['reason']}"
     change = f"{number(row['baseline'], 4)} to {number(row['current'], 4)}"
@@ -207,7 +212,7 @@ def _judge(
     allowed, direction = _allowed(both, rules, noise)
     drifted = ~(np.abs(difference) <= allowed + 10.0**-_DIGITS)  # also where one of the values is NaN
     found = both["found"].astype(str)
-    better = drifted & np.isfinite(difference) & (direction * difference > 0)
+    better = drifted & (direction * np.nan_to_num(difference) > 0) & np.isfinite(new)
     conditions = [found == "left_only", found == "right_only", better, drifted]
     verdict = np.select(conditions, ["missing", "new", "improved", "drift"], "ok")
     paired = found == "both"

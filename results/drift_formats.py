@@ -6,11 +6,12 @@ import json
 import math
 import re
 from typing import Any
-from xml.etree import ElementTree as xml
+from xml.etree import ElementTree as ET
 
-from .drift import Report, sentence
+import pandas as pd
+
+from .drift import Report, identity_of, sentence
 from .formats import render
-from .records import IDENTITY_COLUMNS, describe
 
 
 def as_markdown(report: Report) -> str:
@@ -32,22 +33,24 @@ def as_junit(report: Report) -> str:
     verdicts = report.rows["verdict"]
     totals = {"failures": verdicts.eq("drift"), "errors": verdicts.eq("missing"), "skipped": verdicts.eq("new")}
     counts = {name: str(int(mask.sum())) for name, mask in totals.items()}
-    suite = xml.Element("testsuite", name="gauntlet", tests=str(len(verdicts)), **counts)
+    suite = ET.Element("testsuite", name="gauntlet", tests=str(len(verdicts)), **counts)
     for _, row in report.rows.iterrows():
-        where = describe({name: row[name] for name in IDENTITY_COLUMNS})
-        case = xml.SubElement(suite, "testcase", classname=_clean(where), name=_clean(str(row["metric"])))
+        where = identity_of(row)
+        case = ET.SubElement(suite, "testcase", classname=_clean(where), name=_clean(str(row["metric"])))
         kind = {"drift": "failure", "missing": "error", "new": "skipped"}.get(row["verdict"])
         if kind:
-            xml.SubElement(case, kind, message=_clean(sentence(row)))
-    root = xml.Element("testsuites")
+            ET.SubElement(case, kind, message=_clean(sentence(row)))
+    root = ET.Element("testsuites")
     root.append(suite)
-    xml.indent(root)
-    return xml.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
 def _plain(value: Any) -> Any:
-    if value is None or value != value or (isinstance(value, float) and not math.isfinite(value)):
-        return None if value is None or value != value else str(value)
+    if pd.isna(value):
+        return None
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     return value.item() if hasattr(value, "item") else value
 
 

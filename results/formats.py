@@ -16,7 +16,9 @@ from .table import Table
 
 
 def render(table: Table, fmt: str = "github") -> str:
-    """The table in one of the formats ``github``, ``plain``, ``latex``, ``latex-siunitx``, ``html``, ``rst``, ``csv``; no newline at the end.
+    """The table in one of the formats ``github``, ``plain``, ``latex``, ``latex-siunitx``, ``html``, ``rst``, ``csv``.
+
+    There is no newline at the end.
 
     Raises:
         GauntletError: The format is unknown.

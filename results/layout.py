@@ -53,8 +53,8 @@ def pivot(
     """Lay out a metric by any columns of the tidy frame, in the order of the plan.
 
     A cell reads ``97.3 ± 0.6`` (value, half the width of its 95 % interval) or, with ``intervals="range"``,
-    ``97.3 (96.6, 97.8)``; one that is not ok shows its status and one that was not planned a dash. Unless ``seed`` is among the rows or columns, seeds are averaged; a mean over
-    fewer seeds than planned is marked ``(2/3)``.
+    ``97.3 (96.6, 97.8)``; one that is not ok shows its status and one that was not planned a dash. Unless ``seed`` is
+    among the rows or columns, seeds are averaged; a mean over fewer seeds than planned is marked ``(2/3)``.
 
     Args:
         frame: Tidy results.

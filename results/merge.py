@@ -70,7 +70,7 @@ def _merge(source: Store, target: Store, path: Path) -> list[Conflict]:
     for run in source.runs():
         if run.run_id not in known:
             target.adopt_run(run, source.planned(run.run_id))
-    for key, run_id, identity in source.keys():
+    for key, run_id, identity in source.results_by_key():
         ours, theirs = target.result(key), source.result(key)
         assert theirs is not None
         if ours is None or (ours.status != "ok" and theirs.status == "ok"):

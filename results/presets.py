@@ -99,7 +99,7 @@ def group_means(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def safety_table(frame: pd.DataFrame, **options: Any) -> list[Table]:
-    """One row a model: accuracy, calibration, robustness, OOD detection and whatever else was measured, side by side."""
+    """One row a model: accuracy, calibration, robustness, OOD detection and what else was measured."""
     tables = []
     for dataset, part in _by_dataset(frame[frame["evaluator"].isin({item.evaluator for item in SAFETY})]):
         rows = [summary for item in SAFETY if len(summary := _summary(part, item))]

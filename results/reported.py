@@ -24,7 +24,8 @@ def read_reported(path: Path | str) -> pd.DataFrame:
             the tidy frame may be there.
 
     Raises:
-        GauntletError: The file is absent, lacks a column, has an unknown one, a row without source, or text for a number.
+        GauntletError: The file is absent, lacks a column or has an unknown one, a row without source, or text for a
+            number.
     """
     given = read_text_columns(path, _NEEDED, others=True)
     for name in given.columns:

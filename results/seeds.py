@@ -12,7 +12,8 @@ from .records import IDENTITY_COLUMNS
 def mean_over_seeds(chosen: pd.DataFrame) -> pd.DataFrame:
     """One row per cell, metric and class with the mean over its seeds, and the t interval of that mean.
 
-    Adds the columns ``seeds`` (how many are behind the mean) and ``planned``; a cell without an ok seed keeps its status.
+    Adds the columns ``seeds`` (how many are behind the mean) and ``planned``; a cell without an ok seed keeps its
+    status.
     """
     by = [name for name in (*IDENTITY_COLUMNS, "metric", "class") if name != "seed"]
     ok = (chosen["status"] == "ok").astype(int)

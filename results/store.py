@@ -130,7 +130,7 @@ class Store:
             cells.append(PlannedCell(identity, key, facts, json.loads(params)))
         return cells
 
-    def keys(self) -> list[tuple[str, str, str]]:
+    def results_by_key(self) -> list[tuple[str, str, str]]:
         """Every result: its key, the run that computed it, and its identity in words (of any run that holds it)."""
         names = ", ".join(f"p.{name}" for name in IDENTITY_COLUMNS)
         rows = self._read(

@@ -57,8 +57,9 @@ def curve(title: str, horizontal: str, points: Sequence[tuple[float, float]], he
     """A share (0 to 1) against evenly spaced steps, such as accuracy against epsilon; the own step is marked."""
     steps = np.linspace(0.08, 0.92, len(points)) if len(points) > 1 else np.array([0.5])
     spots = [(float(x), share) for x, (_, share) in zip(steps, points, strict=True)]
+    marks = {True: 'r="4" class="dh"', False: 'r="2.5" class="d"'}
     dots = "".join(
-        f'<circle cx="{_x(x):.1f}" cy="{_y(y):.1f}" r="{4 if value == here else 2.5}" class="d{"h" if value == here else ""}"/>'
+        f'<circle cx="{_x(x):.1f}" cy="{_y(y):.1f}" {marks[value == here]}/>'
         for (x, y), (value, _) in zip(spots, points, strict=True)
     )
     labels = "".join(
