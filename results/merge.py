@@ -70,11 +70,11 @@ def _merge(source: Store, target: Store, path: Path) -> list[Conflict]:
     for run in source.runs():
         if run.run_id not in known:
             target.adopt_run(run, source.planned(run.run_id))
-    for key, run_id, identity in source.results_by_key():
+    for key, run_id, created_at, identity in source.results_by_key():
         ours, theirs = target.result(key), source.result(key)
         assert theirs is not None
         if ours is None or (ours.status != "ok" and theirs.status == "ok"):
-            target.put(run_id, key, theirs)
+            target.put(run_id, key, theirs, created_at=created_at)
         elif ours.status == theirs.status == "ok" and (difference := _difference(ours, theirs)):
             conflicts.append(Conflict(identity, *difference, path))
     for key, label in source.history_labels().items():
@@ -111,7 +111,7 @@ def put_frame(store: Store, frame: pd.DataFrame, suite: str) -> str:
     present = store.statuses([cell.key for cell, _ in cells])
     for cell, rows in cells:
         if rows["status"].iloc[0] != MISSING and present.get(cell.key) != "ok":
-            store.put(run_id, cell.key, _result(rows))
+            store.put(run_id, cell.key, _result(rows), created_at=str(rows["created_at"].iloc[0]))
     store.end_run(run_id, "imported")
     return run_id
 

@@ -130,15 +130,16 @@ class Store:
             cells.append(PlannedCell(identity, key, facts, json.loads(params)))
         return cells
 
-    def results_by_key(self) -> list[tuple[str, str, str]]:
-        """Every result: its key, the run that computed it, and its identity in words (of any run that holds it)."""
+    def results_by_key(self) -> list[tuple[str, str, str, str]]:
+        """Every result: key, run that computed it, when, and identity in words (of any run that holds it)."""
         names = ", ".join(f"p.{name}" for name in IDENTITY_COLUMNS)
         rows = self._read(
-            f"SELECT c.key, c.run_id, {names} FROM cells AS c LEFT JOIN run_cells AS p ON p.key = c.key "
+            f"SELECT c.key, c.run_id, c.created_at, {names} FROM cells AS c LEFT JOIN run_cells AS p ON p.key = c.key "
             "GROUP BY c.key ORDER BY c.rowid"
         )
         return [
-            (key, run_id, describe(dict(zip(IDENTITY_COLUMNS, values, strict=True)))) for key, run_id, *values in rows
+            (key, run_id, created_at, describe(dict(zip(IDENTITY_COLUMNS, values, strict=True))))
+            for key, run_id, created_at, *values in rows
         ]
 
     def runs(self) -> list[RunRecord]:
@@ -175,8 +176,10 @@ class Store:
             except sqlite3.IntegrityError as error:
                 raise GauntletError(f"Run {run_id} already has one of these cells; plan each cell once.") from error
 
-    def put(self, run_id: str, key: str, result: CellResult) -> None:
+    def put(self, run_id: str, key: str, result: CellResult, *, created_at: str = "") -> None:
         """Store a result under its key, at once; an ok result is never replaced by one that is not.
+
+        ``created_at`` is when it was computed, if that was not now.
 
         Raises:
             GauntletError: An array cannot be stored without pickle, the disk is full, or the store is locked.
@@ -194,7 +197,16 @@ class Store:
                 connection.execute(f"DELETE FROM {table} WHERE key = ?", (key,))
             connection.execute(
                 "INSERT INTO cells VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (key, run_id, result.status, result.reason, result.traceback, result.seconds, result.device, _now()),
+                (
+                    key,
+                    run_id,
+                    result.status,
+                    result.reason,
+                    result.traceback,
+                    result.seconds,
+                    result.device,
+                    created_at or _now(),
+                ),
             )
             connection.executemany("INSERT INTO measurements VALUES (?, ?, ?, ?, ?, ?, ?, ?)", measurements)
             connection.executemany("INSERT INTO arrays VALUES (?, ?, ?, ?, ?)", arrays)
