@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..registry import GauntletError
-from .cli_options import chosen, columns, out_option, reported_option, suite_option, where_option
+from .cli_options import chosen, columns, out_option, reported_option, results, suite_option, where_option
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from ..results.table import Table
 
-PRESETS = ("attack-grid", "ood", "calibration", "safety")
+PRESETS = ("attack-grid", "minimal", "checks", "ood", "calibration", "safety")
 FORMATS = ("plain", "github", "latex", "latex-siunitx", "html", "rst", "csv", "parquet")
 
 
@@ -74,12 +74,17 @@ def table(
     gauntlet table --rows detector --columns model,ood_dataset --metric fpr95 --format latex
     gauntlet table attack-grid --update README.md
     """
+    import pandas as pd
+
     from ..results.emphasis import sort_rows
-    from ..results.tables import render
+    from ..results.tables import checks_of, render
 
     intervals = {"half": True, "range": "range", "none": False}[interval]
     options = {**numbers, "intervals": intervals, "best": best or ""}
     frame = chosen(out, suite, wanted, reported)
+    if preset != "checks":  # a selection keeps the marks of checks that failed
+        checks = checks_of(results(out, suite))
+        frame = pd.concat([frame, checks[~checks["key"].isin(frame["key"])]], ignore_index=True)
     if preset is not None and (rows or across):
         raise GauntletError("Give a preset, or --rows and --columns, not both.")
     tables = (
@@ -101,6 +106,7 @@ def _preset(
 
     if (metric or layout) and preset != "ood":
         raise GauntletError(f"--metric and --layout belong to the preset ood, not to {preset}.")
+    options = {} if preset == "checks" else options
     extra = {key: value for key, value in (("metric", metric), ("layout", layout)) if value}
     tables = MAKERS[preset](frame, **extra, **options)
     if not tables:

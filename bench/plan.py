@@ -81,11 +81,11 @@ def make_plan(suite: Suite, source: DataSource) -> Plan:
     for dataset in datasets:
         out_sets = _ood_sets(suite, dataset, source, left_out) if "ood" in suite.evaluators else []
         for model in models:
-            if reason := _misfit(model, dataset):
+            if reason := misfit(model, dataset):
                 left_out.append(LeftOut(f"{model.label} on {dataset.label}", reason))
                 continue
             for seed in suite.seeds:
-                row = _row(model, dataset, seed)
+                row = make_row(model, dataset, seed)
                 for name in suite.evaluators:
                     jobs += EVALUATORS[name].plan(suite, row, out_sets)
     if not jobs:
@@ -103,7 +103,8 @@ class OODSet:
     blocked: str = ""
 
 
-def _row(model: ModelSpec, dataset: ResolvedDataset, seed: int) -> Row:
+def make_row(model: ModelSpec, dataset: ResolvedDataset, seed: int) -> Row:
+    """The row of a model on a dataset; blocked where a file is absent."""
     needed = ("train", "val", "test") if model.trains else ("test",)
     blocked = next((reason for split in needed if (reason := dataset.missing(split))), "")
     if blocked:
@@ -113,7 +114,8 @@ def _row(model: ModelSpec, dataset: ResolvedDataset, seed: int) -> Row:
     return Row(model, dataset, seed, key)
 
 
-def _misfit(model: ModelSpec, dataset: ResolvedDataset) -> str:
+def misfit(model: ModelSpec, dataset: ResolvedDataset) -> str:
+    """Why a model can never be evaluated on a dataset, or nothing."""
     for part in (model, *model.members):
         shape = part.entry.meta.get("shape")
         if shape is not None and tuple(shape) != tuple(dataset.shape):
@@ -130,10 +132,7 @@ def _size(shape: tuple[int, ...]) -> str:
 
 
 def _datasets(suite: Suite, source: DataSource) -> list[ResolvedDataset]:
-    found = [
-        _located(suite, "datasets", lambda spec=spec: resolve(spec, source))  # type: ignore[misc]
-        for spec in _expand(suite.datasets)
-    ]
+    found = [_located(suite, "datasets", lambda spec=spec: resolve(spec, source)) for spec in _expand(suite.datasets)]
     check_unique((dataset.label for dataset in found), "dataset")
     return found
 
@@ -144,7 +143,7 @@ def _ood_sets(suite: Suite, inside: ResolvedDataset, source: DataSource, left_ou
         dataset = _located(
             suite,
             "ood",
-            lambda spec=spec: resolve(spec, source, shape=inside.shape),  # type: ignore[misc]
+            lambda spec=spec: resolve(spec, source, shape=inside.shape),
         )
         if dataset.name == inside.name and not _disjoint(inside, dataset):
             reason = "it is the in-distribution set itself"

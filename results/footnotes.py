@@ -1,4 +1,4 @@
-"""Marks on values that need a word below the table: stand-in data, failed checks, tuned on test data.
+"""Marks on values that need a word below the table: stand-in data, tuned on test data, reported by others.
 
 A kind of footnote is one function in :data:`FOOTNOTES`: given the tidy rows of a table's cells, it yields
 (rows concerned, sentence).
@@ -37,13 +37,6 @@ def _stand_in_data(frame: pd.DataFrame) -> Iterator[tuple[pd.Series, str]]:
         yield frame["ood_dataset"].eq(name) | frame["dataset"].eq(name), f"{name} is a stand-in for {original}."
 
 
-def _failed_checks(frame: pd.DataFrame) -> Iterator[tuple[pd.Series, str]]:
-    failed = dict(frame.attrs.get("failed_checks", ()))
-    for model, names in failed.items():
-        mask = frame["model"].eq(model) & frame["evaluator"].eq("attack")
-        yield mask, f"Sanity checks failed for {model}: {names}; the robustness may be an artefact."
-
-
 def _tuned_on_test(frame: pd.DataFrame) -> Iterator[tuple[pd.Series, str]]:
     tuned = frame["params"].str.contains('"tuned_on": "test"', regex=False)
     yield tuned, "Hyper-parameters were tuned on the test data; the value is optimistic."
@@ -55,7 +48,7 @@ def _reported(frame: pd.DataFrame) -> Iterator[tuple[pd.Series, str]]:
             yield frame["source"].eq(source), f"As reported by {source}; not measured here."
 
 
-FOOTNOTES: list[Footnote] = [_stand_in_data, _failed_checks, _tuned_on_test, _reported]
+FOOTNOTES: list[Footnote] = [_stand_in_data, _tuned_on_test, _reported]
 
 
 def _parsed(params: str) -> dict[str, object]:

@@ -27,8 +27,9 @@ _SPECIAL = {
     "→": r"$\rightarrow$",
     "µ": r"\textmu{}",
     "∞": r"$\infty$",
+    "†": r"\textdagger{}",
 }
-_NUMBER = re.compile(r"^(-?\d+(?:\.\d+)?)(?: ± (\d+(?:\.\d+)?))?$")
+_NUMBER = re.compile(r"^(-?\d+(?:\.\d+)?)(?: ± (\d+(?:\.\d+)?))?( †)?$")
 
 
 def latex(table: Table, *, siunitx: bool = False) -> str:
@@ -105,6 +106,7 @@ def _cell(table: Table, row: int, column: int, text: str, siunitx: bool) -> str:
     mark = _mark(table.marks[row][column]) if table.marks else ""
     if siunitx and (number := _NUMBER.match(one_line(text))):
         value = number[1] + (rf" \pm {number[2]}" if number[2] else "")
+        mark += r"\textdagger{}" if number[3] else ""
         return (r"\bfseries " if bold else "") + value + (f" {mark}" if mark else "")
     shown = rf"\textbf{{{escape(text)}}}" if bold else escape(text)
     return f"{{{shown}{mark}}}" if siunitx else f"{shown}{mark}"

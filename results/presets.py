@@ -11,12 +11,14 @@ import numpy as np
 import pandas as pd
 
 from ..registry import GauntletError, nearest
+from .checks_table import checks_table
 from .formats import render
 from .frame import write_text
 from .layout import pivot
 from .metrics import metric as metric_named
 from .records import IDENTITY_COLUMNS
 from .table import Table
+from .trust import checks_of
 
 CLEAN = "(clean)"
 OOD_LAYOUTS = ("sets", "groups", "models")
@@ -34,7 +36,7 @@ def attack_grid(frame: pd.DataFrame, **options: Any) -> list[Table]:
     clean = clean.assign(evaluator="attack", attack=CLEAN, metric=metrics)
     return [
         pivot(
-            pd.concat([clean[clean["dataset"] == dataset], part], ignore_index=True),
+            pd.concat([clean[clean["dataset"] == dataset], part, checks_of(frame)], ignore_index=True),
             rows=["attack", "epsilon"],
             columns=["model"],
             metric="robust_accuracy",
@@ -146,6 +148,7 @@ def _summary(part: pd.DataFrame, item: SafetyColumn) -> pd.DataFrame:
     cells = part[(part["evaluator"] == item.evaluator) & (part["class"] == "")]
     cells = cells[cells["metric"].isin([item.metric, ""])]
     cells = cells[cells["ood_group"] == item.group] if item.group else cells
+    cells = cells[~cells["attack"].str.startswith("(")]  # worst cases are made of the others
     single = len(cells) == cells["model"].nunique()
     found = []
     for _, own in cells.groupby("model", sort=False):
@@ -169,8 +172,29 @@ def calibration_table(frame: pd.DataFrame, **options: Any) -> list[Table]:
     return tables
 
 
+def minimal_table(frame: pd.DataFrame, **options: Any) -> list[Table]:
+    """Median of the smallest successful budget by attack (rows) and model (columns), one per ID dataset.
+
+    Only attacks that were asked for `minimal`; none where no attack was.
+    """
+    wanted = frame[(frame["evaluator"] == "attack") & (frame["metric"] == "median_norm") & frame["epsilon"].isna()]
+    return [
+        pivot(
+            pd.concat([part, checks_of(frame)], ignore_index=True),
+            rows=["norm", "attack"],
+            columns=["model"],
+            metric="median_norm",
+            evaluator="attack",
+            **{"title": f"Median of the smallest successful perturbation on {dataset}", **options},
+        )
+        for dataset, part in _by_dataset(wanted)
+    ]
+
+
 PRESETS: dict[str, Callable[..., list[Table]]] = {
     "attack-grid": attack_grid,
+    "minimal": minimal_table,
+    "checks": checks_table,
     "ood": ood_table,
     "calibration": calibration_table,
     "safety": safety_table,

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from ...datasets import ResolvedDataset
     from ..plan import Job, OODSet, Row
     from ..suite import Suite
     from ..workbench import Workbench
@@ -55,23 +54,13 @@ class Evaluator:
             identity=identity,
             key=digest("cell/1", self.name, self.version, row.key, fingerprint, *content),
             facts=Facts(architecture=row.model.entry.name, recipe=row.model.recipe_label, **facts),
-            params={
-                "model": row.model.describe(),
-                **({"dataset": marks} if (marks := stand_in(row.dataset)) else {}),
-                **params,
-            },
+            params={"model": row.model.describe(), "dataset": row.dataset.describe(), **params},
         )
 
 
 def examples_key(suite: Suite) -> tuple[str, ...]:
     """What the key of a cell that keeps examples covers beside its content: a cell without them is no substitute."""
     return (f"examples {suite.examples}",) if suite.examples else ()
-
-
-def stand_in(dataset: ResolvedDataset) -> dict[str, str]:
-    """What a dataset stands in for, which tables say in a footnote; empty where it is the real thing."""
-    original = dataset.entry.meta.get("stand_in")
-    return {"stand_in": str(original)} if original else {}
 
 
 def small(values: Tensor) -> np.ndarray:

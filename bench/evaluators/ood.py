@@ -14,7 +14,7 @@ from ...registry import NotAvailable, Selected, source_fingerprint
 from ...results.records import CellResult, Measurement
 from ...results.statistics import auroc_interval, ood_bootstrap
 from ..failures import failure, out_of_memory
-from .base import Evaluator, Finished, small, stand_in
+from .base import Evaluator, Finished, small
 
 if TYPE_CHECKING:
     from ...detectors import Outputs
@@ -52,12 +52,7 @@ class OOD(Evaluator):
                         "detector": {"name": detector.entry.name, **parameters},
                         "feature_dim": suite.feature_dim,
                         "fit_limit": suite.fit_limit,
-                        "ood": {
-                            "name": out.dataset.name,
-                            **out.dataset.parameters,
-                            **out.dataset.options,
-                            **stand_in(out.dataset),
-                        },
+                        "ood": out.dataset.describe(),
                     },
                     detector=detector.label,
                     ood_dataset=out.dataset.label,

@@ -24,6 +24,7 @@ TITLES = {
     "attack": "Accuracy under attack",
     "calibration": "Calibration",
     "ood": "Out-of-distribution detection",
+    "checks": "Sanity checks",
     "corruption": "Corruptions",
     "misclassification": "Misclassification detection",
     "adversarial-detection": "Detection of adversarial images",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from ..footnotes import stand_ins
+from ..trust import checks_of
 
 LEVELS = ("problem", "warning", "note")
 
@@ -49,13 +50,14 @@ def _stand_in_data(frame: pd.DataFrame) -> Iterator[Finding]:
 
 
 def _sanity_checks(frame: pd.DataFrame) -> Iterator[Finding]:
-    """Cells of the evaluator ``checks``: each metric is a check, 1 where it passed; its reason says what was seen."""
-    checks = frame[(frame["evaluator"] == "checks") & (frame["status"] == "ok")]
-    failed = checks[checks["value"] < 1]
-    for (model, name, reason), cells in failed.groupby(["model", "metric", "reason"], sort=False):
-        yield Finding("warning", f"check {name} failed", f"{model}: {reason}" if reason else str(model), len(cells))
-    if len(checks) and not len(failed):
-        yield Finding("note", "sanity checks", f"All {len(checks)} sanity checks passed.", len(checks))
+    """What the checks of robust figures found, in their own words."""
+    verdicts = checks_of(frame)[lambda rows: rows["metric"] == "check_passed"]
+    failed = verdicts[verdicts["value"] == 0]
+    for (model, dataset, name, reason), cells in failed.groupby(["model", "dataset", "attack", "reason"], sort=False):
+        yield Finding("warning", f"check {name} failed", f"{model} on {dataset}: {reason}", len(cells))
+    for (model, dataset), cells in verdicts.groupby(["model", "dataset"], sort=False):
+        passed = int((cells["value"] == 1).sum())
+        yield Finding("note", "sanity checks", f"{model} on {dataset} passes {passed} of {len(cells)}.", len(cells))
 
 
 def _zero_detectors(frame: pd.DataFrame) -> Iterator[Finding]:
