@@ -31,6 +31,10 @@ REPORT_COLUMNS = (
     "verdict",
     "reason",
 )
+Row = pd.Series | Mapping[Any, Any]
+#: Half the 95 % interval of a measurement's difference from its samples, or None without samples.
+Noise = Callable[[Row], float | None]
+
 _MATCH = [*IDENTITY_COLUMNS, "metric"]
 _VALUES = ["value", "ci_low", "ci_high"]
 _DIGITS = 6  # after the point; far finer than any tolerance, and the file stays diffable
@@ -141,12 +145,12 @@ def read_baseline(path: Path | str) -> pd.DataFrame:
     return frame
 
 
-def identity_of(row: Mapping[str, Any]) -> str:
+def identity_of(row: Row) -> str:
     """The cell of a report's row in words."""
     return describe({name: None if pd.isna(row[name]) else row[name] for name in IDENTITY_COLUMNS})
 
 
-def sentence(row: Mapping[str, Any]) -> str:
+def sentence(row: Row) -> str:
     """What happened to one measurement of a report, in words that name it."""
     what = f"{identity_of(row)}: {row['metric']}"
     if row["verdict"] in ("missing", "new"):
@@ -161,7 +165,7 @@ def compare(
     *,
     tolerance: float = 0.03,
     rules: Sequence[Rule] = (),
-    noise: Callable[[Mapping[str, Any]], float | None] | None = None,
+    noise: Noise | None = None,
 ) -> Report:
     """Compare results with a baseline, matched by identity and metric.
 
@@ -202,9 +206,7 @@ def _matchable(frame: pd.DataFrame, columns: Sequence[str] = ()) -> pd.DataFrame
     return result.assign(epsilon=epsilon, **whole)
 
 
-def _judge(
-    both: pd.DataFrame, rules: Sequence[Rule], noise: Callable[[Mapping[str, Any]], float | None] | None
-) -> pd.DataFrame:
+def _judge(both: pd.DataFrame, rules: Sequence[Rule], noise: Noise | None) -> pd.DataFrame:
     old, new = both["value_old"].to_numpy(), both["value_new"].to_numpy()
     same = (old == new) | (np.isnan(old) & np.isnan(new))
     with np.errstate(invalid="ignore"):
@@ -229,9 +231,7 @@ def _judge(
     return rows.loc[:, list(REPORT_COLUMNS)].sort_values(_MATCH, kind="stable").reset_index(drop=True)
 
 
-def _allowed(
-    both: pd.DataFrame, rules: Sequence[Rule], noise: Callable[[Mapping[str, Any]], float | None] | None
-) -> tuple[np.ndarray, np.ndarray]:
+def _allowed(both: pd.DataFrame, rules: Sequence[Rule], noise: Noise | None) -> tuple[np.ndarray, np.ndarray]:
     """Allowed difference of every row; and +1 or -1 where only a fall or only a rise counts, else 0."""
     rule_of = np.zeros(len(both), dtype=int)
     restored = both.assign(

@@ -32,7 +32,7 @@ def as_junit(report: Report) -> str:
     """One test suite, one test case a measurement: drift is a failure, a missing cell an error, a new one skipped."""
     verdicts = report.rows["verdict"]
     totals = {"failures": verdicts.eq("drift"), "errors": verdicts.eq("missing"), "skipped": verdicts.eq("new")}
-    counts = {name: str(int(mask.sum())) for name, mask in totals.items()}
+    counts: dict[str, Any] = {name: str(int(mask.sum())) for name, mask in totals.items()}
     suite = ET.Element("testsuite", name="gauntlet", tests=str(len(verdicts)), **counts)
     for _, row in report.rows.iterrows():
         where = identity_of(row)

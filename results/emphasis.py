@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -108,10 +109,11 @@ def sort_rows(table: Table, by: str) -> Table:
         known = ", ".join([*table.row_names, *headers])
         raise GauntletError(f"The table cannot be sorted by {name!r}; its row names and columns are {known}.")
     parts = ("rows", "cells", "values", "bold", "marks", "row_marks")
-    return replace(table, **{part: _ordered(getattr(table, part), order) for part in parts})
+    changes: dict[str, Any] = {part: _ordered(getattr(table, part), order) for part in parts}
+    return replace(table, **changes)
 
 
-def _ordered(items: tuple, order: list[int]) -> tuple:  # type: ignore[type-arg]
+def _ordered(items: tuple[Any, ...], order: list[int]) -> tuple[Any, ...]:
     return tuple(items[place] for place in order) if items else ()
 
 

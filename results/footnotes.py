@@ -21,9 +21,9 @@ def stand_ins(frame: pd.DataFrame) -> dict[str, str]:
     for params, rows in frame.groupby("params", sort=False):
         known = _parsed(str(params))
         for part, column in (("ood", "ood_dataset"), ("dataset", "dataset")):
-            original = known.get(part, {}).get("stand_in") if isinstance(known.get(part), dict) else None
-            if original:
-                found |= dict.fromkeys(rows[column].unique(), str(original))
+            chosen = known.get(part)
+            if isinstance(chosen, dict) and "stand_in" in chosen:
+                found |= dict.fromkeys(rows[column].unique(), str(chosen["stand_in"]))
     return found
 
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -128,8 +129,8 @@ def _result(rows: pd.DataFrame) -> CellResult:
     return CellResult(first["status"], first["reason"], "", tuple(measurements), {}, float(seconds), first["device"])
 
 
-def _value(value: object) -> object:
+def _value(value: Any) -> Any:
     """None for a gap, plain numbers otherwise."""
-    if pd.isna(value):  # type: ignore[call-overload]
+    if pd.isna(value):
         return None
     return value.item() if hasattr(value, "item") else value

@@ -101,16 +101,16 @@ def samples_path(baseline: Path) -> Path:
 
 def write_samples(store: Store, frame: pd.DataFrame, path: Path) -> Path:
     """Write the per-sample values of the frame's ok cells, by identity, without pickle."""
-    kept = {}
+    kept: dict[str, Any] = {}
     for _, cell in frame[frame["status"] == "ok"].drop_duplicates("key").iterrows():
         for name, array in store.arrays(cell["key"]).items():
             if name in _KEPT:
                 small = array.astype("float32") if array.dtype == np.float64 else array
                 kept[f"{_address(cell)}/{name}"] = small
-    return write_bytes(lambda file: np.savez_compressed(file, **kept), path)
+    return write_bytes(lambda file: np.savez_compressed(file, allow_pickle=False, **kept), path)
 
 
-def noise_of(samples: Path, store: Store, frame: pd.DataFrame) -> Callable[[Mapping[str, Any]], float | None]:
+def noise_of(samples: Path, store: Store, frame: pd.DataFrame) -> Callable[[Any], float | None]:
     """A function that gives half the interval of the paired difference of a measurement.
 
     Raises:
@@ -119,7 +119,7 @@ def noise_of(samples: Path, store: Store, frame: pd.DataFrame) -> Callable[[Mapp
     keys = {_address(cell): cell["key"] for _, cell in frame[frame["status"] == "ok"].drop_duplicates("key").iterrows()}
     before = _read(samples)
 
-    def noise(row: Mapping[str, Any]) -> float | None:
+    def noise(row: Any) -> float | None:
         where = _address(row)
         if where not in before or where not in keys:
             return None
@@ -142,7 +142,7 @@ def _read(path: Path) -> dict[str, dict[str, np.ndarray]]:
     return found
 
 
-def _address(row: Mapping[str, Any]) -> str:
+def _address(row: Any) -> str:
     """Identity as a name inside the file; hex, since labels may hold anything."""
     parts = [header(name, row[name]) for name in IDENTITY_COLUMNS]
     return "\x1f".join(parts).encode().hex()

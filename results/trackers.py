@@ -59,11 +59,12 @@ def log_wandb(frame: pd.DataFrame, store: Store, folder: Path, *, project: str, 
         raise NotAvailable("This needs wandb: pip install 'gauntlet-bench[wandb]'.") from None
     folder.mkdir(parents=True, exist_ok=True)
     newest = store.runs()[-1]
-    mode = "online" if online else "offline"
+    mode: Any = "online" if online else "offline"
     run = wandb.init(project=project, dir=str(folder), mode=mode, name=newest.suite, config=dict(newest.provenance))
     try:
         text = frame.astype(object).where(frame.notna(), None)
-        run.log({"measurements": wandb.Table(columns=list(text.columns), data=text.to_numpy().tolist())})
+        rows: Any = text.to_numpy().tolist()
+        run.log({"measurements": wandb.Table(columns=list(text.columns), data=rows)})
         steps: dict[int, dict[str, float]] = {}
         for tag, step, value in _scalars(frame, store):
             if tag.startswith("training/"):

@@ -51,7 +51,7 @@ def build_page(
         NotAvailable: The table library (itables) is not installed.
     """
     runs = {run.run_id: _run(run) for run in store.runs()} if store else {}
-    data = {
+    data: dict[str, Any] = {
         "boards": boards(frame),
         "runs": describe_runs(frame, runs),
         "plots": _drawings(frame, store, most_drawn),
@@ -100,7 +100,7 @@ def _best(frame: pd.DataFrame, name: str) -> dict[str, str] | None:
     if values.empty:
         return None
     means = values.groupby("model", sort=False)["value"].mean()
-    best = means.idxmax() if known.higher_is_better else means.idxmin()
+    best = str(means.idxmax() if known.higher_is_better else means.idxmin())
     scope = "mean over its cells" if len(values) > values["model"].nunique() else "of all models"
     return {"title": f"Best {known.title}", "value": f"{100 * means[best]:.1f} %", "text": f"{best} ({scope})"}
 

@@ -18,8 +18,9 @@ def of_arrays(arrays: Mapping[str, np.ndarray]) -> list[str]:
     drawings = []
     if {"id_score", "ood_score"} <= arrays.keys():
         drawings += [roc(arrays["id_score"], arrays["ood_score"]), scores(arrays["id_score"], arrays["ood_score"])]
-    if "confidence" in arrays and ("correct" in arrays or "success" in arrays):
-        drawings.append(diagram(arrays["confidence"], arrays.get("correct", arrays.get("success"))))
+    for outcome in ("correct", "success"):
+        if {"confidence", outcome} <= arrays.keys():
+            drawings.append(diagram(arrays["confidence"], arrays[outcome]))
     return drawings
 
 

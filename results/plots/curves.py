@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -79,20 +80,20 @@ def sorted_scores(material: Material) -> Figure:
     return _panels(found, "Share of images", "Score", _sorted_panel)
 
 
-def _sorted_panel(axes: object, arrays: dict[str, np.ndarray]) -> None:
+def _sorted_panel(axes: Any, arrays: dict[str, np.ndarray]) -> None:
     for i, (name, key) in enumerate((("ID", "id_score"), ("OOD", "ood_score"))):
         values = np.sort(arrays[key])
-        axes.plot(np.linspace(0, 1, len(values)), values, label=name, **line(i))  # type: ignore[attr-defined]
+        axes.plot(np.linspace(0, 1, len(values)), values, label=name, **line(i))
 
 
-def _panels(found: list, across: str, up: str, panel: object) -> Figure:  # type: ignore[type-arg]
+def _panels(found: list[Any], across: str, up: str, panel: Callable[..., None]) -> Figure:
     columns = min(3, len(found))
     rows = -(-len(found) // columns)
     drawn, grid = figure(max(4.2, 3.1 * columns), 2.7 * rows + 0.3, rows, columns)
     cells = [cell for cell, _ in found]
     flat = np.atleast_1d(np.asarray(grid, dtype=object)).ravel()
     for axes, (_, arrays), name in zip(flat, found, labels(cells), strict=False):
-        panel(axes, arrays)  # type: ignore[operator]
+        panel(axes, arrays)
         axes.set(title=name, xlabel=across, ylabel=up)
     for axes in flat[len(found) :]:
         axes.set_visible(False)
@@ -142,13 +143,21 @@ def _against(material: Material, rows: pd.DataFrame, step: str, family: str, acr
     flat = np.atleast_1d(np.asarray(grid, dtype=object)).ravel()
     steps = sorted(rows[step].dropna().unique())
     clean = material.frame[(material.frame["metric"] == "accuracy") & (material.frame["class"] == "")]
-    clean = clean[clean["evaluator"] == "accuracy"].groupby("model")["value"].mean()
+    untouched = clean[clean["evaluator"] == "accuracy"].groupby("model")["value"].mean()
     for axes, name in zip(flat, names, strict=False):
         for i, model in enumerate(models):
             _line(
-                axes, rows[(rows[family] == name) & (rows["model"] == model)], step, steps, clean.get(model), i, model
+                axes,
+                rows[(rows[family] == name) & (rows["model"] == model)],
+                step,
+                steps,
+                untouched.get(model),
+                i,
+                model,
             )
-        ticks = ([("0", 0)] if len(clean) else []) + [(header(step, value), steps.index(value) + 1) for value in steps]
+        ticks = ([("0", 0)] if len(untouched) else []) + [
+            (header(step, value), steps.index(value) + 1) for value in steps
+        ]
         axes.set(title=name, ylim=(-2, 102), xticks=[at for _, at in ticks], xticklabels=[text for text, _ in ticks])
         axes.set(xlabel=across, ylabel="Accuracy (%)")
     for axes in flat[len(names) :]:
@@ -165,7 +174,7 @@ def _against(material: Material, rows: pd.DataFrame, step: str, family: str, acr
 
 
 def _line(
-    axes: object, rows: pd.DataFrame, step: str, steps: list[float], clean: float | None, index: int, model: str
+    axes: Any, rows: pd.DataFrame, step: str, steps: list[float], clean: float | None, index: int, model: str
 ) -> None:
     """Mean over seeds with the widest interval, at evenly spaced steps; clean accuracy stands at step 0."""
     by = rows.groupby(step)[["value", "ci_low", "ci_high"]].mean()
@@ -175,4 +184,4 @@ def _line(
         at, values = [0, *at], np.column_stack([[100 * clean] * 3, values])
     spread = np.abs(values[1:] - values[0])
     style = {**line(index), "marker": MARKS[index % len(MARKS)], "markersize": 4, "capsize": 2}
-    axes.errorbar(at, values[0], yerr=np.nan_to_num(spread), label=model, elinewidth=0.9, **style)  # type: ignore[attr-defined]
+    axes.errorbar(at, values[0], yerr=np.nan_to_num(spread), label=model, elinewidth=0.9, **style)

@@ -18,7 +18,7 @@ def styled() -> Iterator[None]:
     """Matplotlib with our settings, whatever the user's are; no window is ever opened."""
     import matplotlib as mpl
 
-    settings: dict[str, Any] = {
+    settings: Any = {
         "figure.dpi": 110,
         "savefig.dpi": 160,
         "savefig.bbox": "tight",
