@@ -164,4 +164,5 @@ for (const section of document.querySelectorAll(".board")) {
 }
 addEventListener("beforeprint", () => tables.forEach((api) => api.page.len(500).draw()));
 addEventListener("afterprint", () => tables.forEach((api) => api.page.len(25).draw()));
+performance.mark("ready");
 document.documentElement.dataset.ready = "true";
