@@ -13,6 +13,7 @@ import torch
 
 from ..datasets import DataSource
 from ..registry import REGISTRIES, GauntletError, load_entry_points, load_plugins
+from ..results.examples import write_examples
 from ..results.frame import load_results, write_csv
 from ..results.records import CellResult, PlannedCell
 from ..results.store import Store
@@ -253,6 +254,9 @@ class Execution:
 
     def _put(self, key: str, result: CellResult) -> None:
         self._store.put(self._run_id, key, replace(result, device=str(self._device)))
+        if result.examples:
+            row = self._bench.row
+            write_examples(self._store.path.parent, (row.model.label, row.dataset.label), key, result.examples)
         self._count(result.status)
         self._reporter.cell(key, result)
 

@@ -100,7 +100,8 @@ class ResolvedDataset:
 
     def describe(self) -> dict[str, Any]:
         """Everything that was chosen, JSON-able, for result rows."""
-        facts = {"name": self.name, **self.parameters, **self.options}
+        original = self.entry.meta.get("stand_in")  # what it stands in for, which tables say in a footnote
+        facts = {"name": self.name, **self.parameters, **self.options, **({"stand_in": original} if original else {})}
         return {**facts, "conversion": self.conversion} if self.conversion else facts
 
     @property

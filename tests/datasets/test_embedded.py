@@ -120,7 +120,7 @@ class TestGlyphs:
     def test_it_says_that_it_is_a_stand_in(self):
         entry = DATASETS.get("glyphs")
         assert "stand-in for notMNIST" in entry.summary
-        assert entry.meta["stand_in"] is True
+        assert entry.meta["stand_in"] == "notMNIST"
 
     def test_letters_are_balanced_light_on_dark_and_antialiased(self, source):
         images = resolve({"glyphs": {"count": 200}}, source).load("test")
