@@ -158,11 +158,17 @@ class Execution:
         done = self._finished(self._plan.cells)
         self._count("cached", sum(cell.key in done for cell in self._plan.cells))
         self._reporter.start(self._plan, len(done))
+        self._tell_notes()
         for _, jobs in itertools.groupby(self._plan.jobs, key=lambda job: id(job.row)):
             self._run_row(list(jobs))
 
+    def _tell_notes(self) -> None:
+        for note in self._plan.notes:
+            self._reporter.note(note)
+
     def train(self) -> None:
         """Train the models of every row, without evaluating them."""
+        self._tell_notes()
         rows = {id(job.row): job.row for job in self._plan.jobs}
         for row in rows.values():
             self._bench.open_row(row, ())

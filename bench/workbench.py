@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from ..datasets import ImageSet, ResolvedDataset
 from ..detectors import Head, Outputs, random_projection
-from ..models import CheckpointStore, Tap, create_module, load_weights
+from ..models import Calibrated, CheckpointStore, Tap, create_module, load_weights
 from ..models.build import check_fit
 from ..registry import GauntletError, digest
 from .model_specs import ModelSpec, training_key
 from .plan import Row
+from .recipes import build_recipe
 from .suite import Suite
 
 #: Told about (model label, batches done, batches in all, figures) while a model trains.
@@ -97,24 +98,41 @@ class Workbench:
         with torch.random.fork_rng(devices=self._cuda_devices()):
             torch.manual_seed(stream)
             module = create_module(
-                spec.entry, spec.parameters, classes=len(dataset.classes), shape=dataset.shape, members=members
+                spec.entry,
+                spec.parameters,
+                classes=len(dataset.classes),
+                shape=dataset.shape,
+                members=members,
+                download=dataset.source.download,
             )
             module.to(self.device).to(memory_format=torch.channels_last)
             if spec.weights is not None:
                 load_weights(module, spec.weights)
             elif spec.recipe is not None:
                 self._train(spec, module, dataset, seed, stream)
-        return module.eval()
+        return self._calibrated(spec, module.eval(), dataset)
+
+    def _calibrated(self, spec: ModelSpec, module: nn.Module, dataset: ResolvedDataset) -> nn.Module:
+        if spec.calibrator is None:
+            return module
+        val = self.images(dataset, "val")
+        with torch.no_grad():
+            logits = torch.cat([module(batch) for batch in self._batches(val)])
+        calibrator = spec.calibrator.entry.factory(**spec.calibrator.parameters)
+        try:
+            calibrator.fit(logits, val.labels.to(self.device))
+        except GauntletError as error:
+            raise GauntletError(f"Model {spec.label!r} cannot be calibrated on {dataset.label!r}: {error}") from None
+        return Calibrated(module, calibrator).eval()
 
     def _train(self, spec: ModelSpec, module: nn.Module, dataset: ResolvedDataset, seed: int, stream: int) -> None:
         assert spec.recipe is not None
-        data = digest([dataset.fingerprint(split) for split in ("train", "val")])
-        key = training_key(spec, data, len(dataset.classes), dataset.shape, seed)
+        key = training_key(spec, dataset, seed)
         if key in self._checkpoints:
             facts = self._checkpoints.load(key, module)
         else:
             check_fit(module, spec.label, dataset.label, dataset.shape, len(dataset.classes))
-            recipe = spec.recipe.entry.factory(**spec.recipe.parameters)
+            recipe = build_recipe(spec.recipe, dataset)
             report = self._on_training
             progress = (
                 None if report is None else (lambda done, total, figures: report(spec.label, done, total, figures))
@@ -127,6 +145,8 @@ class Workbench:
                 device=self.device,
                 seed=stream,
                 progress=progress,
+                test=dataset.load("test"),
+                resume=self._checkpoints.progress_file(key),
             )
             facts = {
                 "model": spec.entry.name,

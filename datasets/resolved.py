@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -63,6 +64,17 @@ class ResolvedDataset:
         return self.entry.name
 
     @property
+    def source(self) -> DataSource:
+        """Where its files come from."""
+        return self._source
+
+    def sibling(self, spec: Any) -> ResolvedDataset:
+        """Another dataset from the same source, in the shape of this one (outliers, say)."""
+        from .resolve import resolve
+
+        return resolve(spec, self._source, shape=self.shape, of=self.name)
+
+    @property
     def options(self) -> dict[str, Any]:
         """The options that were given, for result rows."""
         return self._options.recorded()
@@ -114,6 +126,12 @@ class ResolvedDataset:
         Where downloads are allowed, absent files are downloaded now.
         """
         return self._unknown(split) or self._presence.missing(self._origins(split))
+
+    def files(self, split: str) -> list[Path]:
+        """The files that ``split`` is read from, whether they exist or not."""
+        if (unknown := self._unknown(split)) is not None:
+            raise GauntletError(unknown)
+        return self._presence.files(self._origins(split))
 
     def fingerprint(self, split: str) -> str:
         """Digest of everything that decides the images of ``split``; no image is loaded.

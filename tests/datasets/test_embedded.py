@@ -25,7 +25,8 @@ def spec(name: str, **parameters) -> dict:
 
 
 def test_these_are_the_embedded_sets():
-    assert EMBEDDED == ["digits", "fake", "gaussian-noise", "glyphs", "patches", "uniform-noise"]
+    patterns = ["blobs", "plain", "rademacher", "smooth-noise"]
+    assert sorted({"digits", "fake", "gaussian-noise", "glyphs", "patches", "uniform-noise", *patterns}) == EMBEDDED
 
 
 @pytest.mark.parametrize("name", EMBEDDED)
