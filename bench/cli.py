@@ -110,14 +110,17 @@ def plan(suite: str, out: Path, as_json: bool, **options: Any) -> None:
 
 
 @cli.command(name="list")
-@click.argument("kind", required=False)
+@click.argument("kinds", nargs=-1)
 @click.option("--plugin", "plugins", multiple=True, metavar="FILE|MODULE", help="Load a plug-in; repeatable.")
 @json_option
-def list_(kind: str | None, plugins: tuple[str, ...], as_json: bool) -> None:
-    """Show the registries: datasets, models, recipes, attacks, detectors, and the built-in suites."""
+def list_(kinds: tuple[str, ...], plugins: tuple[str, ...], as_json: bool) -> None:
+    """Show the registries: datasets, models, recipes, attacks, detectors, ..., and the built-in suites.
+
+    KINDS are some of them, such as `models recipes`; without any, all are shown.
+    """
     from .listing import listing
 
-    text, problems = listing(kind, plugins, as_json=as_json)
+    text, problems = listing(kinds, plugins, as_json=as_json)
     click.echo(text)
     _report_problems(problems)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
-
 from ..registry import GauntletError, dataset
 from .noise import stream
 
@@ -50,6 +48,8 @@ def plain(*, shape: tuple[int, int, int] = (1, 28, 28), count: int = 1000, seed:
 
 
 def _blurred(images: np.ndarray, sigma: float) -> np.ndarray:
+    from scipy.ndimage import gaussian_filter
+
     return gaussian_filter(images, sigma=(0, 0, sigma, sigma), mode="wrap")
 
 

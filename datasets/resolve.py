@@ -32,7 +32,7 @@ def resolve(spec: Any, source: DataSource, *, shape: tuple[int, int, int] | None
     options = Options.parse(selected.options, entry.name)
     if shape is not None and entry.has("shape"):
         parameters.setdefault("shape", tuple(shape))
-    if of is not None and entry.has("of"):
+    if of is not None and entry.has("of") and not DATASETS.get(of).has("of"):
         parameters.setdefault("of", of)
     resolved = ResolvedDataset(
         entry, label=_label(spec, selected, options), parameters=parameters, options=options, source=source, shape=shape
