@@ -141,7 +141,7 @@ class AdversarialTraining(Trainer):
     Args:
         attack: Any registered gradient attack with a fixed budget.
         epsilon: Radius, in the attack's norm.
-        ramp: Epochs (or a part of one) in which the radius grows from zero.
+        ramp: Epochs (or a part of one) in which the radius grows from zero; None: two, or a quarter of all if less.
         weights: ``[[epochs, weight], ...]`` of the adversarial loss, one after another; empty: 1 throughout. Epochs
             of weight 0 are clean training, to start from.
         additive: Whether the clean loss keeps its full weight.
@@ -157,7 +157,7 @@ class AdversarialTraining(Trainer):
         *,
         attack: Any = INNER,
         epsilon: float = 0.3,
-        ramp: float = 2.0,
+        ramp: float | None = None,
         weights: Sequence[tuple[int, float]] = (),
         additive: bool = False,
         trades: float | None = None,
@@ -165,6 +165,7 @@ class AdversarialTraining(Trainer):
     ) -> None:
         super().__init__(**settings)
         self._require(0 <= epsilon < math.inf, "an epsilon >= 0", epsilon)
+        ramp = min(2.0, self.epochs / 4) if ramp is None else ramp
         self._require(0 <= ramp <= self.epochs, f"a ramp from 0 to its {self.epochs} epochs", ramp)
         self._require(trades is None or 0 <= trades < math.inf, "trades >= 0", trades)
         self.attack = _gradient_attack(attack)
