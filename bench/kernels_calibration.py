@@ -7,14 +7,21 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ..models.temperature import TEMPERATURE_RANGE, checked, fit_temperature
 from ..registry import GauntletError
 
-__all__ = ["TEMPERATURE_RANGE", "Bins", "calibration_arrays", "calibration_metrics", "fit_temperature", "reliability", "summarize"]
+__all__ = [
+    "TEMPERATURE_RANGE",
+    "Bins",
+    "calibration_arrays",
+    "calibration_metrics",
+    "fit_temperature",
+    "reliability",
+    "summarize",
+]
 
 Floats = NDArray[np.float64]
 

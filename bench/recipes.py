@@ -47,7 +47,9 @@ def _one(spec: Any) -> Selected:
         return Selected(chosen.entry, chosen.label, chosen.parameters)
     profiles = chosen.entry.meta.get("profiles", {})
     if profile not in profiles:
-        raise GauntletError(f"Recipe {chosen.entry.name!r} has no profile {profile!r}; {nearest(str(profile), profiles)}")
+        raise GauntletError(
+            f"Recipe {chosen.entry.name!r} has no profile {profile!r}; {nearest(str(profile), profiles)}"
+        )
     parameters = {**chosen.entry.check(profiles[profile]), **chosen.parameters}
     labelled = "label" in parse_spec(spec, "recipe")[1]
     label = chosen.label if labelled else chosen.label.replace(chosen.entry.name, f"{chosen.entry.name} {profile}", 1)

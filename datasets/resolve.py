@@ -13,7 +13,9 @@ from .source import DataSource
 __all__ = ["ResolvedDataset", "resolve"]
 
 
-def resolve(spec: Any, source: DataSource, *, shape: tuple[int, int, int] | None = None, of: str | None = None) -> ResolvedDataset:
+def resolve(
+    spec: Any, source: DataSource, *, shape: tuple[int, int, int] | None = None, of: str | None = None
+) -> ResolvedDataset:
     """Find the dataset that ``spec`` names and check all that can be checked without loading it.
 
     Args:

@@ -80,7 +80,9 @@ class Staged(nn.Module):
         return self.fc(self.body(x))
 
 
-@model("cnn-plus", shape=(3, 32, 32), tags=("cifar", "r1"), reference="Simonyan & Zisserman 2014, arXiv 1409.1556 (VGG)")
+@model(
+    "cnn-plus", shape=(3, 32, 32), tags=("cifar", "r1"), reference="Simonyan & Zisserman 2014, arXiv 1409.1556 (VGG)"
+)
 def cnn_plus(*, classes: int = 10, width: float = 1.0) -> Staged:
     """Six convolutions in three stages for 32x32 colour images; 2,197,706 parameters with ten classes."""
     return Staged(

@@ -105,4 +105,3 @@ def _weights(name: str, url: str, weights: Any, download: bool) -> dict[str, Ten
     if not path.is_file():
         return weights.get_state_dict(progress=False, check_hash=True)
     return torch.load(path, map_location="cpu", weights_only=True)
-

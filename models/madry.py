@@ -32,9 +32,9 @@ class Madry(nn.Module):
         )
         self.fc = nn.Linear(hidden, classes)
         for layer in self.modules():
-            if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            if isinstance(layer, (nn.Conv2d, nn.Linear)) and layer.bias is not None:
                 nn.init.trunc_normal_(layer.weight, std=0.1, a=-0.2, b=0.2)
-                nn.init.constant_(layer.bias, 0.1)
+                layer.bias.data.fill_(0.1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (N, 1, 28, 28) in [0, 1] to logits (N, classes)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -97,7 +98,7 @@ class WideResNet(nn.Module):
             raise GauntletError(f"wrn-28-10 needs a depth of 6 n + 4 (10, 16, 22, 28, ...), got {depth}.")
         widths = [16, *(width * widen for width in (16, 32, 64))]
         blocks: list[nn.Module] = []
-        for stage, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+        for stage, (before, after) in enumerate(pairwise(widths)):
             for number in range((depth - 4) // 6):
                 first = number == 0
                 blocks.append(_Block(before if first else after, after, 2 if first and stage else 1, dropout))

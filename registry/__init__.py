@@ -32,7 +32,9 @@ DETECTORS = Registry(
     leading=True,
     vocabulary=("logits", "features", "labels", "head", "images", "model", "members", "feature-maps", "passes"),
 )
-REGISTRIES = {registry.kind: registry for registry in (DATASETS, MODELS, RECIPES, AUGMENTATIONS, CALIBRATORS, ATTACKS, DETECTORS)}
+REGISTRIES = {
+    registry.kind: registry for registry in (DATASETS, MODELS, RECIPES, AUGMENTATIONS, CALIBRATORS, ATTACKS, DETECTORS)
+}
 
 dataset = DATASETS.register
 model = MODELS.register

@@ -33,7 +33,7 @@ class Registry:
         leading: Whether leading arguments of registered functions are data (``needs``) rather than parameters.
         vocabulary: The needs that exist; a need ``output:NAME`` is always allowed. Empty: anything goes.
         supplied: Parameters that Gauntlet fills in where nobody gives them.
-        finder: ``module:function`` that is asked for an entry where a name is not registered (``Name -> Entry | None``).
+        finder: ``module:function`` that is asked for the entry (or None) of a name that is not registered.
     """
 
     def __init__(

@@ -100,9 +100,7 @@ class Trades(Adversarial):
         strength = self.beta * self.weight(loop)
         if strength == 0:
             return inner(batch)
-        victim = _Divergence(
-            loop.module, device=loop.device, batch_size=len(batch), memory_format=torch.channels_last
-        )
+        victim = _Divergence(loop.module, device=loop.device, batch_size=len(batch), memory_format=torch.channels_last)
         with torch.no_grad():
             loop.module.eval()
             victim.clean = loop.logits(batch.images).softmax(1)
@@ -174,7 +172,9 @@ class AdversarialTraining(Trainer):
 
     def _each_epoch(self, weights: Sequence[tuple[int, float]]) -> list[float]:
         for epochs, weight in weights:
-            self._require(epochs >= 1 and 0 <= weight <= 1, "weights as [epochs >= 1, weight in [0, 1]]", [epochs, weight])
+            self._require(
+                epochs >= 1 and 0 <= weight <= 1, "weights as [epochs >= 1, weight in [0, 1]]", [epochs, weight]
+            )
         listed = [weight for epochs, weight in weights for _ in range(epochs)]
         if listed and len(listed) != self.epochs:
             raise GauntletError(

@@ -78,9 +78,7 @@ def crop(images: Tensor, rng: Generator, *, padding: int = 4) -> Tensor:
     """Pad with black and take a random window of the old size."""
     count, _, height, width = images.shape
     padded = F.pad(images, (padding,) * 4)
-    top, left = (
-        torch.randint(2 * padding + 1, (count, 1), generator=rng, device=images.device) for _ in range(2)
-    )
+    top, left = (torch.randint(2 * padding + 1, (count, 1), generator=rng, device=images.device) for _ in range(2))
     rows = top + torch.arange(height, device=images.device)
     columns = left + torch.arange(width, device=images.device)
     which = torch.arange(count, device=images.device)[:, None, None]

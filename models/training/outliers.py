@@ -45,7 +45,8 @@ class Outliers(Hook):
             if images.shape != loop.train.shape:
                 raise GauntletError(
                     f"recipe {self.recipe!r}: the outliers {images.name!r} are {_size(images)}, but the training "
-                    f"images {loop.train.name!r} are {_size(loop.train)}; give the set `shape: {list(loop.train.shape)}`."
+                    f"images {loop.train.name!r} are {_size(loop.train)}; give the set "
+                    f"`shape: {list(loop.train.shape)}`."
                 )
             if not len(images):
                 raise GauntletError(f"recipe {self.recipe!r}: the outlier set {images.name!r} has no images.")

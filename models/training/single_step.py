@@ -96,7 +96,9 @@ class FGSMAugmented(Trainer):
     ) -> None:
         super().__init__(**settings)
         self._require(epsilon is None or 0 <= epsilon < math.inf, "an epsilon >= 0", epsilon)
-        self._require(0 <= interval[0] <= interval[1] < math.inf, "an interval [low, high] with 0 <= low <= high", interval)
+        self._require(
+            0 <= interval[0] <= interval[1] < math.inf, "an interval [low, high] with 0 <= low <= high", interval
+        )
         self.epsilon, self.interval, self.mode = epsilon, interval, mode
 
     def own_hooks(self) -> list[Hook]:
@@ -139,4 +141,3 @@ class FastAT(Trainer):
     def own_hooks(self) -> list[Hook]:
         """The examples."""
         return [FastAdversarial(self.epsilon, self.stride)]
-

@@ -54,7 +54,10 @@ def test_an_unknown_profile_names_the_nearest():
 def test_a_profile_that_is_known_to_fail_says_so(tmp_path: Path):
     made = plan(tmp_path, [net({"adversarial": {"profile": "r2"}})])
     (note,) = made.notes
-    assert "Recipe 'adversarial', profile 'r2', is known to have a weakness: report R2 documents it as unsuccessful" in note
+    assert (
+        "Recipe 'adversarial', profile 'r2', is known to have a weakness: report R2 documents it as unsuccessful"
+        in note
+    )
     assert plan(tmp_path, [net("adversarial")]).notes == ()
 
 
@@ -129,7 +132,13 @@ def test_a_calibrated_ensemble_of_calibrated_members_runs(tmp_path: Path):
     models = [
         {"name": "ensemble", "label": "Ens", "members": members, "recipe": recipe},
         {"name": "ensemble", "label": "Ens + T", "members": members, "recipe": recipe, "calibrator": "temperature"},
-        {"name": "ensemble", "label": "Ens of cal + T", "members": after, "recipe": recipe, "calibrator": "temperature"},
+        {
+            "name": "ensemble",
+            "label": "Ens of cal + T",
+            "members": after,
+            "recipe": recipe,
+            "calibrator": "temperature",
+        },
     ]
     suite = small_suite(models=models, attacks=None, epsilons=None, detectors=["msp", "mahalanobis"])
     reporter = Trainings()

@@ -34,7 +34,9 @@ def test_patterns_have_the_shape_of_the_set_they_are_compared_with(name: str, sh
 
 @pytest.mark.parametrize("name", ["rademacher", "plain", "smooth-noise"])
 def test_a_larger_set_starts_with_the_smaller_and_another_seed_is_another_set(name: str, source: DataSource):
-    few, many, other = (load({name: options}, source).pixels for options in ({"count": 3}, {"count": 9}, {"count": 3, "seed": 1}))
+    few, many, other = (
+        load({name: options}, source).pixels for options in ({"count": 3}, {"count": 9}, {"count": 3, "seed": 1})
+    )
     torch.testing.assert_close(many[:3], few)
     assert not torch.equal(other, few)
 
@@ -84,12 +86,17 @@ def test_what_only_moves_pixels_keeps_their_values(name: str, source: DataSource
 def test_permuted_colours_stay_together():
     images = np.random.RandomState(0).rand(2, 3, 4, 4)
     made = TABLE["permuted"](images, np.random.RandomState(1))
-    assert {tuple(pixel) for pixel in made[0].reshape(3, -1).T} == {tuple(pixel) for pixel in images[0].reshape(3, -1).T}
+    assert {tuple(pixel) for pixel in made[0].reshape(3, -1).T} == {
+        tuple(pixel) for pixel in images[0].reshape(3, -1).T
+    }
 
 
 def test_means_of_pairs_are_between_their_images():
     images = np.random.RandomState(0).rand(7, 1, 4, 4)
-    for name, mean in {"pair-mean": lambda a, b: (a + b) / 2, "pair-geometric-mean": lambda a, b: np.sqrt(a * b)}.items():
+    for name, mean in {
+        "pair-mean": lambda a, b: (a + b) / 2,
+        "pair-geometric-mean": lambda a, b: np.sqrt(a * b),
+    }.items():
         made = TABLE[name](images, np.random.RandomState(1))
         for index in range(7):
             matches = [other for other in range(7) if np.allclose(made[index], mean(images[index], images[other]))]

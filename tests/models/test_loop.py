@@ -137,7 +137,9 @@ def test_patience_stops_a_training_that_no_longer_improves(eights: Sets, make_ne
 
 def test_history_has_curves_of_all_three_splits(eights: Sets, make_net: Nets):
     history = train(Trainer(epochs=2, batch_size=100), make_net(), eights, test=eights("test"))
-    keys = {"epoch", "lr", "seconds"} | {f"{split}{what}" for split in ("", "val_", "test_") for what in ("loss", "accuracy")}
+    keys = {"epoch", "lr", "seconds"} | {
+        f"{split}{what}" for split in ("", "val_", "test_") for what in ("loss", "accuracy")
+    }
     assert [set(log) for log in history] == [keys, keys]
 
 
@@ -275,7 +277,9 @@ def test_a_diverging_run_stops_and_keeps_the_last_good_epoch(eights: Sets, make_
 
     net, file = make_net(), tmp_path / "epoch.safetensors"
     good = copy.deepcopy(net)
-    with pytest.raises(GauntletError, match=r"diverged: the loss is nan in epoch 3 of 4; lower the lr .* epoch 2 is kept"):
+    with pytest.raises(
+        GauntletError, match=r"diverged: the loss is nan in epoch 3 of 4; lower the lr .* epoch 2 is kept"
+    ):
         train(Poisoned(epochs=4, batch_size=100), net, eights, resume=file)
     from safetensors.torch import load_file
 
@@ -305,7 +309,9 @@ def test_settings_that_cannot_work_are_one_sentence(settings: dict, problem: str
 
 
 def test_a_set_smaller_than_a_batch_is_refused(eights: Sets, make_net: Nets):
-    with pytest.raises(GauntletError, match=r"has 40 training images, fewer than one batch of 64; set .* to 40 or less"):
+    with pytest.raises(
+        GauntletError, match=r"has 40 training images, fewer than one batch of 64; set .* to 40 or less"
+    ):
         Trainer(batch_size=64).train(make_net(), eights("train", 40), eights("val"), device=CPU, seed=0)
 
 

@@ -300,7 +300,9 @@ def test_torchvisions_weights_come_from_its_cache_or_with_permission_only(tmp_pa
     from gauntlet.registry import NotAvailable
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(NotAvailable, match=r"The weights of torchvision/squeezenet1_1 are not at .*; run with --download"):
+    with pytest.raises(
+        NotAvailable, match=r"The weights of torchvision/squeezenet1_1 are not at .*; run with --download"
+    ):
         build("torchvision/squeezenet1_1", pretrained=True)
     state = models.squeezenet1_1(weights=None).state_dict()
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)

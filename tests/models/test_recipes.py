@@ -277,9 +277,17 @@ def test_adversarially_trained_networks_resist(eights: Sets, make_net: Nets):
 
 
 BAD = [
-    ("adversarial", {"weights": [[1, 0.1], [3, 0.5]]}, "weights cover 4 epochs but it has epochs=10; make the two equal"),
+    (
+        "adversarial",
+        {"weights": [[1, 0.1], [3, 0.5]]},
+        "weights cover 4 epochs but it has epochs=10; make the two equal",
+    ),
     ("adversarial", {"weights": [[10, 1.5]]}, r"needs weights as \[epochs >= 1, weight in \[0, 1\]\], got \[10, 1.5\]"),
-    ("adversarial", {"attack": "foolbox/l2/deepfool"}, "needs a gradient attack with a fixed budget, .* 'foolbox/l2/deepfool'"),
+    (
+        "adversarial",
+        {"attack": "foolbox/l2/deepfool"},
+        "needs a gradient attack with a fixed budget, .* 'foolbox/l2/deepfool'",
+    ),
     ("adversarial", {"attack": "pdg"}, "did you mean 'pgd'"),
     ("adversarial", {"ramp": 20.0}, "needs a ramp from 0 to its 10 epochs"),
     ("adversarial", {"trades": -1.0}, "needs trades >= 0"),

@@ -80,7 +80,9 @@ WITHOUT_HEAD = {
         "the logits are not the output of the final linear layer",
     ),
     "a linear layer that runs beside": (
-        lambda: flat_net(lambda self, z: self.fc(z) + 0 * self.other(z).sum(), fc=nn.Linear(6, 4), other=nn.Linear(6, 3)),
+        lambda: flat_net(
+            lambda self, z: self.fc(z) + 0 * self.other(z).sum(), fc=nn.Linear(6, 4), other=nn.Linear(6, 3)
+        ),
         "the logits are not the output of the final linear layer",
     ),
     "convolutions only": (
@@ -234,7 +236,9 @@ def test_a_head_that_is_a_layer_is_no_answer_but_no_error(x: Tensor):
 
 
 def test_a_bias_may_be_absent(x: Tensor):
-    tap = Tap(Own(lambda self, x: everything(self, x) | {"logits": self(x) - self.fc.bias}, lambda s: (s.fc.weight, None)), x)
+    tap = Tap(
+        Own(lambda self, x: everything(self, x) | {"logits": self(x) - self.fc.bias}, lambda s: (s.fc.weight, None)), x
+    )
     assert tap.head[1].tolist() == [0] * 4
 
 
