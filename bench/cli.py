@@ -133,10 +133,10 @@ def _console() -> Console:
 
 def _print_tables(outcome: Outcome, console: Console) -> None:
     from ..results.frame import load_results
-    from ..results.tables import attack_grid, calibration_table, ood_table, render
+    from ..results.tables import PRESETS, render
 
     frame = load_results(outcome.out, run=outcome.run_id)
-    for make in (attack_grid, ood_table, calibration_table):
+    for make in PRESETS.values():
         for table in make(frame):
             click.echo(f"\n{render(table, 'plain')}")
 

@@ -28,7 +28,7 @@ def register(group: click.Group) -> None:
 
 
 @click.command()
-@click.argument("preset", required=False, type=click.Choice(["attack-grid", "ood", "calibration"]))
+@click.argument("preset", required=False, type=click.Choice(["attack-grid", "minimal", "checks", "ood", "calibration"]))
 @click.option("--rows", metavar="COLUMN,...", help="Columns of the results whose values become rows.")
 @click.option("--columns", metavar="COLUMN,...", help="Columns of the results whose values become columns.")
 @click.option("--metric", metavar="NAME", help="What stands in the cells, such as auroc or robust_accuracy.")
@@ -52,23 +52,30 @@ def table(
     gauntlet table ood
     gauntlet table --rows detector --columns model,ood_dataset --metric fpr95 --format latex
     """
-    from ..results.frame import load_results
-    from ..results.tables import attack_grid, calibration_table, ood_table, pivot, render, select
+    import pandas as pd
 
-    frame = select(load_results(out, suite=suite), _conditions(conditions))
+    from ..results.frame import load_results
+    from ..results.tables import PRESETS, checks_of, pivot, render, select
+
+    everything = load_results(out, suite=suite)
+    chosen = select(everything, _conditions(conditions))
+    checks = checks_of(everything)  # a selection keeps its marks
+    frame = pd.concat([chosen, checks[~checks.index.isin(chosen.index)]]) if preset != "checks" else chosen
     if preset is not None:
         if rows or columns:
             raise GauntletError("Give a preset, or --rows and --columns, not both.")
         extra = {"metric": metric} if metric and preset == "ood" else {}
-        makers: dict[str, Any] = {"attack-grid": attack_grid, "ood": ood_table, "calibration": calibration_table}
-        tables = makers[preset](frame, **extra)
+        make: Any = PRESETS[preset]
+        tables = make(frame, **extra)
         if not tables:
             raise GauntletError(
                 f"These results have nothing for the table {preset!r}; `gauntlet run` a suite that has."
             )
     else:
         if not (rows and columns and metric):
-            raise GauntletError("Give a preset (attack-grid, ood, calibration), or --rows, --columns and --metric.")
+            raise GauntletError(
+                "Give a preset (attack-grid, minimal, checks, ood, calibration), or --rows, --columns and --metric."
+            )
         tables = [pivot(frame, rows.split(","), columns.split(","), metric)]
     click.echo("\n\n".join(render(item, style) for item in tables))
 

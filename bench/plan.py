@@ -83,11 +83,11 @@ def make_plan(suite: Suite, source: DataSource) -> Plan:
     for dataset in datasets:
         out_sets = _ood_sets(suite, dataset, source, left_out) if "ood" in suite.evaluators else []
         for model in models:
-            if reason := _misfit(model, dataset):
+            if reason := misfit(model, dataset):
                 left_out.append(LeftOut(f"{model.label} on {dataset.label}", reason))
                 continue
             for seed in suite.seeds:
-                row = _row(model, dataset, seed)
+                row = make_row(model, dataset, seed)
                 for name in suite.evaluators:
                     jobs += EVALUATORS[name].plan(suite, row, out_sets)
     if not jobs:
@@ -106,7 +106,8 @@ class OODSet:
     blocked: str = ""
 
 
-def _row(model: ModelSpec, dataset: ResolvedDataset, seed: int) -> Row:
+def make_row(model: ModelSpec, dataset: ResolvedDataset, seed: int) -> Row:
+    """The row of a model on a dataset; blocked where a file is absent."""
     needed = ("train", "val", "test") if model.trains else ("val", "test") if model.calibrates else ("test",)
     blocked = next((reason for split in needed if (reason := dataset.missing(split))), "") or model.blocked(dataset)
     if blocked:
@@ -114,7 +115,8 @@ def _row(model: ModelSpec, dataset: ResolvedDataset, seed: int) -> Row:
     return Row(model, dataset, seed, model_key(model, dataset, seed))
 
 
-def _misfit(model: ModelSpec, dataset: ResolvedDataset) -> str:
+def misfit(model: ModelSpec, dataset: ResolvedDataset) -> str:
+    """Why a model can never be evaluated on a dataset, or nothing."""
     for part in (model, *model.members):
         shape = part.entry.meta.get("shape")
         if shape is not None and tuple(shape) != tuple(dataset.shape):

@@ -151,6 +151,7 @@ class Execution:
             checkpoint_store(cache_folder()),
             on_training=reporter.training,
             on_history=store.put_history,
+            stored=store.result,
         )
 
     def run(self) -> None:

@@ -8,17 +8,33 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from ..registry import ATTACKS, DETECTORS, GauntletError, Registry, Selected, nearest, select
+from ..registry import ATTACKS, DETECTORS, GauntletError, Registry, Selected, nearest, select, select_one
 
 Spec = str | dict[str, Any]
 
+#: A budget; ``None`` stands for ``minimal``, the smallest that succeeds.
+Epsilon = float | None
+
 #: Evaluators that a suite can name, in the order in which they run.
-EVALUATORS = ("accuracy", "calibration", "ood", "attack")
+EVALUATORS = ("accuracy", "calibration", "ood", "attack", "checks")
+
+
+Norm = Literal["linf", "l2", "l1", "l0"]
+Cost = Literal["fast", "standard", "full"]
+Count = Annotated[int, Field(ge=1)]
+
+#: Budgets of attacks in suites that name none. Linf 0.3, L2 1.5 and L0 12 are those of Schott et al. 2018.
+DEFAULT_EPSILONS: Mapping[str, tuple[Epsilon, ...]] = {
+    "linf": (0.03, 0.1, 0.3),
+    "l2": (0.5, 1.5, 3.0),
+    "l1": (5.0, 15.0, 40.0),
+    "l0": (4.0, 12.0, 30.0),
+}
 
 
 class SuiteFile(BaseModel):
@@ -34,8 +50,10 @@ class SuiteFile(BaseModel):
     seeds: list[int] = Field(default=[0], min_length=1)
     evaluators: list[str] | None = Field(default=None, min_length=1)
     attacks: list[Spec] | None = Field(default=None, min_length=1)
-    epsilons: list[float | str] | None = Field(default=None, min_length=1)
-    attack_images: int = Field(default=1000, ge=1)
+    epsilons: list[float | str] | dict[Norm, list[float | str]] | None = Field(default=None, min_length=1)
+    attack_images: Count | dict[Cost, Count] = 1000
+    worst_case: bool | dict[Norm, list[str]] = True
+    checks: Literal["standard", "full"] = "standard"
     detectors: list[Spec] | None = Field(default=None, min_length=1)
     ood: list[Spec] | dict[str, list[Spec]] | None = None
     feature_dim: int = Field(default=2048, ge=1)
@@ -69,8 +87,11 @@ class Suite:
     seeds: tuple[int, ...]
     evaluators: tuple[str, ...]
     attacks: tuple[Selected, ...] = ()
-    epsilons: tuple[float, ...] = ()
-    attack_images: int = 1000
+    epsilons: tuple[Epsilon, ...] = ()
+    norm_epsilons: Mapping[str, tuple[Epsilon, ...]] = field(default_factory=dict)
+    attack_images: int | Mapping[str, int] = 1000
+    worst_case: bool | Mapping[str, Sequence[str]] = True
+    checks: str = "standard"
     detectors: tuple[Selected, ...] = ()
     ood: tuple[tuple[str, Spec], ...] = ()
     feature_dim: int = 2048
@@ -78,6 +99,16 @@ class Suite:
     batch_size: int = 512
     timeout: float | None = None
     marks: Mapping[tuple[Any, ...], str] = field(default_factory=dict)
+
+    def budgets(self, norm: str) -> tuple[Epsilon, ...]:
+        """Epsilons of attacks in a norm: the suite's, or else the defaults of the norm."""
+        return self.norm_epsilons.get(norm) or self.epsilons or DEFAULT_EPSILONS.get(norm, (None,))
+
+    def images_for(self, cost: str) -> int:
+        """How many images an attack of a cost class (``fast``, ``standard``, ``full``) gets."""
+        if isinstance(self.attack_images, int):
+            return self.attack_images
+        return self.attack_images.get(cost) or min(self.attack_images.values())
 
     def at(self, *path: Any) -> str:
         """``file:line:column`` of a key or list item, for messages."""
@@ -137,7 +168,9 @@ def parse_suite(text: str, *, where: str, profile: str | None = None, fallback: 
         recipe=checked.recipe,
         seeds=tuple(dict.fromkeys(checked.seeds)),
         evaluators=(),
-        attack_images=checked.attack_images,
+        attack_images=_per_cost(checked.attack_images),
+        worst_case=_per_norm(checked.worst_case),
+        checks=checked.checks,
         feature_dim=checked.feature_dim,
         fit_limit=checked.fit_limit,
         batch_size=checked.batch_size,
@@ -147,7 +180,7 @@ def parse_suite(text: str, *, where: str, profile: str | None = None, fallback: 
     ood = _groups(checked.ood)
     changes = {
         "attacks": _axis(draft, ATTACKS, "attacks", checked.attacks, options=("epsilons",)),
-        "epsilons": parse_epsilons(checked.epsilons or (), draft.at("epsilons")),
+        **_budgets(checked.epsilons, draft.at("epsilons")),
         "detectors": _axis(draft, DETECTORS, "detectors", checked.detectors),
         "ood": ood,
         "evaluators": _evaluators(draft, checked, bool(ood)),
@@ -155,16 +188,34 @@ def parse_suite(text: str, *, where: str, profile: str | None = None, fallback: 
     return _complete(Suite(**{**draft.__dict__, **changes}))
 
 
-def parse_epsilons(values: Sequence[float | str], where: str) -> tuple[float, ...]:
-    """Numbers or fractions such as ``8/255``, each finite and >= 0."""
+def parse_epsilons(values: Sequence[float | str], where: str) -> tuple[Epsilon, ...]:
+    """Numbers or fractions such as ``8/255``, each finite and >= 0, or the word ``minimal``."""
     return tuple(dict.fromkeys(_epsilon(value, where) for value in values))
 
 
-def _epsilon(value: float | str, where: str) -> float:
+def _budgets(given: Sequence[float | str] | Mapping[Any, Sequence[float | str]] | None, where: str) -> dict[str, Any]:
+    if isinstance(given, Mapping):
+        return {"norm_epsilons": {norm: parse_epsilons(values, where) for norm, values in given.items()}}
+    return {"epsilons": parse_epsilons(given or (), where)}
+
+
+def _per_norm(given: bool | Mapping[Any, Sequence[str]]) -> bool | Mapping[str, Sequence[str]]:
+    return given if isinstance(given, bool) else {str(norm): tuple(labels) for norm, labels in given.items()}
+
+
+def _per_cost(given: int | Mapping[Any, int]) -> int | Mapping[str, int]:
+    return given if isinstance(given, int) else {str(cost): count for cost, count in given.items()}
+
+
+def _epsilon(value: float | str, where: str) -> Epsilon:
+    if value == "minimal":
+        return None
     try:
         number = float(Fraction(value.strip())) if isinstance(value, str) and "/" in value else float(value)
     except (ValueError, ZeroDivisionError):
-        raise GauntletError(f"{where}: epsilon {value!r} is not a number or a fraction such as 8/255.") from None
+        raise GauntletError(
+            f"{where}: epsilon {value!r} is not a number, a fraction such as 8/255, or minimal."
+        ) from None
     if not math.isfinite(number) or number < 0:
         raise GauntletError(f"{where}: epsilon must be a finite number >= 0, got {value}.")
     return number
@@ -187,7 +238,7 @@ def _axis(
 def _from_plugins(registry: Registry, chosen: Sequence[Selected]) -> list[Selected]:
     """What the user's plug-ins registered joins the axis, so that one option adds a detector to a leaderboard."""
     named = {selected.entry.name for selected in chosen}
-    return [Selected(entry, entry.name) for entry in registry if entry.plugin and entry.name not in named]
+    return [select_one(registry, entry.name) for entry in registry if entry.plugin and entry.name not in named]
 
 
 def _groups(ood: Sequence[Spec] | Mapping[str, Sequence[Spec]] | None) -> tuple[tuple[str, Spec], ...]:
@@ -199,7 +250,8 @@ def _groups(ood: Sequence[Spec] | Mapping[str, Sequence[Spec]] | None) -> tuple[
 
 def _evaluators(suite: Suite, checked: SuiteFile, has_ood: bool) -> tuple[str, ...]:
     if checked.evaluators is None:
-        present = {"attack": checked.attacks is not None, "ood": checked.detectors is not None and has_ood}
+        attacked = checked.attacks is not None
+        present = {"attack": attacked, "checks": attacked, "ood": checked.detectors is not None and has_ood}
         return tuple(name for name in EVALUATORS if present.get(name, True))
     for position, name in enumerate(checked.evaluators):
         if name not in EVALUATORS:
@@ -212,11 +264,8 @@ def _complete(suite: Suite) -> Suite:
     def missing(evaluator: str, key: str) -> GauntletError:
         return GauntletError(f"{suite.where}: the evaluator {evaluator!r} needs the key {key!r}.")
 
-    if "attack" in suite.evaluators:
-        if not suite.attacks:
-            raise missing("attack", "attacks")
-        if not suite.epsilons and not all("epsilons" in attack.options for attack in suite.attacks):
-            raise missing("attack", "epsilons")
+    if "attack" in suite.evaluators and not suite.attacks:
+        raise missing("attack", "attacks")
     if "ood" in suite.evaluators:
         for key in ("detectors", "ood"):
             if not getattr(suite, key):

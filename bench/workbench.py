@@ -15,6 +15,7 @@ from ..detectors import Head, Outputs, random_projection
 from ..models import Calibrated, CheckpointStore, Tap, create_module, load_weights
 from ..models.build import check_fit
 from ..registry import GauntletError, digest
+from ..results.records import CellResult
 from .model_specs import ModelSpec, training_key
 from .plan import Row
 from .recipes import build_recipe
@@ -37,6 +38,7 @@ class Workbench:
         checkpoints: The cache of trained models.
         on_training: Progress of trainings.
         on_history: Receives training histories.
+        stored: Gives the stored result of a key, for cells that are derived from others.
     """
 
     def __init__(
@@ -47,10 +49,12 @@ class Workbench:
         *,
         on_training: TrainingProgress | None = None,
         on_history: HistorySink | None = None,
+        stored: Callable[[str], CellResult | None] = lambda key: None,
     ) -> None:
         self.suite, self.device, self.batch_size = suite, device, suite.batch_size
         self._checkpoints = checkpoints
         self._on_training, self._on_history = on_training, on_history
+        self.stored = stored
         self._images: dict[tuple[str, str], ImageSet] = {}
         self._row: Row | None = None
         self._forget_row()
@@ -91,6 +95,10 @@ class Workbench:
                 raise
             self._module = module.eval()
         return self._module
+
+    def module_of(self, row: Row) -> nn.Module:
+        """The model of another row, trained where it is not yet, in eval mode."""
+        return self.module() if row.key == self.row.key else self._prepare(row.model, row.dataset, row.seed)
 
     def _prepare(self, spec: ModelSpec, dataset: ResolvedDataset, seed: int) -> nn.Module:
         members = [self._prepare(member, dataset, seed) for member in spec.members] if spec.members else None

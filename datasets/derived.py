@@ -121,7 +121,7 @@ def _base(of: str, source: DataSource) -> Any:
 for _name, _change in TABLE.items():
     dataset(
         _name,
-        summary=f"Another set's images: {(_change.__doc__ or '').strip()[0].lower()}{(_change.__doc__ or '').strip()[1:]}",
+        summary=f"From another set: {(_change.__doc__ or '').strip()}",
         reference="Hendrycks, Mazeika, Dietterich 2018, arXiv:1812.04606",
         tags=("derived",),
         row=_name,

@@ -106,7 +106,7 @@ class ResolvedDataset:
         native = self._native_shape
         if native is None:
             return ""
-        shapes = [tuple(native), *self._targets]
+        shapes: list[Shape] = [native, *self._targets]
         steps = [conversion(old, new, self.name) for old, new in pairwise(shapes)]
         return "; ".join(filter(None, steps))
 

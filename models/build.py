@@ -23,7 +23,8 @@ def create_module(
     """Build the network of ``entry`` for images of ``shape`` (C, H, W) and ``classes`` classes.
 
     ``classes``, ``channels``, ``shape`` and ``download`` (whether a model may download weights) are passed on where
-    the entry takes them and the suite does not say otherwise; ``members`` replaces the parameter named by the entry's ``children``.
+    the entry takes them and the suite does not say otherwise; ``members`` replaces the parameter named by the
+    entry's ``children``.
 
     Raises:
         GauntletError: The model refuses its parameters, or what it returns is not a module.

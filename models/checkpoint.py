@@ -97,7 +97,7 @@ def load_weights(module: nn.Module, path: Path) -> None:
     for wrapper in ("state_dict", "model_state_dict", "model"):
         if isinstance(state.get(wrapper), Mapping):
             state = dict(state[wrapper])
-    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+    if not state or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()):
         raise GauntletError(f"{path} holds no state dict: expected names with tensors, as `model.state_dict()` gives.")
     wanted = module.state_dict()
     for prefix in _PREFIXES:

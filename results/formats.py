@@ -40,7 +40,13 @@ def _github(table: Table) -> str:
 def _latex(table: Table) -> str:
     """Compiles with ``\\usepackage{booktabs}``; names in scripts that pdfLaTeX has no glyphs for need LuaLaTeX."""
     text = _tabulate(table, "latex_booktabs", _latex_cell)
-    for character, command in {"±": r"$\pm$", "–": "--", "|": r"\textbar{}", _GUARD: "{}"}.items():
+    for character, command in {
+        "±": r"$\pm$",
+        "–": "--",
+        "|": r"\textbar{}",
+        "†": r"\textdagger{}",
+        _GUARD: "{}",
+    }.items():
         text = text.replace(character, command)
     comments = [f"% {_line(words)}" for words in (table.title, *table.notes) if words]
     return _joined(*comments[:1], text, *comments[1:])

@@ -14,6 +14,7 @@ from scipy import special
 from ..registry import GauntletError, nearest
 from .metrics import metric as metric_named
 from .records import IDENTITY_COLUMNS
+from .trust import MARK, doubts, footnotes, in_doubt
 
 NOT_PLANNED = "–"
 _REASONS = 6  # as many reasons are spelled out below a table
@@ -92,11 +93,15 @@ def pivot(
     dims = [*rows, *columns]
     metrics = [metric] if isinstance(metric, str) else list(metric)
     _check_columns(frame, dims)
+    failed = doubts(frame)
     chosen = _choose(frame, metrics, evaluator, per_class="class" in dims)
     several = "seed" not in dims and chosen["seed"].nunique() > 1
     chosen = _mean_over_seeds(chosen) if several else chosen.assign(seeds=1, planned=1)
     _check_unique(chosen, dims)
-    texts = dict(zip(_keys(chosen, dims), _texts(chosen, percent, decimals, intervals), strict=True))
+    marked = in_doubt(chosen, failed)
+    marks = zip(_texts(chosen, percent, decimals, intervals), marked, strict=True)
+    shown = (f"{text} {MARK}" if mark else text for text, mark in marks)
+    texts = dict(zip(_keys(chosen, dims), shown, strict=True))
     row_keys, column_keys = _in_order(chosen, rows), _in_order(chosen, columns)
     return Table(
         title=title or ", ".join(_metric_title(name, percent) for name in metrics),
@@ -104,7 +109,7 @@ def pivot(
         rows=tuple(_headers(rows, key, percent) for key in row_keys),
         columns=tuple(_headers(columns, key, percent) for key in column_keys),
         cells=tuple(tuple(texts.get((*row, *column), NOT_PLANNED) for column in column_keys) for row in row_keys),
-        notes=tuple(_notes(chosen, intervals=intervals, several=several)),
+        notes=(*_notes(chosen, intervals=intervals, several=several), *footnotes(chosen[marked], failed)),
     )
 
 

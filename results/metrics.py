@@ -136,6 +136,21 @@ _PLAIN = (
         percent=False,
     ),
     Metric(
+        "check_passed",
+        "Check passed",
+        "1 where a sanity check found nothing against a model's robust figures, 0 where it did; `reason` says what.",
+        percent=False,
+    ),
+    Metric(
+        "check_figure",
+        "Figure of the check",
+        "The number behind a sanity check's verdict, such as the share of images without a gradient.",
+        higher_is_better=None,
+        low=-INFINITY,
+        high=INFINITY,
+        percent=False,
+    ),
+    Metric(
         "auroc",
         "AUROC",
         "Probability that an OOD image scores higher than an ID image, ties counting one half "

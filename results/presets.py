@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from .checks_table import checks_table
 from .formats import render
 from .frame import write_text
 from .layout import Table, pivot
 from .metrics import metric as metric_named
+from .trust import checks_of
 
 CLEAN = "(clean)"
 _CALIBRATION = ("ece", "ece_scaled", "rms", "mce", "signed_gap", "nll", "brier", "temperature")
@@ -27,7 +29,7 @@ def attack_grid(frame: pd.DataFrame) -> list[Table]:
     clean = clean.assign(evaluator="attack", attack=CLEAN, metric=metrics)
     return [
         pivot(
-            pd.concat([clean[clean["dataset"] == dataset], part], ignore_index=True),
+            pd.concat([clean[clean["dataset"] == dataset], part, checks_of(frame)], ignore_index=True),
             rows=["attack", "epsilon"],
             columns=["model"],
             metric="robust_accuracy",
@@ -72,8 +74,29 @@ def calibration_table(frame: pd.DataFrame) -> list[Table]:
     return tables
 
 
+def minimal_table(frame: pd.DataFrame) -> list[Table]:
+    """Median of the smallest successful budget by attack (rows) and model (columns), one per ID dataset.
+
+    Only attacks that were asked for `minimal`; none where no attack was.
+    """
+    wanted = frame[(frame["evaluator"] == "attack") & (frame["metric"] == "median_norm") & frame["epsilon"].isna()]
+    return [
+        pivot(
+            pd.concat([part, checks_of(frame)], ignore_index=True),
+            rows=["norm", "attack"],
+            columns=["model"],
+            metric="median_norm",
+            evaluator="attack",
+            title=f"Median of the smallest successful perturbation on {dataset}",
+        )
+        for dataset, part in _by_dataset(wanted)
+    ]
+
+
 PRESETS: dict[str, Callable[[pd.DataFrame], list[Table]]] = {
     "attack-grid": attack_grid,
+    "minimal": minimal_table,
+    "checks": checks_table,
     "ood": ood_table,
     "calibration": calibration_table,
 }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from .checks_table import checks_table
 from .formats import FORMATS, render
 from .layout import Table, pivot, select
-from .presets import PRESETS, attack_grid, calibration_table, ood_table, write_tables
+from .presets import PRESETS, attack_grid, calibration_table, minimal_table, ood_table, write_tables
+from .trust import checks_of, doubts
 
 __all__ = [
     "FORMATS",
@@ -12,6 +14,10 @@ __all__ = [
     "Table",
     "attack_grid",
     "calibration_table",
+    "checks_of",
+    "checks_table",
+    "doubts",
+    "minimal_table",
     "ood_table",
     "pivot",
     "render",

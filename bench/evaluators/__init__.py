@@ -6,10 +6,11 @@ from .accuracy import Accuracy
 from .attack import AttackEvaluator
 from .base import Evaluator
 from .calibration import Calibration
+from .checks import Checks
 from .ood import OOD
 
 EVALUATORS: dict[str, Evaluator] = {
-    evaluator.name: evaluator for evaluator in (Accuracy(), Calibration(), OOD(), AttackEvaluator())
+    evaluator.name: evaluator for evaluator in (Accuracy(), Calibration(), OOD(), AttackEvaluator(), Checks())
 }
 
 __all__ = ["EVALUATORS", "Evaluator"]

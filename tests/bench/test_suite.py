@@ -34,7 +34,7 @@ def test_a_good_suite_is_read_with_epsilons_as_fractions_and_groups_of_ood_sets(
     assert suite.epsilons == (0.1, 8 / 255)
     assert [attack.label for attack in suite.attacks] == ["fgsm", "PGD-5"]
     assert suite.ood == (("near", "glyphs"),)
-    assert suite.evaluators == ("accuracy", "calibration", "ood", "attack")
+    assert suite.evaluators == ("accuracy", "calibration", "ood", "attack", "checks")
 
 
 def test_evaluators_follow_from_the_axes_that_are_there():

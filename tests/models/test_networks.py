@@ -185,14 +185,15 @@ def used(name: str) -> nn.Module:
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_the_folded_head_gives_the_logits(name: str):
-    net = used(name)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-11)])
+def test_the_folded_head_gives_the_logits(name: str, dtype: torch.dtype, tolerance: float):
+    net, x = used(name).to(dtype), images().to(dtype)
     with torch.no_grad():
-        outputs = net.forward_outputs(images())
+        outputs = net.forward_outputs(x)
         weight, bias = net.head()
-        torch.testing.assert_close(outputs["logits"], net(images()), rtol=0, atol=0)
-    torch.testing.assert_close(outputs["features"] @ weight.T + bias, outputs["logits"], rtol=1e-5, atol=1e-5)
-    assert Tap(net, images()).why_no_head == ""
+        torch.testing.assert_close(outputs["logits"], net(x), rtol=0, atol=0)
+    torch.testing.assert_close(outputs["features"] @ weight.T + bias, outputs["logits"], rtol=tolerance, atol=tolerance)
+    assert Tap(net, x).why_no_head == ""
 
 
 def test_perfectly_separated_logits_become_plus_three_and_minus_a_third():
