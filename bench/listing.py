@@ -14,7 +14,8 @@ from .suite import builtin_suites, load_suite
 _FACTS = ("norm", "kind", "access", "cost", "shape", "splits", "children", "weights", "profiles")
 _NOTES = {
     "model": "Also: torchvision/NAME, any classification model of torchvision (pretrained: true takes its weights), "
-    "and module:function, any function that returns a torch.nn.Module.\n'weights' counts parameters with default settings."
+    "and module:function, any function that returns a torch.nn.Module.\n"
+    "'weights' counts parameters with default settings."
 }
 
 

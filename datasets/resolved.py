@@ -15,6 +15,7 @@ from .convert import conversion, convert
 from .imageset import ImageSet, as_image_set
 from .options import DEFAULT_VAL, Options
 from .presence import Presence
+from .shifts import shifted
 from .source import DataSource
 from .splitting import fixed_subset, stratified
 
@@ -150,6 +151,7 @@ class ResolvedDataset:
                 self._options.limit,
                 self._val if self._is_cut(split) else None,
                 self._targets,
+                *((self._options.shift,) if self._options.shift and split == "test" else ()),
             )
         return self._fingerprints[split]
 
@@ -169,6 +171,8 @@ class ResolvedDataset:
             if not len(images):
                 names = ", ".join(self.classes) or "any class"
                 raise GauntletError(f"Dataset {self.name!r}: its {split} split has no images of {names}.")
+            if split == "test" and self._options.shift:
+                images = shifted(images, self._options.shift)
             self._loaded[split] = images
         return self._loaded[split]
 

@@ -122,3 +122,40 @@ def test_a_derived_set_of_absent_files_says_which(source: DataSource):
 def test_derived_from_derived_is_refused(source: DataSource):
     with pytest.raises(GauntletError, match=r"needs `of:` a dataset that is none itself, got 'jigsaw'"):
         load({"permuted": {"of": "jigsaw"}}, source)
+
+
+# -- shifted test splits --------------------------------------------------------------------------------------
+
+
+def test_a_shift_changes_the_test_split_alone(source: DataSource):
+    plain, turned = resolve("digits", source), resolve({"digits": {"shift": "rotation"}}, source)
+    for split in ("train", "val"):
+        assert plain.fingerprint(split) == turned.fingerprint(split)
+        assert torch.equal(plain.load(split).pixels, turned.load(split).pixels)
+    assert plain.fingerprint("test") != turned.fingerprint("test")
+    assert not torch.equal(plain.load("test").images, turned.load("test").images)
+    assert torch.equal(plain.load("test").labels, turned.load("test").labels)
+    assert turned.describe()["shift"] == ["rotation"]
+
+
+@pytest.mark.parametrize("shift", ["rotation", "noise"])
+def test_the_shift_of_an_image_depends_on_its_index_alone(shift: str, source: DataSource):
+    whole = resolve({"digits": {"shift": shift}}, source).load("test")
+    part = resolve({"digits": {"shift": [shift], "limit": 30}}, source).load("test")
+    position = {index: place for place, index in enumerate(whole.indices.tolist())}
+    for place, index in enumerate(part.indices.tolist()):
+        torch.testing.assert_close(part.pixels[place], whole.pixels[position[index]], rtol=0, atol=1e-6)
+
+
+def test_noise_has_the_stated_size(source: DataSource):
+    from gauntlet.datasets.shifts import shifted
+
+    grey = ImageSet(torch.full((200, 1, 20, 20), 0.5), torch.zeros(200).long(), ("0",), torch.arange(200), "g", "test")
+    deviations = (shifted(grey, ("noise",)).pixels - 0.5).flatten(1).std(1)
+    assert 0.08 < deviations.min() < 0.12
+    assert 0.22 < deviations.max() < 0.3
+
+
+def test_an_unknown_shift_names_the_nearest(source: DataSource):
+    with pytest.raises(GauntletError, match="has no 'rotate'; did you mean 'rotation'"):
+        resolve({"digits": {"shift": "rotate"}}, source)
