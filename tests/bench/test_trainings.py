@@ -170,7 +170,7 @@ def test_list_shows_several_kinds_with_parameter_counts_and_profiles():
     assert "detectors (" not in text
 
 
-@pytest.mark.parametrize("name", ["r1-models", "r2-models", "recipes"])
+@pytest.mark.parametrize("name", ["r1-models", "r2-models", "recipes", "augmentation-study"])
 @pytest.mark.parametrize("profile", [None, "full"])
 def test_the_suites_of_the_reports_plan(name: str, profile: str | None, tmp_path: Path):
     made = make_plan(load_suite(name, profile=profile), source(tmp_path))
@@ -186,3 +186,24 @@ def test_a_module_and_function_is_a_model_of_a_suite(tmp_path: Path, monkeypatch
     suite = {"datasets": ["digits"], "models": ["suite_nets:tiny"], "recipe": {"standard": {"epochs": 1}}}
     outcome = run_suite({**suite, "evaluators": ["accuracy"]}, out=tmp_path / "out")
     assert outcome.counts == {"ok": 1}
+
+
+def test_a_shifted_test_set_shares_the_training(tmp_path: Path):
+    trained: list[str] = []
+
+    class Trainings(Reporter):
+        def training(self, model: str, done: int, total: int, figures: dict[str, Any]) -> None:
+            if done == total:
+                trained.append(model)
+
+    suite = {
+        "datasets": ["digits", {"digits": {"shift": "noise"}}],
+        "models": [net({"standard": {"epochs": 4, "lr": 2e-3}}, label="once")],
+        "evaluators": ["accuracy"],
+    }
+    outcome = run_suite(suite, out=tmp_path / "out", reporter=Trainings())
+    assert outcome.counts == {"ok": 2}
+    assert trained == ["once"]
+    frame = load_results(tmp_path / "out")
+    accuracy = frame[frame["class"] == ""].set_index("dataset")["value"]
+    assert accuracy["digits shift=noise"] < accuracy["digits"]
