@@ -50,6 +50,7 @@ def run_options(command: F) -> F:
     """The options of commands that compute."""
     for option in (
         click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:i]|mps"),
+        click.option("--logger", metavar="tensorboard|wandb", help="Write training curves there too (offline)."),
         out_option,
     ):
         command = option(command)

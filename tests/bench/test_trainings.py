@@ -207,3 +207,46 @@ def test_a_shifted_test_set_shares_the_training(tmp_path: Path):
     frame = load_results(tmp_path / "out")
     accuracy = frame[frame["class"] == ""].set_index("dataset")["value"]
     assert accuracy["digits shift=noise"] < accuracy["digits"]
+
+
+# -- loggers --------------------------------------------------------------------------------------------------
+
+HISTORY = [{"epoch": 1, "loss": 2.0, "val_loss": 2.1}, {"epoch": 2, "loss": 1.0, "val_loss": 1.2}]
+
+
+def test_tensorboard_holds_the_curves_of_every_training_once(tmp_path: Path):
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    suite = {"datasets": ["digits"], "models": [net({"standard": {"epochs": 2}})], "evaluators": ["accuracy"]}
+    for _ in range(2):
+        run_suite(suite, out=tmp_path / "out", logger="tensorboard")
+    (folder,) = (tmp_path / "out" / "tensorboard").iterdir()
+    assert len(list(folder.iterdir())) == 1
+    reader = events.EventAccumulator(str(folder)).Reload()
+    assert {"loss", "accuracy", "val_loss", "test_accuracy"} <= set(reader.Tags()["scalars"])
+    assert [event.step for event in reader.Scalars("val_loss")] == [1, 2]
+
+
+def test_wandb_is_offline_unless_the_user_says_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import sys
+    from types import SimpleNamespace
+
+    from gauntlet.bench.loggers import open_logger
+
+    calls: list[Any] = []
+    run = SimpleNamespace(log=lambda row, step: calls.append((step, row["loss"])), finish=lambda: calls.append("end"))
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **given: calls.append(given["mode"]) or run))
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    open_logger("wandb", tmp_path)("a" * 32, "CNN", HISTORY)
+    assert calls == ["offline", (1, 2.0), (2, 1.0), "end"]
+
+
+def test_an_unknown_or_absent_logger_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import sys
+
+    from gauntlet.bench.loggers import open_logger
+
+    with pytest.raises(GauntletError, match="no logger 'tensorbord'; did you mean 'tensorboard'"):
+        open_logger("tensorbord", tmp_path)
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(GauntletError, match=r"not installed: pip install 'gauntlet-bench\[wandb\]'"):
+        open_logger("wandb", tmp_path)
