@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..datasets import ResolvedDataset
-from ..models.training import Recipe
+from ..models.training import Recipe, Trainer
 from ..registry import (
     ATTACKS,
     AUGMENTATIONS,
@@ -32,12 +32,19 @@ def resolve_recipe(spec: Any) -> Selected | None:
     if spec is None or spec == "none":
         return None
     if not isinstance(spec, (list, tuple)):
-        return _one(spec)
+        return _tried(_one(spec))
     if not spec:
         raise GauntletError("A list of recipes must name at least one; write `recipe: none` for no training.")
     first, *others = (_one(item) for item in spec)
     label = "+".join(recipe.label for recipe in (first, *others))
-    return Selected(first.entry, label, first.parameters, {**first.options, "also": tuple(others)})
+    return _tried(Selected(first.entry, label, first.parameters, {**first.options, "also": tuple(others)}))
+
+
+def _tried(recipe: Selected) -> Selected:
+    """The same, after building it once without outlier images: settings that cannot work are found before a run."""
+    made = [part.entry.factory(**part.parameters) for part in parts(recipe)]
+    _join(recipe, made)
+    return recipe
 
 
 def _one(spec: Any) -> Selected:
@@ -110,9 +117,13 @@ def blocked_by(recipe: Selected, dataset: ResolvedDataset) -> str:
 
 def build_recipe(recipe: Selected, dataset: ResolvedDataset) -> Recipe:
     """The recipe, with its outlier images loaded and the others joined to it."""
-    first, *others = (_build(part, dataset) for part in parts(recipe))
+    return _join(recipe, [_build(part, dataset) for part in parts(recipe)])
+
+
+def _join(recipe: Selected, made: list[Recipe]) -> Recipe:
+    first, *others = made
     if others:
-        if not hasattr(first, "join"):
+        if not isinstance(first, Trainer):
             raise GauntletError(f"Recipe {recipe.entry.name!r} has its own loop: no other recipe can join it.")
         first.join(others)
     return first

@@ -26,6 +26,7 @@ TrainingProgress = Callable[[str, int, int, dict[str, Any]], None]
 #: Told (training key, label, history) once a model is trained or loaded.
 HistorySink = Callable[[str, str, list[dict[str, Any]]], None]
 
+_CURVE_IMAGES = 1000
 _KEEP_ON_DEVICE = 2**30  # bytes of one split
 
 
@@ -153,7 +154,7 @@ class Workbench:
                 device=self.device,
                 seed=stream,
                 progress=progress,
-                test=dataset.load("test"),
+                test=self._for_curves(dataset),
                 resume=self._checkpoints.progress_file(key),
             )
             facts = {
@@ -169,6 +170,11 @@ class Workbench:
             self._checkpoints.save(key, module, facts)
         if self._on_history is not None:
             self._on_history(key, spec.label, facts.get("history", []))
+
+    def _for_curves(self, dataset: ResolvedDataset) -> ImageSet:
+        """A fixed sample of the test split, enough to draw a curve at little cost."""
+        test = dataset.load("test")
+        return test.subset(fixed_subset(len(test), _CURVE_IMAGES, dataset.name, "curves"))
 
     def _cuda_devices(self) -> list[torch.device]:
         return [self.device] if self.device.type == "cuda" else []
