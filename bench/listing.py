@@ -13,19 +13,27 @@ from .availability import unavailable as why_not
 from .suite import builtin_suites, load_suite
 
 _WIDTHS = {"name": None, "summary": 34, "parameters": 34, "unavailable": 60, "requirements": 16, "fault": 30}
-_FACTS = ("norm", "kind", "access", "cost", "shape", "splits", "children", "requirements", "coupling")
+_FACTS = (
+    *("norm", "kind", "access", "cost", "shape", "splits", "children", "requirements", "coupling"),
+    *("weights", "profiles"),
+)
+_NOTES = {
+    "model": "Also: torchvision/NAME, any classification model of torchvision (pretrained: true takes its weights), "
+    "and module:function, any function that returns a torch.nn.Module.\n"
+    "'weights' counts parameters with default settings."
+}
 
 
 def listing(
-    kind: str | None, plugins: Sequence[str] = (), *, as_json: bool = False, unavailable: bool = False
+    kinds: Sequence[str] = (), plugins: Sequence[str] = (), *, as_json: bool = False, unavailable: bool = False
 ) -> tuple[str, list[str]]:
-    """The text of one kind (``attacks``, ``attack``, ``suites``) or of all; and plug-ins that did not load.
+    """The text of some kinds (``attacks``, ``attack``, ``suites``) or of all; and plug-ins that did not load.
 
     With ``unavailable`` only what cannot run here, with the reason; otherwise only what can.
     """
     problems = [*load_entry_points(REGISTRIES.values()), *load_plugins(plugins, REGISTRIES.values())]
-    kinds = [*REGISTRIES, "suite"]
-    chosen = kinds if kind is None else [_kind(kind, kinds)]
+    known = [*REGISTRIES, "suite"]
+    chosen = [_kind(kind, known) for kind in kinds] or known
     content = {name: _rows(name, unavailable) for name in chosen if not (unavailable and name == "suite")}
     if as_json:
         return json.dumps(content, indent=1, default=str), problems
@@ -53,6 +61,10 @@ def _suites() -> list[dict[str, Any]]:
 
 def _facts(entry: Entry) -> dict[str, Any]:
     facts = {name: entry.meta[name] for name in (*_FACTS, "fault") if name in entry.meta}
+    if entry.kind == "model" and (count := _weights(entry.name)) is not None:
+        facts["weights"] = count
+    if "profiles" in facts:
+        facts["profiles"] = list(facts["profiles"])
     return {
         "name": entry.name,
         "aliases": list(entry.aliases),
@@ -72,6 +84,23 @@ def _facts(entry: Entry) -> dict[str, Any]:
     }
 
 
+def _weights(name: str) -> int | None:
+    """Parameters of a model with its default settings, counted without making them; None where it needs more."""
+    import torch
+
+    from ..registry import MODELS
+
+    entry = MODELS.get(name)
+    if child := entry.meta.get("children"):
+        counts = [_weights(member) for member in entry.defaults().get(child, ()) if isinstance(member, str)]
+        return sum(count for count in counts if count) or None
+    try:
+        with torch.device("meta"):
+            return sum(parameter.numel() for parameter in entry.factory().parameters())
+    except Exception:  # a plug-in that needs parameters, or that cannot be built without memory
+        return None
+
+
 def _table(kind: str, rows: list[dict[str, Any]]) -> str:
     facts = [name for name in _FACTS if any(row.get(name) for row in rows)]
     headers = ["name", *facts, *(["needs"] if kind == "detector" else []), "parameters", "summary", "reference"]
@@ -83,7 +112,8 @@ def _table(kind: str, rows: list[dict[str, Any]]) -> str:
     widths = [_WIDTHS.get(header, 28) for header in headers]
     if kind == "suite":
         widths = [None, 100]
-    return f"{kind}s ({len(rows)})\n" + tabulate(body, headers=headers, tablefmt="simple", maxcolwidths=widths)
+    table = tabulate(body, headers=headers, tablefmt="simple", maxcolwidths=widths)
+    return "\n".join(filter(None, (f"{kind}s ({len(rows)})", table, _NOTES.get(kind, ""))))
 
 
 def _text(header: str, value: Any) -> str:

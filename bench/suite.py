@@ -60,6 +60,8 @@ class SuiteFile(BaseModel):
     fit_limit: int = Field(default=20_000, ge=1)
     batch_size: int = Field(default=512, ge=1)
     timeout: float | None = Field(default=None, gt=0)
+    examples: int = Field(default=0, ge=0, le=100)
+    drift: list[dict[str, Any]] = Field(default_factory=list)
     profiles: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     @field_validator("datasets", "models", "attacks", "detectors", "ood", "evaluators", mode="before")
@@ -98,6 +100,8 @@ class Suite:
     fit_limit: int = 20_000
     batch_size: int = 512
     timeout: float | None = None
+    examples: int = 0
+    drift: tuple[Mapping[str, Any], ...] = ()
     marks: Mapping[tuple[Any, ...], str] = field(default_factory=dict)
 
     def budgets(self, norm: str) -> tuple[Epsilon, ...]:
@@ -175,6 +179,8 @@ def parse_suite(text: str, *, where: str, profile: str | None = None, fallback: 
         fit_limit=checked.fit_limit,
         batch_size=checked.batch_size,
         timeout=checked.timeout,
+        examples=checked.examples,
+        drift=_drift(checked.drift, marks, where),
         marks=marks,
     )
     ood = _groups(checked.ood)
@@ -219,6 +225,14 @@ def _epsilon(value: float | str, where: str) -> Epsilon:
     if not math.isfinite(number) or number < 0:
         raise GauntletError(f"{where}: epsilon must be a finite number >= 0, got {value}.")
     return number
+
+
+def _drift(rules: Sequence[Mapping[str, Any]], marks: Mapping[Any, str], where: str) -> tuple[Mapping[str, Any], ...]:
+    from ..results.tolerance import parse_rules
+
+    for position, rule in enumerate(rules):
+        parse_rules([rule], marks.get(("drift", position), where))
+    return tuple(rules)
 
 
 def _axis(

@@ -64,7 +64,8 @@ def test_tests_are_no_package():
 
 def test_suites_and_the_typing_marker_are_package_data(config):
     data = {package: listed(config, "options.package_data", package) for package in config["options.package_data"]}
-    assert data == {"gauntlet": ["py.typed"], "gauntlet.bench": ["suites/*.yaml"]}
+    page = ["*.j2", "*.css", "*.js"]
+    assert data == {"gauntlet": ["py.typed"], "gauntlet.bench": ["suites/*.yaml"], "gauntlet.results.page": page}
     assert (ROOT / "py.typed").is_file()
     assert {path.stem for path in (ROOT / "bench" / "suites").iterdir()} >= {"quickstart", "mnist-quick", "everything"}
 
@@ -100,9 +101,10 @@ def test_requirements_are_those_of_the_issue(config):
 def test_everything_that_is_imported_is_required(config):
     """Also what another requirement would bring along today."""
     names = {"yaml": "pyyaml", "sklearn": "scikit-learn", "eagerpy": "foolbox", "PIL": "torchvision"}
+    names["markupsafe"] = "jinja2"
     lines = listed(config, "options", "install_requires")
     required = {re.split(r"[<>=]", line)[0].lower() for line in lines}
-    optional = {"ray", "wandb", "tensorboard"}
+    optional = {"ray", "wandb", "tensorboard", "pytest"}  # who uses the pytest plug-in has pytest
     for file in [*ROOT.glob("*.py"), *(path for top in SHIPPED for path in (ROOT / top).rglob("*.py"))]:
         for name in re.findall(r"^\s*(?:from|import) ([a-zA-Z_]\w*)", code_of(file), re.MULTILINE):
             if name not in sys.stdlib_module_names and name != "gauntlet":
@@ -142,7 +144,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 
 def test_the_wheel_holds_every_module_and_suite_and_nothing_else(wheel: zipfile.ZipFile):
     modules = [*ROOT.glob("*.py"), *(path for top in SHIPPED for path in (ROOT / top).rglob("*.py"))]
-    data = [ROOT / "py.typed", *(ROOT / "bench" / "suites").glob("*.yaml")]
+    page = [path for path in (ROOT / "results" / "page").iterdir() if path.suffix in (".j2", ".css", ".js")]
+    data = [ROOT / "py.typed", *(ROOT / "bench" / "suites").glob("*.yaml"), *page]
     expected = {f"gauntlet/{path.relative_to(ROOT).as_posix()}" for path in [*modules, *data]}
     assert {name for name in wheel.namelist() if ".dist-info/" not in name} == expected
 

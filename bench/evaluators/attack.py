@@ -10,7 +10,7 @@ from ...attacks.minimal import smallest_budgets
 from ...registry import GauntletError, Selected, source_fingerprint
 from ..availability import unavailable
 from .attack_measures import find_targets, measure, measure_minimal, nothing_left
-from .base import Evaluator, Finished
+from .base import Evaluator, Finished, examples_key
 from .worst_case import run_worst_case, worst_case_jobs
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ class AttackEvaluator(Evaluator):
     """Attacks the images that the model gets right; clean errors count as errors."""
 
     name = "attack"
+    version = 2  # labels beside predictions
 
     def plan(self, suite: Suite, row: Row, out_sets: Sequence[OODSet]) -> list[Job]:
         """One job an attack, then the worst case of each norm."""
@@ -43,6 +44,7 @@ class AttackEvaluator(Evaluator):
                 "minimal" if epsilon is None else epsilon,
                 row.seed,
                 images,
+                *examples_key(suite),
                 facts={"norm": norm},
                 params={"attack": {"name": attack.entry.name, **parameters}, "images": images},
                 attack=attack.label,
@@ -79,7 +81,7 @@ class AttackEvaluator(Evaluator):
                     f"Attack {chosen.label!r} gave {len(results)} results for {len(epsilons)} epsilons."
                 )
             for cell, result in zip(budgeted, results, strict=False):
-                yield cell.key, measure(attack, chosen.label, result, targets, x, y, victim)
+                yield cell.key, measure(attack, chosen.label, result, targets, x, y, victim, bench.suite.examples)
             for cell in cells:
                 if cell not in budgeted:
                     found = results[0].smallest if results else None

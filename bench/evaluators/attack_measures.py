@@ -15,7 +15,7 @@ from ...registry import GauntletError
 from ...results.records import CellResult, Measurement
 from ...results.statistics import median_interval
 from .accuracy import checked_logits
-from .base import proportion
+from .base import proportion, small
 
 if TYPE_CHECKING:
     from ...datasets import ImageSet
@@ -65,7 +65,14 @@ def find_targets(row: Row, count: int, bench: Workbench) -> Targets:
 
 
 def measure(
-    attack: Attack, label: str, result: AttackResult, targets: Targets, x: Tensor, y: Tensor, victim: Victim
+    attack: Attack,
+    label: str,
+    result: AttackResult,
+    targets: Targets,
+    x: Tensor,
+    y: Tensor,
+    victim: Victim,
+    examples: int = 0,
 ) -> CellResult:
     """Trust nothing that an attack says: check ball and bounds, classify again, then count."""
     try:
@@ -87,14 +94,24 @@ def measure(
     arrays = {
         "index": targets.positions.numpy().astype("int32"),
         "attacked": targets.right.numpy(),
-        "prediction": predictions.cpu().numpy().astype("int16"),
+        "prediction": small(predictions),
+        "label": small(y),
         "success": fooled.cpu().numpy(),
         "claimed": result.success.cpu().numpy(),
         "norm": _numbers(result.norms),
         "distances": _numbers(distances),
         **({} if result.smallest is None else {"smallest": _numbers(result.smallest)}),
     }
-    return CellResult(measurements=measurements, arrays=arrays)
+    kept = _examples(result.images, x, y, predictions, examples)
+    return CellResult(measurements=measurements, arrays=arrays, examples=kept)
+
+
+def _examples(attacked: Tensor, clean: Tensor, y: Tensor, predictions: Tensor, count: int) -> dict[str, np.ndarray]:
+    """The first attacked images before and after; all of them were classified right before."""
+    if not count:
+        return {}
+    kept = {"clean": _numbers(clean[:count]), "adversarial": _numbers(attacked[:count])}
+    return {**kept, "label": small(y[:count]), "prediction": small(predictions[:count])}
 
 
 def measure_minimal(smallest: Tensor, targets: Targets) -> CellResult:

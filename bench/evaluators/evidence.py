@@ -127,7 +127,7 @@ class Evidence:
         """A Linf budget that is neither tiny nor ample: the middle one of the suite, or 0.1."""
         budgets = sorted({trial.epsilon for trial in self.trials if trial.norm == "linf" and trial.epsilon})
         usable = [epsilon for epsilon in budgets if epsilon <= 0.5]
-        return usable[len(usable) // 2] if usable else 0.1
+        return usable[(len(usable) - 1) // 2] if usable else 0.1
 
     def by_budget(self) -> Iterator[tuple[str, float, list[Trial]]]:
         """Norm, epsilon, and all trials with that ball, from small to large."""

@@ -14,7 +14,7 @@ from ...registry import NotAvailable, Selected, source_fingerprint
 from ...results.records import CellResult, Measurement
 from ...results.statistics import auroc_interval, ood_bootstrap
 from ..failures import failure, out_of_memory
-from .base import Evaluator, Finished
+from .base import Evaluator, Finished, small
 
 if TYPE_CHECKING:
     from ...detectors import Outputs
@@ -27,6 +27,7 @@ class OOD(Evaluator):
     """Separates test images from those of another dataset by each detector's score."""
 
     name = "ood"
+    version = 2  # labels of the ID images beside their scores
 
     def plan(self, suite: Suite, row: Row, out_sets: Sequence[OODSet]) -> list[Job]:
         """One job a row: detectors share the outputs, so they run together."""
@@ -89,6 +90,7 @@ class OOD(Evaluator):
                     outside = bench.outputs(dataset, "test")
                     scores = check_scores(detector.score(outside), len(outside), chosen.label)
                     result = _measure(reference.cpu().numpy(), scores.cpu().numpy())
+                    result = replace(result, arrays={**result.arrays, "id_label": small(inside.labels)})
                 except Exception as error:  # of any kind: the detector may be the user's own
                     if out_of_memory(error):
                         raise
