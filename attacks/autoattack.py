@@ -24,6 +24,7 @@ Version = Literal["standard", "fast", "rand"]
     kind="fixed",
     access="gradient",
     cost="full",
+    few={"version": "fast"},
     tags=("native", "white-box", "cascade"),
     reference="Croce, Hein 2020, arXiv 2003.01690",
 )
