@@ -18,7 +18,7 @@ DETECTORS = Registry(
     "detector",
     "gauntlet.detectors",
     leading=True,
-    vocabulary=("logits", "features", "labels", "head", "images", "model", "members", "feature-maps", "passes"),
+    vocabulary=("logits", "features", "labels", "head", "images", "model", "tap", "members", "feature-maps", "passes"),
 )
 REGISTRIES = {registry.kind: registry for registry in (DATASETS, MODELS, RECIPES, ATTACKS, DETECTORS)}
 
