@@ -130,10 +130,7 @@ def _size(shape: tuple[int, ...]) -> str:
 
 
 def _datasets(suite: Suite, source: DataSource) -> list[ResolvedDataset]:
-    found = [
-        _located(suite, "datasets", lambda spec=spec: resolve(spec, source))  # type: ignore[misc]
-        for spec in _expand(suite.datasets)
-    ]
+    found = [_located(suite, "datasets", lambda spec=spec: resolve(spec, source)) for spec in _expand(suite.datasets)]
     check_unique((dataset.label for dataset in found), "dataset")
     return found
 
@@ -144,7 +141,7 @@ def _ood_sets(suite: Suite, inside: ResolvedDataset, source: DataSource, left_ou
         dataset = _located(
             suite,
             "ood",
-            lambda spec=spec: resolve(spec, source, shape=inside.shape),  # type: ignore[misc]
+            lambda spec=spec: resolve(spec, source, shape=inside.shape),
         )
         if dataset.name == inside.name and not _disjoint(inside, dataset):
             reason = "it is the in-distribution set itself"

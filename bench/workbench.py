@@ -99,7 +99,7 @@ class Workbench:
             module = create_module(
                 spec.entry, spec.parameters, classes=len(dataset.classes), shape=dataset.shape, members=members
             )
-            module.to(self.device, memory_format=torch.channels_last)
+            module.to(self.device).to(memory_format=torch.channels_last)
             if spec.weights is not None:
                 load_weights(module, spec.weights)
             elif spec.recipe is not None:
@@ -231,7 +231,7 @@ class Workbench:
             yield self._batch(batch)
 
     def _batch(self, images: Tensor) -> Tensor:
-        return images.to(self.device).contiguous(memory_format=torch.channels_last)
+        return images.to(self.device).to(memory_format=torch.channels_last)
 
 
 def fixed_subset(total: int, size: int, *stream: Any) -> Tensor:

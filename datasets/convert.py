@@ -28,11 +28,19 @@ def convert(images: ImageSet, shape: tuple[int, int, int]) -> ImageSet:
     """
     if images.shape == shape:
         return images
-    steps = _steps(images.shape, shape, images.name)
+    note = conversion(images.shape, shape, images.name)
     parts = [_convert(part, shape) for part in images.pixels.split(_CHUNK)]
     pixels = torch.cat(parts) if parts else images.pixels.new_empty((0, *shape))
-    note = f"{size(images.shape)} -> {size(shape)}: {', '.join(steps)}"
     return replace(images, pixels=pixels, conversion="; ".join(filter(None, (images.conversion, note))))
+
+
+def conversion(old: tuple[int, int, int], new: tuple[int, int, int], name: str) -> str:
+    """The steps from one shape to another in words; empty where there are none.
+
+    Raises:
+        GauntletError: There is no rule for these numbers of channels.
+    """
+    return "" if old == new else f"{size(old)} -> {size(new)}: {', '.join(_steps(old, new, name))}"
 
 
 def size(shape: tuple[int, int, int]) -> str:

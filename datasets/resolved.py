@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import torch
 
 from ..registry import Entry, GauntletError, NotAvailable, digest, nearest, source_fingerprint
-from .convert import convert
+from .convert import conversion, convert
 from .imageset import ImageSet, as_image_set
 from .options import DEFAULT_VAL, Options
 from .presence import Presence
@@ -76,11 +77,31 @@ class ResolvedDataset:
         """(C, H, W) of the images as loaded."""
         if self._targets:
             return self._targets[-1]
-        known = self._presence.parameters["shape"] if self.entry.has("shape") else self.entry.meta.get("shape")
+        known = self._native_shape
         if known is None:
             known = (next(iter(self._loaded.values())) if self._loaded else self._peek()).shape
         channels, height, width = known
         return channels, height, width
+
+    @property
+    def _native_shape(self) -> Shape | None:
+        """Shape of the images as the factory makes them, where that is known beforehand."""
+        return self._presence.parameters["shape"] if self.entry.has("shape") else self.entry.meta.get("shape")
+
+    @property
+    def conversion(self) -> str:
+        """What is done to size and colour, in words; empty where it is nothing or shows only on loading."""
+        native = self._native_shape
+        if native is None:
+            return ""
+        shapes = [tuple(native), *self._targets]
+        steps = [conversion(old, new, self.name) for old, new in pairwise(shapes)]
+        return "; ".join(filter(None, steps))
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that was chosen, JSON-able, for result rows."""
+        facts = {"name": self.name, **self.parameters, **self.options}
+        return {**facts, "conversion": self.conversion} if self.conversion else facts
 
     @property
     def splits(self) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .build import create_module
-from .checkpoint import CheckpointStore, load_weights, weights_fingerprint
+from .checkpoint import CheckpointStore, load_weights
 from .tap import Tap
 
-__all__ = ["CheckpointStore", "Tap", "create_module", "load_weights", "weights_fingerprint"]
+__all__ = ["CheckpointStore", "Tap", "create_module", "load_weights"]

@@ -25,7 +25,7 @@ def create_module(
     otherwise; ``members`` replaces the parameter named by the entry's ``children``.
 
     Raises:
-        GauntletError: The result is not a module, or does not map such images to so many logits.
+        GauntletError: The model refuses its parameters, or what it returns is not a module.
     """
     arguments = dict(parameters)
     for name, value in {"classes": classes, "channels": shape[0], "shape": shape}.items():
@@ -33,7 +33,11 @@ def create_module(
             arguments.setdefault(name, value)
     if members is not None:
         arguments[entry.meta["children"]] = members
-    module = entry.factory(**arguments)
+    entry.require(arguments)
+    try:
+        module = entry.factory(**arguments)
+    except (TypeError, ValueError) as error:
+        raise GauntletError(f"Model {entry.name!r} ({entry.where}) cannot be built: {_first_line(error)}.") from error
     if not isinstance(module, nn.Module):
         raise GauntletError(
             f"Model {entry.name!r} ({entry.where}) must return a torch.nn.Module, got {type(module).__name__}."
@@ -50,9 +54,12 @@ def check_fit(module: nn.Module, name: str, dataset: str, shape: tuple[int, int,
     try:
         with torch.no_grad():
             logits = module(torch.zeros(2, *shape, device=tensor.device))
-    except RuntimeError as error:
-        first = str(error).strip().partition("\n")[0]
-        raise GauntletError(f"Model {name!r} does not take the {size} images of dataset {dataset!r}: {first}") from None
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise GauntletError(
+            f"Model {name!r} does not take the {size} images of dataset {dataset!r}: {_first_line(error)}."
+        ) from error
     finally:
         module.train(was_training)
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
@@ -62,6 +69,10 @@ def check_fit(module: nn.Module, name: str, dataset: str, shape: tuple[int, int,
             f"Model {name!r} gives {logits.shape[1]} logits but dataset {dataset!r} has {classes} classes; "
             "set the model's number of classes, or choose another dataset."
         )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(".")
 
 
 def _shape(value: Any) -> str:

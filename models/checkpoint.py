@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import pickle
 import shutil
 import tempfile
+import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..registry import GauntletError
+
+#: Put before all names by DataParallel, torch.compile and wrappers that call the network `model`.
+_PREFIXES = ("module.", "_orig_mod.", "model.")
 
 
 class CheckpointStore:
@@ -39,9 +43,20 @@ class CheckpointStore:
         return (self.path(key) / "training.json").is_file()
 
     def load(self, key: str, module: nn.Module) -> dict[str, Any]:
-        """Fill ``module`` with the weights of ``key``; returns what was saved with them (history, seconds, ...)."""
-        load_weights(module, self.path(key) / "weights.safetensors")
-        return json.loads((self.path(key) / "training.json").read_text(encoding="utf-8"))
+        """Fill ``module`` with the weights of ``key``; returns what was saved with them (history, seconds, ...).
+
+        Raises:
+            GauntletError: The files were damaged since.
+        """
+        folder = self.path(key)
+        try:
+            facts = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+            load_weights(module, folder / "weights.safetensors")
+        except (GauntletError, OSError, ValueError) as error:
+            raise GauntletError(
+                f"The checkpoint in {folder} is damaged: delete that folder and the model is trained again ({error})"
+            ) from error
+        return facts
 
     def save(self, key: str, module: nn.Module, facts: Mapping[str, Any]) -> None:
         """Keep the weights of ``module`` with JSON-able ``facts``.
@@ -78,25 +93,17 @@ def load_weights(module: nn.Module, path: Path) -> None:
     for wrapper in ("state_dict", "model_state_dict", "model"):
         if isinstance(state.get(wrapper), Mapping):
             state = dict(state[wrapper])
-    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+    if not state or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()):
         raise GauntletError(f"{path} holds no state dict: expected names with tensors, as `model.state_dict()` gives.")
     wanted = module.state_dict()
-    if not set(state) & set(wanted) and all(name.startswith("module.") for name in state):
-        state = {name.removeprefix("module."): value for name, value in state.items()}
+    for prefix in _PREFIXES:
+        if not set(state) & set(wanted) and all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): value for name, value in state.items()}
     problems = _misfits(wanted, state)
     if problems:
         shown = "; ".join(problems[:4]) + (f"; and {len(problems) - 4} more" if len(problems) > 4 else "")
         raise GauntletError(f"The weights in {path} do not fit the model: {shown}.")
     module.load_state_dict(state)
-
-
-def weights_fingerprint(module: nn.Module) -> str:
-    """Digest of all tensors of a module, for models that arrive trained."""
-    result = hashlib.sha256()
-    for name, tensor in sorted(_plain(module.state_dict()).items()):
-        result.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        result.update(tensor.view(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
-    return result.hexdigest()[:32]
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -105,19 +112,30 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise GauntletError(
-            f"{path} holds more than tensors, and loading it would run code from the file: save "
-            "`model.state_dict()` with safetensors or torch.save instead."
-        ) from None
-    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
-        raise GauntletError(
-            f"{path} cannot be read as weights: {str(error).partition(chr(10))[0]}; save `model.state_dict()` anew."
-        ) from None
+        with warnings.catch_warnings(action="ignore"):  # about the age of the pickle's protocol
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what damaged bytes make the readers raise is not documented
+        raise GauntletError(_why_unreadable(path, error)) from None
     if not isinstance(content, Mapping):
         raise GauntletError(f"{path} holds a {type(content).__name__}, expected a state dict of tensors.")
     return dict(content)
+
+
+def _why_unreadable(path: Path, error: Exception) -> str:
+    if isinstance(error, pickle.UnpicklingError) and _is_pickle(path):
+        return (
+            f"{path} holds more than tensors, and loading it could run code from the file: save "
+            "`model.state_dict()` with safetensors or torch.save instead."
+        )
+    known = isinstance(error, (SafetensorError, RuntimeError))
+    reason = str(error).partition("\n")[0].rstrip(".") if known else "it is damaged or of another format"
+    return f"{path} cannot be read as weights ({reason}); save `model.state_dict()` anew."
+
+
+def _is_pickle(path: Path) -> bool:
+    """Whether a file begins as a pickle does, or as the zip archive that torch puts one into."""
+    with path.open("rb") as file:
+        return file.read(2)[:1] == b"\x80" or zipfile.is_zipfile(path)
 
 
 def _misfits(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from ..registry import model
+from ..registry import GauntletError, model
 from .layers import Activation, activation_layer
 
 _REFERENCE = "An, Lee, Park, Yang, So 2020, arXiv 2008.10400"
-_FACTS = {"shape": (1, 28, 28), "tags": ("mnist", "r2"), "reference": _REFERENCE}
+_FACTS: dict[str, Any] = {"shape": (1, 28, 28), "tags": ("mnist", "r2"), "reference": _REFERENCE}
 _CHANNELS = {
     3: (32, 48, 64, 80, 96, 112, 128, 144, 160, 176),
     5: (32, 64, 96, 128, 160),
@@ -27,6 +30,9 @@ class MNet(nn.Module):
         width: Factor on all channel counts.
         conv_bias: Whether the convolutions have a bias (the paper: no; report R2: yes).
         activation: ``relu`` (the paper) or ``gelu`` (most of R2).
+
+    Raises:
+        GauntletError: There are fewer layers than asked for, or the width is not positive.
     """
 
     def __init__(
@@ -40,6 +46,7 @@ class MNet(nn.Module):
         activation: Activation = "relu",
     ) -> None:
         super().__init__()
+        _check(kernel, layers, width)
         channels = [max(1, round(width * count)) for count in _CHANNELS[kernel][:layers]]
         blocks: list[nn.Module] = []
         for before, after in zip([1, *channels], channels, strict=False):
@@ -73,6 +80,14 @@ class MNet(nn.Module):
         assert norm.running_var is not None
         scale = norm.weight / (norm.running_var + norm.eps).sqrt()
         return scale[:, None] * self.fc.weight, norm.bias - scale * norm.running_mean
+
+
+def _check(kernel: int, layers: int | None, width: float) -> None:
+    depth = len(_CHANNELS[kernel])
+    if layers is not None and not 1 <= layers <= depth:
+        raise GauntletError(f"m{kernel} has 1 to {depth} layers, got layers={layers}.")
+    if not 0 < width < math.inf:
+        raise GauntletError(f"m{kernel} needs a positive width, got {width}.")
 
 
 @model("m3", **_FACTS)

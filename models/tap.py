@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from ..registry import GauntletError
 
 _TOLERANCE = 1e-4
 
@@ -21,6 +24,9 @@ class Tap:
     Args:
         module: In eval mode; maps images (N, C, H, W) to logits (N, K).
         probe: A few images on the module's device.
+
+    Raises:
+        GauntletError: The module's own ``forward_outputs`` gives no logits.
 
     Attributes:
         why_no_head: What is missing, where ``head`` is None; empty where there is one.
@@ -44,16 +50,27 @@ class Tap:
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         """Images (N, C, H, W) to ``logits`` (N, K), ``features`` (N, D) where there are any, and named outputs."""
         if self._own:
-            return dict(self._module.forward_outputs(images))  # type: ignore[operator]
+            return self._own_outputs(images)
         if self._layer is None:
             return {"logits": self._module(images)}
         caught: list[Tensor] = []
-        handle = self._layer.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
+        handle = self._layer.register_forward_pre_hook(
+            lambda _, inputs, named: caught.append(inputs[0] if inputs else named["input"]), with_kwargs=True
+        )
         try:
             logits = self._module(images)
         finally:
             handle.remove()
         return {"logits": logits, "features": caught[-1]} if caught and caught[-1].ndim == 2 else {"logits": logits}
+
+    def _own_outputs(self, images: Tensor) -> dict[str, Tensor]:
+        outputs = self._module.forward_outputs(images)  # type: ignore[operator]
+        if not isinstance(outputs, Mapping) or "logits" not in outputs:
+            got = ", ".join(outputs) if isinstance(outputs, Mapping) else type(outputs).__name__
+            raise GauntletError(
+                f"{type(self._module).__name__}.forward_outputs must return a mapping with 'logits', got {got}."
+            )
+        return dict(outputs)
 
     def _last_linear(self, probe: Tensor) -> nn.Linear | None:
         called: list[nn.Linear] = []
@@ -85,12 +102,12 @@ class Tap:
         if self._own:
             own_head = getattr(self._module, "head", None)
             head = own_head() if callable(own_head) and not isinstance(own_head, nn.Module) else None
-            return None if head is None else (head[0].detach(), head[1].detach())
-        if self._layer is None:
+        else:
+            head = None if self._layer is None else (self._layer.weight, self._layer.bias)
+        if head is None:
             return None
-        weight = self._layer.weight.detach()
-        bias = self._layer.bias
-        return weight, weight.new_zeros(len(weight)) if bias is None else bias.detach()
+        weight, bias = head
+        return weight.detach(), weight.new_zeros(len(weight)) if bias is None else bias.detach()
 
 
 def _explains(head: tuple[Tensor, Tensor], outputs: dict[str, Tensor]) -> bool:

@@ -11,7 +11,7 @@ from .selection import Selected, check_unique, parse_spec, select, select_one
 from .source import digest, source_fingerprint
 
 DATASETS = Registry("dataset", "gauntlet.datasets", leading=True, vocabulary=("split", "source"))
-MODELS = Registry("model", "gauntlet.models")
+MODELS = Registry("model", "gauntlet.models", supplied=("classes", "channels", "shape"))
 RECIPES = Registry("recipe", "gauntlet.models.training")
 ATTACKS = Registry("attack", "gauntlet.attacks")
 DETECTORS = Registry(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .errors import GauntletError
 from .parameters import Parameter, check_parameters
 
 
@@ -63,6 +64,15 @@ class Entry:
     def check(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Check parameter names and types; returns the values in their declared types, without defaults."""
         return check_parameters(self.parameters, values, f"{self.kind} {self.name!r} ({self.where})")
+
+    def require(self, given: Container[str]) -> None:
+        """Raise a :class:`GauntletError` unless every parameter without default is among those ``given``."""
+        for parameter in self.parameters:
+            if parameter.required and parameter.name not in given:
+                raise GauntletError(
+                    f"{self.kind} {self.name!r} ({self.where}) needs a value for its parameter {parameter.name!r}: "
+                    f"write {{{self.name}: {{{parameter.name}: ...}}}}."
+                )
 
     def defaults(self) -> dict[str, Any]:
         """The parameters that have a default, with it."""

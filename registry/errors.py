@@ -24,4 +24,4 @@ def nearest(name: str, known: Iterable[str], *, limit: int = 8) -> str:
     if not names:
         return "none are known."
     shown = ", ".join(names[:limit])
-    return f"known: {shown}{', ...' if len(names) > limit else ''}."
+    return f"known: {shown}{f' and {len(names) - limit} more' if len(names) > limit else ''}."

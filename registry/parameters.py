@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import types
 import typing
@@ -87,7 +88,7 @@ def coerce(value: Any, annotation: Any) -> Any:
         return _coerce_union(value, annotation)
     if origin is typing.Literal:
         choices = typing.get_args(annotation)
-        if value in choices:
+        if any(value == choice and type(value) is type(choice) for choice in choices):  # True == 1, yet it is not
             return value
         raise ValueError(
             f"must be one of {', '.join(map(str, choices))}, got {value!r}; {nearest(str(value), map(str, choices))}"
@@ -122,11 +123,14 @@ def type_name(annotation: Any) -> str:
 
 
 def _type_hints(factory: Callable[..., Any]) -> dict[str, Any]:
-    target = factory.__init__ if inspect.isclass(factory) else factory  # type: ignore[misc]
-    try:
-        return typing.get_type_hints(target)
-    except Exception:  # a hint may name what only a type checker imports; then the parameter goes unchecked
-        return {}
+    target = inspect.unwrap(factory.__init__ if inspect.isclass(factory) else factory)
+    scope = getattr(target, "__globals__", {})
+    hints: dict[str, Any] = {}
+    for name, annotation in getattr(target, "__annotations__", {}).items():
+        # A hint may name what only a type checker imports; then that one parameter goes unchecked.
+        with contextlib.suppress(Exception):
+            hints |= typing.get_type_hints(types.SimpleNamespace(__annotations__={name: annotation}), scope)
+    return hints
 
 
 def _wrong(wanted: str, value: Any) -> ValueError:
@@ -162,10 +166,10 @@ def _float(value: Any) -> float:
 
 
 def _number(text: str) -> Any:
-    try:
-        return float(text)
-    except ValueError:
-        return text
+    for kind in (int, float):  # a large whole number would lose digits as a float
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def _str(value: Any) -> str:

@@ -26,6 +26,7 @@ def load_plugins(names: Iterable[str], registries: Iterable[Registry]) -> list[s
     Returns:
         One sentence for each plug-in that failed.
     """
+    registries = list(registries)
     problems = []
     for name in names:
         try:
@@ -48,7 +49,7 @@ def load_plugin(name: str, registries: Iterable[Registry]) -> str:
         return identity
     for registry in registries:
         registry.discover()
-        registry.remove_plugin(identity)
+    _forget(identity, registries)
     token = current_plugin.set(identity)
     try:
         if is_file:
@@ -56,8 +57,7 @@ def load_plugin(name: str, registries: Iterable[Registry]) -> str:
         else:
             importlib.import_module(name)
     except (Exception, SystemExit) as error:
-        for registry in registries:
-            registry.remove_plugin(identity)
+        _forget(identity, registries)
         raise GauntletError(_describe(name, error)) from error
     finally:
         current_plugin.reset(token)
@@ -75,7 +75,7 @@ def load_entry_points(registries: Iterable[Registry]) -> list[str]:
 def _identify_file(name: str) -> tuple[str, str]:
     path = Path(name).expanduser().resolve()
     if not path.is_file():
-        raise GauntletError(f"Plug-in {name!r} does not exist: give the path of a .py file or the name of a module.")
+        raise GauntletError(_absent(name))
     return str(path), hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -83,12 +83,12 @@ def _import_file(path: Path) -> None:
     # The user's repository may have a package called `models` of its own: its folder goes first on the path, and
     # Gauntlet's own packages are never importable under such bare names.
     folder = str(path.parent)
-    if folder not in sys.path:
+    if sys.path[:1] != [folder]:
         sys.path.insert(0, folder)
     module_name = f"gauntlet_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
-        raise GauntletError(f"Plug-in {path} is not a Python file.")
+        raise GauntletError("it is not a Python file.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
     try:
@@ -98,11 +98,53 @@ def _import_file(path: Path) -> None:
         raise
 
 
+def _forget(identity: str, registries: list[Registry]) -> None:
+    """Undo what a plug-in registered, and unload its modules that did, so that they register again when imported."""
+    _loaded.pop(identity, None)
+    for registry in registries:
+        for entry in registry.remove_plugin(identity):
+            module = getattr(entry.factory, "__module__", "")
+            if module.startswith(f"{identity}.") or _found_in(Path(identity).parent, module):
+                sys.modules.pop(module, None)
+
+
+def _found_in(folder: Path, module: str) -> bool:
+    """Whether a module was imported from ``folder`` as an entry of ``sys.path``."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    stem = folder.joinpath(*module.split("."))
+    return file is not None and Path(file) in (stem.parent / f"{stem.name}.py", stem / "__init__.py")
+
+
+def _absent(name: str) -> str:
+    file = Path(f"{name}.py")
+    right = f"did you mean {str(file)!r}?" if file.is_file() else "give the path of a .py file or the name of a module."
+    return f"Plug-in {name!r} does not exist: {right}"
+
+
 def _describe(name: str, error: BaseException) -> str:
-    if isinstance(error, SyntaxError):
-        return f"Plug-in {name!r} did not load: {error.filename}:{error.lineno}: SyntaxError: {error.msg}"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    theirs = [frame for frame in frames if Path(frame.filename).parent != Path(__file__).parent]
-    where = f"{theirs[-1].filename}:{theirs[-1].lineno}: " if theirs else ""
+    if isinstance(error, ModuleNotFoundError) and error.name in (name, name.partition(".")[0]):
+        return _absent(name)
+    start = f"Plug-in {name!r} did not load: "
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{start}{error.filename}:{error.lineno}: SyntaxError: {error.msg}"
     what = str(error) if isinstance(error, GauntletError) else f"{type(error).__name__}: {error}"
-    return f"Plug-in {name!r} did not load: {where}{what}"
+    return start + _where(error) + what.partition("\n")[0]
+
+
+def _where(error: BaseException) -> str:
+    """``file:line: `` of the plug-in's own innermost frame; empty if none of its code ran."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith("<frozen") and frame.filename != importlib.__file__
+    ]
+    theirs = [frame for frame in frames if Path(frame.filename).parent != Path(__file__).parent]
+    if not theirs:
+        return ""
+    home = Path(theirs[0].filename).parent  # the plug-in runs first, whatever it calls into then
+    own = [frame for frame in theirs if _is_own(Path(frame.filename), home)]
+    return f"{own[-1].filename}:{own[-1].lineno}: "
+
+
+def _is_own(file: Path, home: Path) -> bool:
+    return file.is_relative_to(home) and "site-packages" not in file.relative_to(home).parts

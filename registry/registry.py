@@ -32,13 +32,23 @@ class Registry:
         package: Where the built-ins live; its modules are imported on the first look-up, not before.
         leading: Whether leading arguments of registered functions are data (``needs``) rather than parameters.
         vocabulary: The needs that exist; a need ``output:NAME`` is always allowed. Empty: anything goes.
+        supplied: Parameters that Gauntlet fills in where nobody gives them.
     """
 
-    def __init__(self, kind: str, package: str, *, leading: bool = False, vocabulary: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        kind: str,
+        package: str,
+        *,
+        leading: bool = False,
+        vocabulary: tuple[str, ...] = (),
+        supplied: tuple[str, ...] = (),
+    ) -> None:
         self.kind = kind
         self._package = package
         self._leading = leading
         self._vocabulary = vocabulary
+        self.supplied = frozenset(supplied)
         self._entries: dict[str, Entry] = {}
         self._aliases: dict[str, str] = {}
         self._discovered = False
@@ -109,7 +119,10 @@ class Registry:
         known = self._vocabulary
         for need in declared:
             if known and need not in known and not need.startswith("output:"):
-                raise GauntletError(f"{self.kind} {name!r} needs {need!r}, which is unknown; {nearest(need, known)}")
+                raise GauntletError(
+                    f"{self.kind} {name!r} needs {need!r}, which is unknown (a parameter has a default); "
+                    f"{nearest(need, known)}"
+                )
         if self._leading and not inspect.isclass(factory) and len(declared) != len(found):
             raise GauntletError(
                 f"{self.kind} {name!r} declares the needs {', '.join(declared) or 'none'} but its leading arguments "
@@ -118,13 +131,13 @@ class Registry:
         return declared
 
     def _add(self, entry: Entry) -> None:
-        if not _NAME.fullmatch(entry.name):
+        if not _NAME.fullmatch(entry.name) or is_pattern(entry.name):
             raise GauntletError(
                 f"{self.kind} name {entry.name!r} ({entry.where}) is malformed: use lower-case letters, digits, '-', "
-                "'.', '_' and '+', with '/' between groups."
+                "'.', '_' and '+', with '/' between groups, and not 'all'."
             )
         for name in (entry.name, *entry.aliases):
-            taken = self._entries.get(name) or self._entries.get(self._aliases.get(name.lower(), ""))
+            taken = self._find(name)
             if taken is not None:
                 raise GauntletError(
                     f"{self.kind} {name!r} is registered twice: in {taken.where} and in {entry.where}; "
@@ -133,11 +146,12 @@ class Registry:
         self._entries[entry.name] = entry
         self._aliases.update({alias.lower(): entry.name for alias in entry.aliases})
 
-    def remove_plugin(self, plugin: str) -> None:
-        """Forget everything that ``plugin`` registered (used when it fails half-way or is loaded anew)."""
-        gone = {name for name, entry in self._entries.items() if entry.plugin == plugin}
+    def remove_plugin(self, plugin: str) -> list[Entry]:
+        """Forget everything that ``plugin`` registered (when it fails half-way or is loaded anew); returns it."""
+        gone = {name: entry for name, entry in self._entries.items() if entry.plugin == plugin}
         self._entries = {name: entry for name, entry in self._entries.items() if name not in gone}
         self._aliases = {alias: name for alias, name in self._aliases.items() if name not in gone}
+        return list(gone.values())
 
     # -- looking up -------------------------------------------------------------------------------------------
 
@@ -160,16 +174,23 @@ class Registry:
     def get(self, name: str) -> Entry:
         """The entry called ``name`` (or an alias of it)."""
         self.discover()
-        entry = self._entries.get(name) or self._entries.get(self._aliases.get(str(name).lower(), ""))
+        entry = self._find(name)
         if entry is None:
             known = [*self._entries, *(alias for entry in self._entries.values() for alias in entry.aliases)]
             raise GauntletError(f"Unknown {self.kind} {name!r}; {nearest(str(name), known)}")
         return entry
 
+    def _find(self, name: str) -> Entry | None:
+        lowered = name.lower()
+        return self._entries.get(self._aliases.get(lowered, lowered))
+
     def create(self, name: str, /, *arguments: Any, **parameters: Any) -> Any:
         """Build the component: look it up, check the parameters, call it."""
         entry = self.get(name)
-        return entry.factory(*arguments, **entry.check(parameters))
+        checked = entry.check(parameters)
+        if not arguments:  # positional ones may be those without default
+            entry.require(checked)
+        return entry.factory(*arguments, **checked)
 
     def match(self, pattern: str) -> list[Entry]:
         """Entries that a selection picks: ``all``, a glob, ``tag:WORD`` or ``KEY:VALUE`` (as in ``norm:linf``)."""
@@ -206,8 +227,9 @@ def is_pattern(text: str) -> bool:
 def _has_fact(entry: Entry, key: str, value: str) -> bool:
     if key == "tag":
         return value in entry.tags
-    fact = entry.meta.get(key)
-    return value in (map(str, fact) if isinstance(fact, (tuple, list, set, frozenset)) else [str(fact)])
+    fact = entry.meta.get(key, ())
+    facts = fact if isinstance(fact, (tuple, list, set, frozenset)) else [fact]
+    return value.lower() in (str(one).lower() for one in facts)
 
 
 def _first_line(factory: Callable[..., Any]) -> str:

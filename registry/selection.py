@@ -31,7 +31,7 @@ def parse_spec(spec: Any, kind: str) -> tuple[str, dict[str, Any]]:
         return spec, {}
     if isinstance(spec, Mapping) and "name" in spec:
         if not isinstance(spec["name"], str):
-            raise GauntletError(f"The name of a {kind} must be text, got {spec['name']!r}.")
+            raise GauntletError(f"The name of the {kind} must be text, got {spec['name']!r}.")
         return spec["name"], {str(key): value for key, value in spec.items() if key != "name"}
     if isinstance(spec, Mapping) and len(spec) == 1:
         ((name, values),) = spec.items()
@@ -40,8 +40,8 @@ def parse_spec(spec: Any, kind: str) -> tuple[str, dict[str, Any]]:
         if isinstance(name, str) and isinstance(values, Mapping):
             return name, {str(key): value for key, value in values.items()}
     raise GauntletError(
-        f"A {kind} is written as NAME, {{NAME: {{parameter: value}}}} or {{name: NAME, parameter: value}}, "
-        f"got {spec!r}."
+        f"Cannot read the {kind} {spec!r}: write NAME, {{NAME: {{parameter: value}}}} or "
+        "{name: NAME, parameter: value}."
     )
 
 
@@ -55,6 +55,7 @@ def select_one(registry: Registry, spec: Any, *, options: Iterable[str] = ()) ->
     allowed = set(options)
     extra = {key: values.pop(key) for key in list(values) if key in allowed and not entry.has(key)}
     checked = entry.check(values)
+    entry.require({*checked, *registry.supplied})
     return Selected(entry, label or default_label(name, checked), checked, extra)
 
 
@@ -62,7 +63,8 @@ def select(registry: Registry, specs: Iterable[Any], *, options: Iterable[str] =
     """Resolve names, specs and patterns, in order; a pattern never picks what is already there.
 
     Raises:
-        GauntletError: A name or parameter is unknown, a pattern picks nothing, or two labels are the same.
+        GauntletError: A name or parameter is unknown, a parameter has no value, a pattern picks nothing, or two
+            labels are the same.
     """
     specs = list(specs)
     named = [spec for spec in specs if not (isinstance(spec, str) and is_pattern(spec))]
@@ -80,7 +82,7 @@ def select(registry: Registry, specs: Iterable[Any], *, options: Iterable[str] =
             )
         fresh = [entry for entry in entries if entry.name not in taken]
         taken.update(entry.name for entry in fresh)
-        result.extend(Selected(entry, entry.name) for entry in fresh)
+        result.extend(select_one(registry, entry.name) for entry in fresh)
     check_unique((selected.label for selected in result), registry.kind)
     return result
 

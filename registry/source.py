@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import ast
+import contextlib
 import functools
 import hashlib
 import inspect
 import json
-import sys
-from collections.abc import Iterable
+import types
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from .definitions import code_of_module, code_reached, modules_imported
 from .entry import Entry
+
+_SIMPLE = (bool, int, float, str, bytes, type(None))
 
 
 def digest(*parts: Any) -> str:
@@ -24,19 +27,46 @@ def digest(*parts: Any) -> str:
 def source_fingerprint(entry: Entry) -> str:
     """Digest of the code that defines ``entry``.
 
-    It covers the registered object, what it uses of its own module, the modules of its own folder that it imports
-    (and theirs), its table row, and the versions of the libraries named in ``meta["wraps"]``. Comments, docstrings
-    and layout do not count.
+    It covers the registered object, what it uses of its own module, the modules in and below its own folder that it
+    imports (and theirs), its table row, the plain values that it was made with (closure, partial), and the versions
+    of the libraries named in ``meta["wraps"]``. Comments, docstrings and layout do not count.
     """
-    target = inspect.unwrap(entry.factory)
-    parts: list[str] = [entry.row, *_versions(entry.meta.get("wraps", ()))]
+    target, made_with = _unwrap(entry.factory)
+    parts: list[Any] = [entry.row, *_versions(entry.meta.get("wraps", ())), *made_with]
     try:
         file = Path(inspect.getfile(target)).resolve()
-        parts.append(_reachable(file, target.__qualname__.partition(".")[0]))
-        parts.extend(_module(path) for path in _own_folder(file, frozenset({file})))
-    except (OSError, TypeError, SyntaxError):
-        parts.append(repr(target))
+        parts.append(code_reached(file, target.__qualname__.partition(".")[0]))
+        parts.extend(code_of_module(path) for path in modules_imported(file))
+    except (AttributeError, OSError, TypeError, SyntaxError, UnicodeDecodeError):
+        # No file of Python source: compiled, or typed into an interpreter.
+        parts.append(_without_file(target))
     return digest(parts)
+
+
+def _unwrap(factory: Callable[..., Any]) -> tuple[Any, list[str]]:
+    """The definition behind decorators and partials, and the plain values that they and closures hold."""
+    target: Any = inspect.unwrap(factory)
+    values: list[str] = []
+    while isinstance(target, functools.partial):
+        values.append(repr([target.args, sorted(target.keywords.items())]))
+        target = inspect.unwrap(target.func)
+    for cell in getattr(target, "__closure__", None) or ():
+        with contextlib.suppress(ValueError):  # an empty cell
+            if isinstance(cell.cell_contents, _SIMPLE):
+                values.append(repr(cell.cell_contents))
+    return target, values
+
+
+def _without_file(target: Any) -> list[Any]:
+    """Name and byte code of a function, or of a class's methods."""
+    functions = [target, *vars(target).values()] if inspect.isclass(target) else [target]
+    name = [getattr(target, "__module__", ""), getattr(target, "__qualname__", type(target).__qualname__)]
+    return [name, [_byte_code(function.__code__) for function in functions if hasattr(function, "__code__")]]
+
+
+def _byte_code(code: types.CodeType) -> list[Any]:
+    inner = [_byte_code(item) if isinstance(item, types.CodeType) else repr(item) for item in code.co_consts]
+    return [code.co_code.hex(), code.co_names, code.co_varnames, inner]
 
 
 def _versions(names: str | Iterable[str]) -> list[str]:
@@ -49,90 +79,3 @@ def _versions(names: str | Iterable[str]) -> list[str]:
         except importlib.metadata.PackageNotFoundError:
             found.append(f"{name} absent")
     return found
-
-
-@functools.lru_cache(maxsize=512)
-def _tree(file: Path, modified: int) -> ast.Module:
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if (
-            isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
-            and body
-            and isinstance(body[0], ast.Expr)
-            and isinstance(body[0].value, ast.Constant)
-            and isinstance(body[0].value.value, str)
-        ):
-            node.body = body[1:] or [ast.Pass()]
-    return tree
-
-
-def _parse(file: Path) -> ast.Module:
-    return _tree(file, file.stat().st_mtime_ns)
-
-
-def _module(file: Path) -> str:
-    return ast.unparse(_parse(file))
-
-
-def _reachable(file: Path, name: str) -> str:
-    """Source of the top-level definition ``name`` and of every top-level definition of its module that it uses."""
-    defined: dict[str, ast.stmt] = {}
-    for statement in _parse(file).body:
-        for bound in _bound_names(statement):
-            defined[bound] = statement
-    if name not in defined:  # made in a loop or by a table: the whole module defines it
-        return _module(file)
-    wanted, seen = [name], {name}
-    while wanted:
-        for node in ast.walk(defined[wanted.pop()]):
-            used = node.id if isinstance(node, ast.Name) else None
-            if used in defined and used not in seen:
-                seen.add(used)
-                wanted.append(used)
-    unique = {id(defined[used]): defined[used] for used in sorted(seen)}
-    return "\n".join(ast.unparse(statement) for statement in unique.values())
-
-
-def _bound_names(statement: ast.stmt) -> list[str]:
-    if isinstance(statement, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-        return [statement.name]
-    if isinstance(statement, ast.Assign):
-        return [node.id for target in statement.targets for node in ast.walk(target) if isinstance(node, ast.Name)]
-    if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-        return [statement.target.id]
-    return []
-
-
-def _own_folder(file: Path, seen: frozenset[Path]) -> list[Path]:
-    """Modules of the same folder that ``file`` imports, directly or through one another, in a fixed order."""
-    found: dict[Path, None] = {}
-    queue = [file]
-    while queue:
-        for path in sorted(_imports(queue.pop())):
-            if path not in seen and path not in found:
-                found[path] = None
-                queue.append(path)
-    return sorted(found)
-
-
-def _imports(file: Path) -> set[Path]:
-    folder = file.parent
-    names: set[str] = set()
-    for node in ast.walk(_parse(file)):
-        if isinstance(node, ast.ImportFrom):
-            if node.level == 1:
-                names.update([node.module] if node.module else [alias.name for alias in node.names])
-            elif node.level == 0 and node.module:
-                names.add(node.module)
-        elif isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-    paths = set()
-    for name in names:
-        candidate = folder / f"{name.rpartition('.')[2] if name.startswith('gauntlet.') else name.split('.')[0]}.py"
-        if candidate.is_file() and candidate.name not in _STANDARD:
-            paths.add(candidate.resolve())
-    return paths
-
-
-_STANDARD = {f"{name}.py" for name in sys.stdlib_module_names}

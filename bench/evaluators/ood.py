@@ -51,7 +51,7 @@ class OOD(Evaluator):
                         "detector": {"name": detector.entry.name, **parameters},
                         "feature_dim": suite.feature_dim,
                         "fit_limit": suite.fit_limit,
-                        "ood": {"name": out.dataset.name, **out.dataset.parameters, **out.dataset.options},
+                        "ood": out.dataset.describe(),
                     },
                     detector=detector.label,
                     ood_dataset=out.dataset.label,

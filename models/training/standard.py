@@ -50,6 +50,11 @@ class Standard(Recipe):
             )
         if lr is not None and not (0 < lr < math.inf):
             raise GauntletError(f"recipe 'standard' needs a positive lr, got {lr}.")
+        if not (0 <= momentum < 1 and 0 <= weight_decay < math.inf):
+            raise GauntletError(
+                "recipe 'standard' needs a momentum in [0, 1) and a weight_decay >= 0, "
+                f"got momentum={momentum}, weight_decay={weight_decay}."
+            )
         self.epochs, self.batch_size, self.schedule, self.keep = epochs, batch_size, schedule, keep
         self.optimizer, self.momentum, self.weight_decay = optimizer, momentum, weight_decay
         self.lr = lr if lr is not None else {"adam": 1e-3, "sgd": 1e-2}[optimizer]
@@ -65,10 +70,7 @@ class Standard(Recipe):
         progress: Progress | None = None,
     ) -> list[EpochLog]:
         """See :meth:`Recipe.train`."""
-        if len(train) < 2:
-            raise GauntletError(
-                f"Dataset {train.name!r} has {len(train)} training images; training needs at least two."
-            )
+        self._check_data(train, val)
         images, labels = train.pixels.to(device), train.labels.to(device)
         optimizer = self._optimizer(module)
         order = torch.Generator().manual_seed(seed)
@@ -81,6 +83,7 @@ class Standard(Recipe):
             log["val_loss"], log["val_accuracy"] = evaluate(module, val, device)
             log["seconds"] = time.perf_counter() - started
             history.append(log)
+            self._check_loss(log, watched=len(val) > 0)
             if self.keep == "best" and (best is None or log["val_loss"] < best[0]):
                 best = (log["val_loss"], copy.deepcopy(module.state_dict()))
         if best is not None:
@@ -118,14 +121,29 @@ class Standard(Recipe):
             if progress is not None:
                 figures = {"epoch": epoch + 1, "loss": loss_sum / seen, "accuracy": right / seen}
                 progress(step + 1, self.epochs * len(batches), figures)
-        mean_loss = float(loss_sum) / seen
-        if not math.isfinite(mean_loss):
-            raise GauntletError(
-                f"Training diverged: the loss is {mean_loss} in epoch {epoch + 1} of {self.epochs}; lower the lr "
-                f"(now {self.lr:g})."
-            )
         lr = optimizer.param_groups[0]["lr"]
-        return {"epoch": epoch + 1, "loss": mean_loss, "accuracy": float(right) / seen, "lr": lr}
+        return {"epoch": epoch + 1, "loss": float(loss_sum) / seen, "accuracy": float(right) / seen, "lr": lr}
+
+    def _check_data(self, train: ImageSet, val: ImageSet) -> None:
+        if len(train) < 2:
+            raise GauntletError(
+                f"Dataset {train.name!r} has {len(train)} training images; training needs at least two."
+            )
+        if int(train.labels.min()) < 0:
+            raise GauntletError(f"Dataset {train.name!r} has training images of unknown class; training needs labels.")
+        if self.keep == "best" and len(val) == 0:
+            raise GauntletError(
+                f"Dataset {val.name!r} has no validation images; recipe 'standard' needs some for `keep: best`."
+            )
+
+    def _check_loss(self, log: EpochLog, *, watched: bool) -> None:
+        # What the last step of an epoch did shows in the validation loss only.
+        for loss in (log["loss"], *([log["val_loss"]] if watched else [])):
+            if not math.isfinite(loss):
+                raise GauntletError(
+                    f"Training diverged: the loss is {loss} in epoch {log['epoch']} of {self.epochs}; lower the lr "
+                    f"(now {self.lr:g})."
+                )
 
     def _optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
@@ -146,7 +164,7 @@ class Standard(Recipe):
 def as_images(pixels: Tensor) -> Tensor:
     """Bytes or floats to float32 in [0, 1], channels last: on a CPU convolutions then run about twice as fast."""
     images = pixels.float().div_(255) if pixels.dtype == torch.uint8 else pixels
-    return images.contiguous(memory_format=torch.channels_last)
+    return images.to(memory_format=torch.channels_last)
 
 
 @torch.no_grad()

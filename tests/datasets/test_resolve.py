@@ -154,18 +154,22 @@ class TestShape:
     def test_a_set_that_renders_any_shape_renders_that_of_the_id_set(self, source):
         dataset = resolve("uniform-noise", source, shape=(3, 16, 16))
         assert dataset.shape == dataset.load("test").shape == (3, 16, 16)
-        assert dataset.load("test").conversion == ""
+        assert dataset.conversion == dataset.load("test").conversion == ""
         assert dataset.parameters == {"shape": (3, 16, 16)}
 
     def test_a_shape_that_the_suite_gave_is_rendered_and_then_converted(self, source):
         dataset = resolve({"patches": {"shape": [3, 32, 32], "count": 4}}, source, shape=(1, 28, 28))
         assert dataset.shape == dataset.load("test").shape == (1, 28, 28)
-        assert dataset.load("test").conversion == "3x32x32 -> 1x28x28: luma (ITU-R 601), bilinear"
+        assert dataset.conversion == dataset.load("test").conversion == "3x32x32 -> 1x28x28: luma (ITU-R 601), bilinear"
 
     def test_other_sets_are_converted(self, source):
         dataset = resolve({"glyphs": {"count": 5}}, source, shape=(3, 32, 32))
         assert dataset.shape == dataset.load("test").shape == (3, 32, 32)
-        assert dataset.load("test").conversion == "1x28x28 -> 3x32x32: grey repeated, bilinear"
+        assert (
+            dataset.describe()["conversion"]
+            == dataset.load("test").conversion
+            == "1x28x28 -> 3x32x32: grey repeated, bilinear"
+        )
 
     def test_the_option_converts_an_id_set(self, source):
         dataset = resolve({"digits": {"shape": [3, 20, 20]}}, source)
