@@ -38,6 +38,7 @@ class Outputs:
         tap: Maps a batch of images to the model's ``logits``, ``features`` and named outputs, with gradients where
             they are enabled; or None.
         name: Which images these are, for detectors that draw at random.
+        layers: Widths of the layers whose ``gram-statistics`` stand side by side.
     """
 
     labels: Tensor
@@ -50,6 +51,7 @@ class Outputs:
     reduced: Tensor | None = None
     tap: Callable[[Tensor], dict[str, Tensor]] | None = None
     name: str = ""
+    layers: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -86,6 +88,7 @@ class Outputs:
             reduced=pick(self.reduced),
             tap=self.tap,
             name=self.name,
+            layers=self.layers,
         )
 
 
