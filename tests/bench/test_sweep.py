@@ -210,7 +210,10 @@ class TestPerturbedMahalanobis:
         with torch.no_grad():
             expected = distance(images - 0.01 * gradient.sign())
             plain = distance(images)
-        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
+        # A gradient that is rounding only has no sign that two ways of computing it could share.
+        clear = (gradient.abs() > 1e-9 * gradient.abs().amax()).flatten(1) | (gradient == 0).flatten(1)
+        assert clear.all(1).sum() >= 50
+        torch.testing.assert_close(found[clear.all(1)], expected[clear.all(1)], rtol=1e-6, atol=1e-8)
         assert found.mean() < plain.mean()
 
 
