@@ -13,12 +13,24 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from ..registry import ATTACKS, DETECTORS, GauntletError, Registry, Selected, nearest, select
+from ..registry import ATTACKS, DETECTORS, GauntletError, Registry, Selected, nearest, parse_spec, select
+from .tuning import tuned_labels
 
 Spec = str | dict[str, Any]
 
 #: Evaluators that a suite can name, in the order in which they run.
-EVALUATORS = ("accuracy", "calibration", "ood", "attack")
+EVALUATORS = ("accuracy", "calibration", "ood", "attack", "adversarial-detection")
+#: Option of a dataset: each of its classes, or each of a list, is left out in turn.
+LEAVE_OUT = "leave_out"
+
+
+class TuneFile(BaseModel):
+    """The key ``tune`` of a suite file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    outliers: Spec = "validation-outliers"
+    oracle: bool = False
 
 
 class SuiteFile(BaseModel):
@@ -38,13 +50,20 @@ class SuiteFile(BaseModel):
     attack_images: int = Field(default=1000, ge=1)
     detectors: list[Spec] | None = Field(default=None, min_length=1)
     ood: list[Spec] | dict[str, list[Spec]] | None = None
+    shifted: list[Spec] = Field(default_factory=list)
+    tune: TuneFile | None = None
     feature_dim: int = Field(default=2048, ge=1)
     fit_limit: int = Field(default=20_000, ge=1)
     batch_size: int = Field(default=512, ge=1)
     timeout: float | None = Field(default=None, gt=0)
     profiles: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
-    @field_validator("datasets", "models", "attacks", "detectors", "ood", "evaluators", mode="before")
+    @field_validator("tune", mode="before")
+    @classmethod
+    def _yes_is_the_default(cls, value: Any) -> Any:
+        return {True: {}, False: None}[value] if isinstance(value, bool) else value
+
+    @field_validator("datasets", "models", "attacks", "detectors", "ood", "shifted", "evaluators", mode="before")
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
@@ -53,6 +72,14 @@ class SuiteFile(BaseModel):
     @classmethod
     def _one_number_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, (int, float, str)) and not isinstance(value, bool) else value
+
+
+@dataclass(frozen=True)
+class Tune:
+    """How detectors are tuned: on which OOD set, and whether that may be a test set."""
+
+    outliers: Spec
+    oracle: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,6 +100,8 @@ class Suite:
     attack_images: int = 1000
     detectors: tuple[Selected, ...] = ()
     ood: tuple[tuple[str, Spec], ...] = ()
+    shifted: tuple[Spec, ...] = ()
+    tune: Tune | None = None
     feature_dim: int = 2048
     fit_limit: int = 20_000
     batch_size: int = 512
@@ -138,6 +167,8 @@ def parse_suite(text: str, *, where: str, profile: str | None = None, fallback: 
         seeds=tuple(dict.fromkeys(checked.seeds)),
         evaluators=(),
         attack_images=checked.attack_images,
+        shifted=tuple(checked.shifted),
+        tune=None if checked.tune is None else Tune(checked.tune.outliers, checked.tune.oracle),
         feature_dim=checked.feature_dim,
         fit_limit=checked.fit_limit,
         batch_size=checked.batch_size,
@@ -150,8 +181,10 @@ def parse_suite(text: str, *, where: str, profile: str | None = None, fallback: 
         "epsilons": parse_epsilons(checked.epsilons or (), draft.at("epsilons")),
         "detectors": _axis(draft, DETECTORS, "detectors", checked.detectors),
         "ood": ood,
-        "evaluators": _evaluators(draft, checked, bool(ood)),
+        "evaluators": _evaluators(draft, checked, bool(ood) or _leaves_out(draft)),
     }
+    if draft.tune is not None:
+        changes["detectors"] = tuned_labels(changes["detectors"], draft.tune.oracle)
     return _complete(Suite(**{**draft.__dict__, **changes}))
 
 
@@ -199,7 +232,11 @@ def _groups(ood: Sequence[Spec] | Mapping[str, Sequence[Spec]] | None) -> tuple[
 
 def _evaluators(suite: Suite, checked: SuiteFile, has_ood: bool) -> tuple[str, ...]:
     if checked.evaluators is None:
-        present = {"attack": checked.attacks is not None, "ood": checked.detectors is not None and has_ood}
+        present = {
+            "attack": checked.attacks is not None,
+            "ood": checked.detectors is not None and has_ood,
+            "adversarial-detection": False,
+        }
         return tuple(name for name in EVALUATORS if present.get(name, True))
     for position, name in enumerate(checked.evaluators):
         if name not in EVALUATORS:
@@ -208,20 +245,29 @@ def _evaluators(suite: Suite, checked: SuiteFile, has_ood: bool) -> tuple[str, .
     return tuple(name for name in EVALUATORS if name in checked.evaluators)
 
 
+def _leaves_out(suite: Suite) -> bool:
+    """Whether a dataset leaves out classes, which are then its OOD sets."""
+    return any(LEAVE_OUT in parse_spec(spec, "dataset")[1] for spec in suite.datasets if not isinstance(spec, str))
+
+
 def _complete(suite: Suite) -> Suite:
     def missing(evaluator: str, key: str) -> GauntletError:
         return GauntletError(f"{suite.where}: the evaluator {evaluator!r} needs the key {key!r}.")
 
-    if "attack" in suite.evaluators:
-        if not suite.attacks:
-            raise missing("attack", "attacks")
-        if not suite.epsilons and not all("epsilons" in attack.options for attack in suite.attacks):
-            raise missing("attack", "epsilons")
+    has_ood = bool(suite.ood) or _leaves_out(suite)
+    for evaluator in ("attack", "adversarial-detection"):
+        if evaluator in suite.evaluators:
+            if not suite.attacks:
+                raise missing(evaluator, "attacks")
+            if not suite.epsilons and not all("epsilons" in attack.options for attack in suite.attacks):
+                raise missing(evaluator, "epsilons")
+    if "adversarial-detection" in suite.evaluators and not suite.detectors:
+        raise missing("adversarial-detection", "detectors")
     if "ood" in suite.evaluators:
-        for key in ("detectors", "ood"):
-            if not getattr(suite, key):
+        for key, present in (("detectors", bool(suite.detectors)), ("ood", has_ood)):
+            if not present:
                 raise missing("ood", key)
-    if suite.detectors and not suite.ood:
+    if suite.detectors and not has_ood and "adversarial-detection" not in suite.evaluators:
         raise GauntletError(f"{suite.at('detectors')}: detectors need OOD sets: name some under `ood:`.")
     if suite.ood and not suite.detectors:
         raise GauntletError(f"{suite.at('ood')}: OOD sets need detectors: name some under `detectors:`.")

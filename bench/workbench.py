@@ -10,16 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..datasets import ImageSet, ResolvedDataset
+from ..datasets import ImageSet, ResolvedDataset, make_outliers
 from ..detectors import Head, Outputs
 from ..models import CheckpointStore, create_module, load_weights
 from ..models.build import check_fit
-from ..registry import GauntletError, digest
+from ..registry import GauntletError, NotAvailable, digest
 from .model_specs import ModelSpec, training_key
 from .output_cache import OutputCache, weights_fingerprint
 from .plan import Row
 from .suite import Suite
 from .sweep import Sweeper, Swept, output_names
+from .tuning import SYNTHETIC as OUTLIERS
 
 #: Told about (model label, batches done, batches in all, figures) while a model trains.
 TrainingProgress = Callable[[str, int, int, dict[str, Any]], None]
@@ -171,12 +172,31 @@ class Workbench:
         key = (dataset.fingerprint(split), split, limit)
         if key not in self._outputs:
             images = self.images(dataset, split)
-            if len(images) == 0:
-                raise GauntletError(f"Dataset {images.name!r} ({images.split}) has no images.")
             if limit is not None and len(images) > limit:
                 images = images.subset(fixed_subset(len(images), limit, images.name))
-            self._outputs[key] = self._read(images, digest("outputs/1", self._fingerprint(), *key, images.name))
+            self._outputs[key] = self._read(images, key)
         return self._outputs[key]
+
+    def validation_outliers(self, dataset: ResolvedDataset) -> Outputs:
+        """Outputs on the OOD set that detectors are tuned on: the one that the suite names, or synthetic outliers.
+
+        Raises:
+            NotAvailable: Its files are absent.
+        """
+        if self.row.outliers is not None:
+            if reason := self.row.outliers.missing("test"):
+                raise NotAvailable(reason)
+            return self.outputs(self.row.outliers, "test")
+        key = (dataset.fingerprint("val"), OUTLIERS, None)
+        if key not in self._outputs:
+            outliers = make_outliers(self.images(dataset, "val"))
+            self._outputs[key] = self._read(outliers.to(self.device), key)
+        return self._outputs[key]
+
+    def outputs_of(self, images: ImageSet) -> Outputs:
+        """Everything that was asked for of images that no dataset holds; never cached."""
+        swept = self._sweep(images, output_names(self.needs))
+        return self._assemble(images, dict(swept.tensors), {"layers": swept.layers})
 
     def why_no_head(self) -> str:
         """What keeps the row's model from having a head."""
@@ -192,8 +212,11 @@ class Workbench:
             self._weights = weights_fingerprint(self.module())
         return [self.row.key, self._weights, self.suite.feature_dim]
 
-    def _read(self, images: ImageSet, key: str) -> Outputs:
+    def _read(self, images: ImageSet, content: tuple[Any, ...]) -> Outputs:
         """Outputs of ``images`` from the cache; one sweep adds what is missing there."""
+        if len(images) == 0:
+            raise GauntletError(f"Dataset {images.name!r} ({images.split}) has no images.")
+        key = digest("outputs/1", self._fingerprint(), *content, images.name)
         wanted = output_names(self.needs)
         facts = self._cache.facts(key)
         # Names that were asked for and not found are not asked for again.
