@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from .accuracy import Accuracy
+from .adversarial_detection import AdversarialDetection
 from .attack import AttackEvaluator
 from .base import Evaluator
 from .calibration import Calibration
 from .ood import OOD
 
 EVALUATORS: dict[str, Evaluator] = {
-    evaluator.name: evaluator for evaluator in (Accuracy(), Calibration(), OOD(), AttackEvaluator())
+    evaluator.name: evaluator
+    for evaluator in (Accuracy(), Calibration(), OOD(), AttackEvaluator(), AdversarialDetection())
 }
 
 __all__ = ["EVALUATORS", "Evaluator"]

@@ -33,10 +33,8 @@ class AttackEvaluator(Evaluator):
 
     def _job(self, suite: Suite, row: Row, attack: Selected) -> Job:
         from ..plan import Job
-        from ..suite import parse_epsilons
 
-        given = attack.options.get("epsilons")
-        epsilons = suite.epsilons if given is None else parse_epsilons(_listed(given), f"attack {attack.label!r}")
+        epsilons = attack_epsilons(suite, attack)
         parameters = {**attack.entry.defaults(), **attack.parameters}
         component = [attack.entry.name, parameters, source_fingerprint(attack.entry)]
         norm = str(parameters.get("norm", attack.entry.meta.get("norm", "")))
@@ -62,7 +60,7 @@ class AttackEvaluator(Evaluator):
         chosen: Selected = job.payload["attack"]
         cells = [cell for cell in job.cells if cell.key in missing]
         epsilons = [cell.identity.epsilon or 0.0 for cell in cells]
-        images, right = _targets(job, bench)
+        images, right = targets(job, bench)
         attack: Attack = chosen.entry.factory(**chosen.parameters)
         stream = f"{job.row.seed}/{job.row.dataset.name}/{chosen.entry.name}"
         with Victim(bench.module(), device=bench.device, batch_size=bench.batch_size) as victim:
@@ -80,7 +78,15 @@ class AttackEvaluator(Evaluator):
                     yield cell.key, CellResult(measurements=(proportion("robust_accuracy", 0, len(right)),))
 
 
-def _targets(job: Job, bench: Workbench) -> tuple[ImageSet, Tensor]:
+def attack_epsilons(suite: Suite, attack: Selected) -> tuple[float, ...]:
+    """The attack's own budgets, or those of the suite."""
+    from ..suite import parse_epsilons
+
+    given = attack.options.get("epsilons")
+    return suite.epsilons if given is None else parse_epsilons(_listed(given), f"attack {attack.label!r}")
+
+
+def targets(job: Job, bench: Workbench) -> tuple[ImageSet, Tensor]:
     """The correctly classified images among a fixed random subset, and which of the subset they are (a mask)."""
     from ..workbench import fixed_subset
 

@@ -48,22 +48,6 @@ def values(out: Path) -> pd.DataFrame:
     return frame[[*VALUES, "ci_low", "ci_high", "status"]].sort_values(VALUES[:9], ignore_index=True)
 
 
-@pytest.fixture
-def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Sizes of the batches that go through `cnn-small`."""
-    from gauntlet.models.cnn_small import CNNSmall
-
-    counted: list[int] = []
-    original = CNNSmall.forward
-
-    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
-        counted.append(len(x))
-        return original(self, x)
-
-    monkeypatch.setattr(CNNSmall, "forward", forward)
-    return counted
-
-
 def test_a_run_measures_every_cell_and_writes_the_tidy_frame_and_the_tables(tmp_path):
     outcome = run_suite(small_suite(), out=tmp_path)
     assert outcome.complete
