@@ -42,16 +42,18 @@ def ood_metrics(id_scores: Any, ood_scores: Any) -> dict[str, float]:
     # What scores at most a threshold is what the thresholds above it do not flag; read from the lowest score up.
     kept_ood, kept_id = ((counts[-1] - _before(counts))[::-1] for counts in (ood, id_))
     n_ood, n_id = int(ood[-1]), int(id_[-1])
+    aupr_in, aupr_in_trapezoid = _aupr(kept_id, kept_ood)
+    aupr_out, aupr_out_trapezoid = _aupr(ood, id_)
     return {
         "auroc": _auroc(ood, id_),
-        "aupr_in": _average_precision(kept_id, kept_ood),
-        "aupr_out": _average_precision(ood, id_),
+        "aupr_in": aupr_in,
+        "aupr_out": aupr_out,
         "fpr95": _errors_at_95(ood, id_),
         "fpr95_id": _errors_at_95(kept_id, kept_ood),
         # With nothing flagged every OOD image is missed, which is an error of 1/2.
         "detection_error": 0.5 + min(0, int((id_ * n_ood - ood * n_id).min())) / (2 * n_ood * n_id),
-        "aupr_in_trapezoid": _trapezoid(kept_id, kept_ood),
-        "aupr_out_trapezoid": _trapezoid(ood, id_),
+        "aupr_in_trapezoid": aupr_in_trapezoid,
+        "aupr_out_trapezoid": aupr_out_trapezoid,
         "autc": _autc(inside, outside.to(inside.device)),
     }
 
@@ -117,6 +119,11 @@ def _sort_on_gpu(scores: Tensor, n_ood: int) -> tuple[Counts, Counts]:
     return (order < n_ood).cumsum(0)[ends].cpu().numpy(), ends.cpu().numpy()
 
 
+def _gained(counts: Counts) -> Counts:
+    """How much each threshold adds."""
+    return np.diff(counts, prepend=0)
+
+
 def _before(counts: Counts) -> Counts:
     """The cumulative count before each threshold."""
     return np.concatenate([[0], counts[:-1]])
@@ -124,21 +131,18 @@ def _before(counts: Counts) -> Counts:
 
 def _auroc(ood: Counts, id_: Counts) -> float:
     """Area under the ROC curve, as a quotient of two exact integers."""
-    doubled = int(((id_ - _before(id_)) * (ood + _before(ood))).sum())
+    doubled = int(np.dot(_gained(id_), ood + _before(ood)))
     return doubled / (2 * int(ood[-1]) * int(id_[-1]))
 
 
-def _average_precision(positives: Counts, negatives: Counts) -> float:
-    """Sum over thresholds of the precision times the recall gained there."""
-    gained = positives - _before(positives)
-    return float((gained * (positives / (positives + negatives))).sum() / positives[-1])
-
-
-def _trapezoid(positives: Counts, negatives: Counts) -> float:
-    """Area under precision over recall by the trapezoidal rule, from (0, 1) on."""
-    precision = np.concatenate([[1.0], positives / (positives + negatives)])
-    gained = positives - _before(positives)
-    return float((gained * (precision[1:] + precision[:-1])).sum() / (2 * positives[-1]))
+def _aupr(positives: Counts, negatives: Counts) -> tuple[float, float]:
+    """Area under precision over recall: by steps (average precision), and by trapezoids from (0, 1) on."""
+    precision = positives / (positives + negatives)
+    gained = _gained(positives).astype(np.float64)
+    total = float(positives[-1])
+    at_end = float(gained @ precision) / total
+    at_start = float(gained[0] + gained[1:] @ precision[:-1]) / total
+    return at_end, (at_end + at_start) / 2
 
 
 def _autc(inside: Tensor, outside: Tensor) -> float:
