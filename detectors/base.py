@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..registry import Entry, GauntletError, Selected
-from .numerics import double
+from .numerics import double, rows_per_chunk
 from .outputs import Head, Outputs
 
 T = TypeVar("T")
@@ -119,6 +119,8 @@ class Detector(ABC):
         known = labels >= 0
         if not bool(known.any()):
             raise GauntletError(f"Detector {self.name!r} cannot be fitted: no training image has a class label.")
+        if bool(known.all()):  # no copy of what may be gigabytes
+            return values.detach(), labels
         return values.detach()[known], labels[known]
 
     def required(self, head: Head | None) -> Head:
@@ -130,7 +132,8 @@ class Detector(ABC):
     def _check_training(self, features: Tensor) -> None:
         if not len(features):
             raise GauntletError(f"Detector {self.name!r} cannot be fitted to an empty training set.")
-        bad = int((~features.isfinite()).any(dim=1).sum())
+        chunks = features.split(rows_per_chunk(features.shape[1]))
+        bad = sum(int((~chunk.isfinite()).any(dim=1).sum()) for chunk in chunks)
         if bad:
             raise GauntletError(
                 f"Detector {self.name!r} cannot be fitted: {bad} of {len(features)} training images have features "

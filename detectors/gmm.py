@@ -31,7 +31,8 @@ class GMM(Detector):
         if reg <= 0:
             raise GauntletError(f"Detector 'gmm' needs reg above 0, got {reg}.")
         self.reg = reg
-        self._training: list[Tensor] | None = None  # (N_c, D) a class
+        self._features: Tensor | None = None  # (N, D), of the training images, not copied
+        self._members: list[Tensor] = []  # their positions, a class
         self._factors: list[Tensor] | None = None  # of the covariances, lower (D, D), where they fit
 
     def fit(self, train: Outputs, val: Outputs | None, head: Head | None) -> None:
@@ -40,19 +41,20 @@ class GMM(Detector):
         Raises:
             GauntletError: No image has a class, or a covariance is singular in spite of ``reg``.
         """
-        features, labels = self.labelled(train, "features")
-        self._training = [features[labels == label] for label in labels.unique()]
-        few = len(self._training) * features.shape[1] ** 2 <= _KEPT
-        self._factors = [self._factor(own) for own in self._training] if few else None
+        self._features, labels = self.labelled(train, "features")
+        self._members = [(labels == label).nonzero()[:, 0] for label in labels.unique()]
+        few = len(self._members) * self._features.shape[1] ** 2 <= _KEPT
+        self._factors = [self._factor(self._features[own]) for own in self._members] if few else None
 
     def score(self, outputs: Outputs) -> Tensor:
         """Negative log-densities, shape (N,), in nats, float64."""
-        training = self.fitted(self._training)
-        width, total = training[0].shape[1], sum(map(len, training))
+        training = self.fitted(self._features)
+        total, width = training.shape
         features = self.compact_features(outputs, width)
         constant = -0.5 * width * math.log(2 * math.pi)
         score = double(features).new_full((len(features),), -torch.inf)
-        for position, own in enumerate(training):
+        for position, members in enumerate(self._members):
+            own = training[members]
             factor = self._factor(own) if self._factors is None else self._factors[position]
             offset = constant + math.log(len(own) / total) - float(factor.diagonal().log().sum())
             score = torch.logaddexp(score, offset - 0.5 * _squared(features, double(own).mean(dim=0), factor))
