@@ -176,15 +176,16 @@ def parse_suite(text: str, *, where: str, profile: str | None = None, fallback: 
         marks=marks,
     )
     ood = _groups(checked.ood)
+    detectors = _axis(draft, DETECTORS, "detectors", checked.detectors)
     changes = {
         "attacks": _axis(draft, ATTACKS, "attacks", checked.attacks, options=("epsilons",)),
         "epsilons": parse_epsilons(checked.epsilons or (), draft.at("epsilons")),
-        "detectors": _axis(draft, DETECTORS, "detectors", checked.detectors),
+        "detectors": detectors,
         "ood": ood,
         "evaluators": _evaluators(draft, checked, bool(ood) or _leaves_out(draft)),
     }
     if draft.tune is not None:
-        changes["detectors"] = tuned_labels(changes["detectors"], draft.tune.oracle)
+        changes["detectors"] = tuned_labels(detectors, draft.tune.oracle)
     return _complete(Suite(**{**draft.__dict__, **changes}))
 
 

@@ -85,7 +85,7 @@ def _speckle(part: Tensor, _: Tensor, rng: np.random.RandomState) -> Tensor:
 
 
 def _pixelate(part: Tensor, _: Tensor, rng: np.random.RandomState) -> Tensor:
-    small = F.adaptive_avg_pool2d(part, [max(1, size // 4) for size in part.shape[2:]])
+    small = F.adaptive_avg_pool2d(part, (max(1, part.shape[2] // 4), max(1, part.shape[3] // 4)))
     return F.interpolate(small, size=part.shape[2:], mode="nearest")
 
 

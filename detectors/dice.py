@@ -8,7 +8,7 @@ from ..registry import detector
 from .activations import check_share, quantile
 from .base import Detector
 from .head import head_energy
-from .numerics import double
+from .numerics import double, mean_row
 from .outputs import Head, Outputs
 
 
@@ -41,7 +41,7 @@ class DICE(Detector):
         """
         features, head = self.whole_features(train, fitting=True), self.required(head)
         weight = double(head.weight)
-        contribution = weight * double(features.detach().mean(dim=0))
+        contribution = weight * mean_row(features)
         kept = contribution > quantile(contribution, self.dropped)
         self._sparse = Head(weight * kept, head.bias)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..registry import GauntletError, detector
 from .base import Detector
 from .head import apply_head
-from .numerics import double, rows_per_chunk
+from .numerics import double, mean_row, rows_per_chunk
 from .outputs import Head, Outputs
 
 
@@ -35,7 +35,7 @@ class FDBD(Detector):
         Raises:
             GauntletError: There are none, they are not finite, or the head has one class only.
         """
-        self._mean = double(self.whole_features(train, fitting=True)).mean(dim=0)
+        self._mean = mean_row(self.whole_features(train, fitting=True))
         weight = double(self.required(head).weight)
         if len(weight) < 2:
             raise GauntletError(f"Detector {self.name!r} needs at least two classes, got one.")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .numerics import double, rows_per_chunk
+from .numerics import double, mean_row, rows_per_chunk
 
 
 class Gaussians(NamedTuple):
@@ -20,7 +20,7 @@ class Gaussians(NamedTuple):
 
 def fit_gaussians(features: Tensor, labels: Tensor) -> Gaussians:
     """Gaussians with a tied covariance for features (N, D) and labels (N,), in float64."""
-    centre = double(features).mean(dim=0)
+    centre = mean_row(features)
     means, scatter = [], torch.zeros(len(centre), len(centre), dtype=centre.dtype, device=centre.device)
     for label in labels.unique():
         centred = double(features[labels == label]) - centre

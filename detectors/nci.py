@@ -8,7 +8,7 @@ from torch import Tensor
 from ..registry import detector
 from .base import Detector
 from .head import apply_head
-from .numerics import double
+from .numerics import double, mean_row
 from .outputs import Head, Outputs
 
 
@@ -36,7 +36,7 @@ class NCI(Detector):
         Raises:
             GauntletError: There are none, or they are not finite.
         """
-        self._mean = double(self.whole_features(train, fitting=True)).mean(dim=0)
+        self._mean = mean_row(self.whole_features(train, fitting=True))
 
     def score(self, outputs: Outputs) -> Tensor:
         """Scores, shape (N,), float64; a feature that is the training mean has no direction and scores 0 for it."""

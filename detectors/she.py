@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..registry import GauntletError, detector
 from .base import Detector
-from .numerics import double
+from .numerics import double, mean_row
 from .outputs import Head, Outputs
 
 
@@ -40,8 +40,8 @@ class SHE(Detector):
                 f"Detector {self.name!r} cannot be fitted: no training image of class {missing} is classified "
                 "correctly, so that the class has no pattern."
             )
-        sums = double(features).new_zeros(len(count), features.shape[1])
-        self._patterns = sums.index_add(0, labels[right], double(features[right])) / count[:, None]
+        members = [(right & (labels == label)).nonzero()[:, 0] for label in range(len(count))]
+        self._patterns = torch.stack([mean_row(features[own]) for own in members])
 
     def score(self, outputs: Outputs) -> Tensor:
         """Negative inner products, shape (N,), float64."""

@@ -13,6 +13,7 @@ from .layout import Table, pivot
 from .metrics import metric as metric_named
 
 CLEAN = "(clean)"
+HELD_OUT, WITHOUT = "held-out", " without "
 _CALIBRATION = ("ece", "ece_scaled", "rms", "mce", "signed_gap", "nll", "brier", "temperature")
 
 
@@ -41,7 +42,8 @@ def attack_grid(frame: pd.DataFrame) -> list[Table]:
 def ood_table(frame: pd.DataFrame, metric: str = "auroc") -> list[Table]:
     """A metric of OOD detection by model and detector (rows) and OOD set, grouped near/far (columns).
 
-    One table per ID dataset; none where no detector ran.
+    One table per ID dataset; none where no detector ran. Datasets that leave out one class after the other share a
+    table, with the classes as columns and their mean.
 
     Raises:
         GauntletError: The evaluator does not measure this metric.
@@ -57,8 +59,23 @@ def ood_table(frame: pd.DataFrame, metric: str = "auroc") -> list[Table]:
             evaluator="ood",
             title=f"{known.title}{' in %' if known.percent else ''} of OOD detection on {dataset}",
         )
-        for dataset, part in _by_dataset(scores)
+        for dataset, part in _by_dataset(_left_out_in_turn(scores, metric))
     ]
+
+
+def _left_out_in_turn(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Rows of ``NAME without CLASS`` under one dataset each NAME, and their mean over classes (no interval)."""
+    held_out = (frame["ood_group"] == HELD_OUT) & frame["dataset"].str.contains(WITHOUT)
+    if not held_out.any():
+        return frame
+    named = frame["dataset"].where(~held_out, frame["dataset"].str.split(WITHOUT).str[0] + ", one class left out")
+    frame = frame.assign(dataset=named)
+    rows = frame[held_out & (frame["metric"] == metric) & (frame["status"] == "ok")]
+    means = rows.drop_duplicates(["model", "dataset", "detector", "seed"]).copy()
+    keys = ["model", "dataset", "detector", "seed"]
+    values = rows.groupby(keys)["value"].mean()
+    means["value"] = [values[tuple(row)] for row in means[keys].itertuples(index=False)]
+    return pd.concat([frame, means.assign(ood_dataset="mean", ci_low=float("nan"), ci_high=float("nan"))])
 
 
 def calibration_table(frame: pd.DataFrame) -> list[Table]:

@@ -242,7 +242,7 @@ def _print_of(part: OODSet) -> str:
 
 
 def _described(parts: Sequence[OODSet]) -> Mapping[str, Any] | list[Mapping[str, Any]]:
-    facts = [part.dataset.describe() for part in parts]
+    facts: list[Mapping[str, Any]] = [part.dataset.describe() for part in parts]
     return facts[0] if len(facts) == 1 else facts
 
 

@@ -18,7 +18,7 @@ from gauntlet.registry import DETECTORS
 pytestmark = pytest.mark.slow
 
 WIDTH, CLASSES, QUERIES = 2048, 1000, 500
-#: Bytes beyond what a detector must keep, which is one copy of the training features for KNN and nothing for the others.
+#: Bytes beyond what a detector must keep: one copy of the training features for KNN, nothing for the others.
 SCRATCH = 1.5 * 2**30
 ROWS = {"dice": 100_000, "gmm": 25_600, "knn": 100_000}
 OWN_CLASSES = {"gmm": 20}  # of 1,280 images each, as ImageNet's; classes come one after the other
