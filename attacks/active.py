@@ -1,91 +1,88 @@
-"""The active set: gradient steps on many (image, epsilon) pairs, of which each leaves as soon as it is fooled."""
+"""The active set: many searches advance together, each leaves when it is done, and another takes its place."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor
 
-from .victim import Victim
-
 
 @dataclass
-class Batch:
-    """The work items in progress; every field has one row for each of them.
+class Rows:
+    """Searches in progress; every field has one row for each of them.
 
     Attributes:
-        item: Number of the work item (M,).
-        current: Its image now (M, C, H, W).
-        clean: Its original image.
-        labels: Its label (M,).
-        radius: Its epsilon (M,).
-        stride: Its step length (M,).
-        taken: Gradients taken so far (M,).
+        item: Number of the search (M,).
+        taken: Steps taken so far (M,), int64.
     """
 
     item: Tensor
-    current: Tensor
-    clean: Tensor
-    labels: Tensor
-    radius: Tensor
-    stride: Tensor
     taken: Tensor
 
     def __len__(self) -> int:
         return len(self.item)
 
-    def keep(self, rows: Tensor) -> Batch:
+    def keep(self, rows: Tensor) -> Self:
         """Those rows (a mask) alone."""
-        return Batch(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+        return type(self)(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
-    def join(self, other: Batch) -> Batch:
+    def join(self, other: Self) -> Self:
         """These rows, then the other's."""
-        return Batch(
-            **{field.name: torch.cat([getattr(self, field.name), getattr(other, field.name)]) for field in fields(self)}
-        )
+        names = [field.name for field in fields(self)]
+        return type(self)(**{name: torch.cat([getattr(self, name), getattr(other, name)]) for name in names})
 
 
-def climb(
-    victim: Victim,
+@dataclass
+class Paths(Rows):
+    """Searches that go from image to image.
+
+    Attributes:
+        clean: The original image (M, C, H, W).
+        current: The image now.
+        labels: Its label (M,).
+    """
+
+    clean: Tensor
+    current: Tensor
+    labels: Tensor
+
+
+R = TypeVar("R", bound=Rows)
+
+
+def drive(
     items: Tensor,
     *,
-    load: Callable[[Tensor], Batch],
-    step: Callable[[Batch, Tensor], Tensor],
-    steps: int,
-    stop_when_fooled: bool,
-    leave: Callable[[Batch], None],
+    room: int,
+    load: Callable[[Tensor], R],
+    step: Callable[[R], Tensor],
+    leave: Callable[[R], None],
 ) -> None:
-    """Take gradient steps on work items until each is fooled or has taken ``steps`` of them.
+    """Advance searches until each is done.
 
-    One batch of at most ``victim.batch_size`` items is in progress; places that become free are filled from the
-    queue, so that it stays full while there are items left, and memory does not grow with their number.
+    At most ``room`` of them are in progress; places that become free are filled from the queue, so that batches stay
+    full while there are items left, and memory does not grow with their number.
 
     Args:
-        victim: Gives gradients, and tells from the same pass who is fooled.
-        items: Numbers of the work items (M,).
-        load: Makes the batch for some of them.
-        step: From a batch and its gradient to its next images.
-        steps: Most gradients for one item.
-        stop_when_fooled: Whether an item leaves when it is fooled; its image then is the one that did it.
-        leave: Takes the rows that are finished.
+        items: Numbers of the searches (M,).
+        room: Most searches in progress at once.
+        load: Starts some of them.
+        step: Advances every row in place by one step, and tells which rows are done (a mask).
+        leave: Takes the rows that are done.
     """
     waiting = items
-    batch = load(waiting[:0])
-    while len(batch) or len(waiting):
-        room = victim.batch_size - len(batch)
-        if room and len(waiting):
-            batch, waiting = batch.join(load(waiting[:room])), waiting[room:]
-        gradient, outputs = victim.gradient(batch.current, batch.labels)
-        moved = step(batch, gradient)
-        batch.taken += 1
-        done = batch.taken >= steps
-        if stop_when_fooled:
-            fooled = victim.judge(outputs, batch.labels)
-            moved[fooled] = batch.current[fooled]
-            done |= fooled
-        batch.current = moved
-        if done.any():
-            leave(batch.keep(done))
-            batch = batch.keep(~done)
+    rows = load(waiting[:room])
+    waiting = waiting[room:]
+    while len(rows):
+        done = step(rows)
+        rows.taken += 1
+        if not done.any():
+            continue
+        leave(rows.keep(done))
+        rows = rows.keep(~done)
+        if len(waiting):
+            free = room - len(rows)
+            rows, waiting = rows.join(load(waiting[:free])), waiting[free:]

@@ -74,8 +74,9 @@ class Attack(ABC):
             GauntletError: An epsilon is negative or not a number, or the victim cannot be attacked in this way.
         """
         for epsilon in epsilons:
-            if not 0 <= epsilon < math.inf:
-                raise GauntletError(f"An epsilon must be a finite number >= 0, got {epsilon!r}.")
+            check_epsilon(epsilon, self.norm)
+        if len(labels) and int(labels.min()) < 0:
+            raise GauntletError(f"Labels must be >= 0, got {int(labels.min())}.")
         positive = [float(epsilon) for epsilon in epsilons if epsilon > 0 and len(images)]
         found = list(self.attack(victim, images, labels, positive, rng)) if positive else []
         if len(found) == len(epsilons):
@@ -123,6 +124,14 @@ class MinimisationAttack(Attack):
             result = verified(victim, images, labels, adversarial, self.norm, epsilon)
             spent = forwards + victim.forwards - before
             yield replace(result, forwards=spent, backwards=backwards, smallest=smallest)
+
+
+def check_epsilon(epsilon: float, norm: str) -> None:
+    """Raise a :class:`GauntletError` unless it is a budget: finite, >= 0, and a whole number of pixels in L0."""
+    if not 0 <= epsilon < math.inf:
+        raise GauntletError(f"An epsilon must be a finite number >= 0, got {epsilon!r}.")
+    if norm == "l0" and epsilon != int(epsilon):
+        raise GauntletError(f"An L0 epsilon must be a whole number of pixels, got {epsilon:g}.")
 
 
 def presentable(adversarial: Tensor, images: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ class Draws:
     """Random numbers for images, whatever their order, batch, device or neighbours.
 
     Each number is a hash of (key, purpose, step, restart, index of the image, position): nothing is consumed, so
-    asking twice gives the same numbers.
+    asking twice gives the same numbers. A step may be a tensor (N,) with one for each image.
 
     Args:
         key: Names the stream, such as ``"seed=0 mnist pgd"``.
@@ -38,12 +38,12 @@ class Draws:
         """The draws of some of the images, given by positions (repetition allowed) or a mask (N,)."""
         return Draws(self.key, self.indices[positions])
 
-    def uniform(self, shape: Sequence[int], *, purpose: str, step: int = 0, restart: int = 0) -> Tensor:
+    def uniform(self, shape: Sequence[int], *, purpose: str, step: int | Tensor = 0, restart: int = 0) -> Tensor:
         """Uniform numbers in [0, 1) of shape (N, *shape), float32; the same bits on every device."""
         bits = self._bits(shape, purpose, step, restart)
         return _shift(bits, 40).float().mul_(2.0**-24)
 
-    def normal(self, shape: Sequence[int], *, purpose: str, step: int = 0, restart: int = 0) -> Tensor:
+    def normal(self, shape: Sequence[int], *, purpose: str, step: int | Tensor = 0, restart: int = 0) -> Tensor:
         """Standard normal numbers of shape (N, *shape), float32; devices agree up to rounding."""
         bits = self._bits(shape, purpose, step, restart)
         home = bits.device
@@ -57,10 +57,14 @@ class Draws:
         batch = hashlib.sha256(self.indices.cpu().numpy().tobytes()).hexdigest()
         return _digest(self.key, purpose, restart, batch) % 2**32
 
-    def _bits(self, shape: Sequence[int], purpose: str, step: int, restart: int) -> Tensor:
+    def _bits(self, shape: Sequence[int], purpose: str, step: int | Tensor, restart: int) -> Tensor:
         """Hashes (N, *shape), int64: SplitMix64 seeded for each image."""
         device = self.indices.device
-        seeds = _mix(self.indices * _GOLDEN + _digest(self.key, purpose, step, restart))
+        if isinstance(step, Tensor):
+            seeds = _mix(self.indices * _GOLDEN + _digest(self.key, purpose, "each", restart))
+            seeds = _mix(seeds + step * _GOLDEN)
+        else:
+            seeds = _mix(self.indices * _GOLDEN + _digest(self.key, purpose, step, restart))
         places = torch.arange(1, math.prod(shape) + 1, device=device) * _GOLDEN
         return _mix(seeds[:, None] + places[None]).view(len(self), *shape)
 

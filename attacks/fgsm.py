@@ -20,10 +20,11 @@ from .victim import Victim
 @attack(
     "fgsm",
     norm="linf",
+    norms=("linf", "l2"),
     kind="fixed",
     access="gradient",
     cost="fast",
-    tags=("native", "white-box"),
+    tags=("native", "white-box", "single-step"),
     reference="Goodfellow et al. 2014, arXiv 1412.6572",
 )
 class FGSM(Attack):
@@ -55,3 +56,17 @@ class FGSM(Attack):
             adversarial = ascend(start, images, gradient, self.norm, stride=radius, radius=radius)
             result = verified(victim, images, labels, adversarial, self.norm, epsilon)
             yield replace(result, forwards=2 * len(images), backwards=len(images))
+
+
+@attack(
+    "fgm-l2",
+    norm="l2",
+    kind="fixed",
+    access="gradient",
+    cost="fast",
+    tags=("native", "white-box"),
+    reference="Goodfellow et al. 2014, arXiv 1412.6572",
+)
+def fgm_l2(random_start: bool = False) -> FGSM:
+    """Fast gradient method: a single step of L2 size epsilon along the gradient."""
+    return FGSM("l2", random_start)

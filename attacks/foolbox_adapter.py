@@ -1,67 +1,24 @@
-"""How an attack class of foolbox 3 becomes one of ours: chunks, seeds, errors; the verification is the base class'."""
+"""How an attack class of foolbox 3 becomes one of ours: chunks, seeds, starts, errors; the base class verifies."""
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import inspect
-import os
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from ..registry import GauntletError
+from ..registry import GauntletError, NotAvailable
 from .base import Attack, AttackResult, MinimisationAttack, presentable, verified
 from .draws import Draws, seeded
+from .foolbox_row import HIDDEN, STARTS, Row, foolbox
 from .norms import into_ball
 from .victim import Victim
-
-# GitPython, which foolbox imports, fails at import where there is no git program unless it is told to be quiet.
-os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-import foolbox
-
-CHUNK = 128
-
-
-@dataclass(frozen=True)
-class Row:
-    """One foolbox attack.
-
-    Attributes:
-        name: ``foolbox/NORM/ATTACK``.
-        source: Name of the class in ``foolbox.attacks``.
-        alias: Further name, as in report R2.
-        access: What it asks of the model: ``gradient``, ``score``, ``decision`` or ``none``.
-        cost: ``fast``, ``standard`` or ``full``.
-        reference: Paper or other source.
-        tags: Words for selections.
-    """
-
-    name: str
-    source: str
-    alias: str
-    access: str
-    cost: str
-    reference: str
-    tags: tuple[str, ...] = ()
-
-    @property
-    def norm(self) -> str:
-        """The norm, which is the middle of the name."""
-        return self.name.split("/")[1]
-
-    @property
-    def original(self) -> type:
-        """The class of foolbox."""
-        return getattr(foolbox.attacks, self.source)
-
-    @property
-    def adapter(self) -> type[FoolboxAttack]:
-        """Our class for its kind."""
-        minimises = issubclass(self.original, foolbox.attacks.base.MinimizationAttack)
-        return FoolboxMinimisation if minimises else FoolboxFixed
 
 
 class FoolboxAttack(Attack):
@@ -70,37 +27,103 @@ class FoolboxAttack(Attack):
     Args:
         row: Which one.
         chunk: Images in one call of foolbox. It draws random numbers per call, so another chunk gives other draws.
+        norm: In which distances are measured, where foolbox lets one choose.
         **parameters: Those of the foolbox class.
     """
 
-    def __init__(self, row: Row, *, chunk: int = CHUNK, **parameters: Any) -> None:
+    def __init__(self, row: Row, *, chunk: int, norm: str | None = None, **parameters: Any) -> None:
         if chunk < 1:
             raise GauntletError(f"{row.name} needs chunk >= 1, got {chunk}.")
         self.row = row
-        self.norm = row.norm
+        self.norm = norm or row.norm
+        self.kind = row.kind
         self.chunk = chunk
-        self.original = row.original(**parameters)
+        distance = {"distance": getattr(foolbox.distances, self.norm)} if row.flexible else {}
+        self.build = functools.partial(row.original, **row.fixed, **distance, **parameters)
+        self._check(row)
+
+    def _check(self, row: Row) -> None:
+        if row.unavailable:
+            raise NotAvailable(f"{row.name} cannot work here: {row.unavailable}.")
+        for package in row.requires:
+            if importlib.util.find_spec(package) is None:
+                raise NotAvailable(f"{row.name} needs the package {package}: pip install 'gauntlet-bench[{package}]'.")
 
     def perturb(self, victim: Victim, images: Tensor, labels: Tensor, rng: Draws, **budget: float | None) -> Tensor:
         """What foolbox's ``run`` returns (N, C, H, W), chunk by chunk; a NaN image becomes the original."""
-        model = foolbox.PyTorchModel(victim.module, bounds=(0, 1), device=victim.device)
         parts = []
         for part in _slices(len(images), self.chunk):
             x, y = images[part], labels[part]
             with seeded(rng.select(part).seed(self.row.name), victim.device), torch.enable_grad():
-                parts.append(presentable(self._call(victim, model, x, y, budget), x))
+                call = _Call(self, victim, budget)
+                parts.append(presentable(call.from_starts(x, y) if self.row.start else call(x, y), x))
         return torch.cat(parts)
 
-    def _call(self, victim: Victim, model: Any, images: Tensor, labels: Tensor, budget: dict[str, Any]) -> Tensor:
+
+class _Call:
+    """One chunk: a foolbox attack of its own (some keep state), the model as foolbox wants it, and the budget."""
+
+    def __init__(self, attack: FoolboxAttack, victim: Victim, budget: dict[str, Any]) -> None:
+        self.row, self.victim, self.budget = attack.row, victim, budget
+        self.original = attack.build()
+        self.model = foolbox.PyTorchModel(victim.module, bounds=(0, 1), device=victim.device)
+
+    def __call__(self, images: Tensor, labels: Tensor, **starts: Tensor) -> Tensor:
+        """Run foolbox; what it cannot do becomes one sentence."""
+        if self.row.feed:
+            self.original.feed(self.model, images)
+        before = self.victim.backwards
         try:
-            return self.original.run(model, images, foolbox.criteria.Misclassification(labels), **budget)
+            found = self.original.run(self.model, images, self._criterion(images, labels), **starts, **self.budget)
         except (AssertionError, ValueError, RuntimeError) as error:
             if self.row.access == "gradient":
-                victim.gradient(images[:1], labels[:1])  # says it better where the model has no gradient
+                self.victim.gradient(images[:1], labels[:1])  # says it better where the model has no gradient
             if isinstance(error, RuntimeError):  # out of memory among others: not foolbox's to explain
                 raise
             said = " ".join(str(error).split()).rstrip(".") or "without a reason"
             raise GauntletError(f"{self.row.name}: foolbox raised {type(error).__name__}: {said}.") from error
+        if self.row.access == "gradient" and self.victim.backwards == before:
+            self.victim.gradient(
+                images[:1], labels[:1]
+            )  # a loss with a distance in it has a gradient without the model
+        return found
+
+    def from_starts(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Run where there is something to start from; foolbox drops the chunk for one image without a start."""
+        starts = STARTS[self.row.start]().run(self.model, images, self._criterion(images, labels))
+        starts, found = self._with_neighbours(starts, images, labels)
+        result = images.clone()
+        if not found.any():
+            return result
+        try:
+            result[found] = self(images[found], labels[found], starting_points=starts[found])
+        except GauntletError as error:
+            if not isinstance(error.__cause__, (AssertionError, ValueError)):
+                raise
+            for i in found.nonzero().flatten().split(1):  # a start that fools only sometimes: again, one by one
+                result[i] = self._alone(images[i], labels[i], starts[i])
+        return result
+
+    def _alone(self, image: Tensor, label: Tensor, start: Tensor) -> Tensor:
+        try:
+            return self(image, label, starting_points=start)
+        except GauntletError:
+            return image
+
+    def _with_neighbours(self, starts: Tensor, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Starts, where they fail from an image of another class of the same chunk; and which of them are there."""
+        found = self.victim.fooled(starts, labels)
+        for i in (~found).nonzero().flatten().tolist():
+            others = (labels != labels[i]).nonzero().flatten()
+            if len(others):
+                starts[i] = images[others[0]]
+        return starts, self.victim.fooled(starts, labels)
+
+    def _criterion(self, images: Tensor, labels: Tensor) -> Any:
+        if not self.row.targeted:
+            return foolbox.criteria.Misclassification(labels)
+        wrong = self.victim.outputs(images).scatter(1, labels[:, None], -torch.inf)
+        return foolbox.criteria.TargetedMisclassification(wrong.argmax(dim=1))
 
 
 class FoolboxFixed(FoolboxAttack):
@@ -125,28 +148,52 @@ class FoolboxMinimisation(MinimisationAttack, FoolboxAttack):
         return self.perturb(victim, images, labels, rng, early_stop=None)
 
 
-def factory(row: Row) -> Callable[..., FoolboxAttack]:
-    """A function that builds the row's attack, with the signature of the foolbox class and ``chunk``."""
+class FoolboxOther(FoolboxAttack):
+    """A foolbox attack that knows no budget: it runs once, and its images stand for every epsilon."""
 
-    def build(**parameters: Any) -> FoolboxAttack:
-        return row.adapter(row, **parameters)
+    def attack(
+        self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: Draws
+    ) -> Iterable[AttackResult]:
+        """Run once and predict."""
+        forwards, backwards = victim.forwards, victim.backwards
+        result = verified(victim, images, labels, self.perturb(victim, images, labels, rng), self.norm, 0.0)
+        result = replace(result, forwards=victim.forwards - forwards, backwards=victim.backwards - backwards)
+        for epsilon in epsilons:
+            yield replace(result, epsilon=epsilon)
 
-    known = [*_parameters(row.original), inspect.Parameter("chunk", _KEYWORD, default=CHUNK, annotation=int)]
-    build.__signature__ = inspect.Signature(known)  # type: ignore[attr-defined]
-    build.__annotations__ = {parameter.name: parameter.annotation for parameter in known}
-    build.__doc__ = f"foolbox's {row.source}, with its defaults."
-    return build
 
-
+_ADAPTERS: dict[str, type[FoolboxAttack]] = {
+    "fixed": FoolboxFixed,
+    "minimisation": FoolboxMinimisation,
+    "other": FoolboxOther,
+}
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
-def _parameters(original: type) -> Iterator[inspect.Parameter]:
-    if original.__init__ is object.__init__:  # type: ignore[misc]
-        return
-    hints = typing.get_type_hints(original.__init__)  # type: ignore[misc]
-    for parameter in inspect.signature(original).parameters.values():
-        yield parameter.replace(kind=_KEYWORD, annotation=hints.get(parameter.name, Any))
+def factory(row: Row) -> Callable[..., FoolboxAttack]:
+    """A function that builds the row's attack, with the signature of the foolbox class and ``chunk``."""
+
+    def build(*, chunk: int = row.chunk, **parameters: Any) -> FoolboxAttack:
+        return _ADAPTERS[row.kind](row, chunk=chunk, **{**row.given, **parameters})
+
+    known = list(_parameters(row))
+    build.__signature__ = inspect.Signature(known)  # type: ignore[attr-defined]
+    build.__annotations__ = {parameter.name: parameter.annotation for parameter in known}
+    build.__doc__ = f"foolbox's {row.source}, {row.fault or 'with its defaults'}."
+    return build
+
+
+def _parameters(row: Row) -> Iterator[inspect.Parameter]:
+    original = row.original
+    if original.__init__ is not object.__init__:  # type: ignore[misc]
+        hints = typing.get_type_hints(original.__init__)  # type: ignore[misc]
+        for parameter in inspect.signature(original).parameters.values():
+            if parameter.name not in HIDDEN:
+                default = row.given.get(parameter.name, parameter.default)
+                yield parameter.replace(kind=_KEYWORD, default=default, annotation=hints.get(parameter.name, Any))
+    if row.flexible:
+        yield inspect.Parameter("norm", _KEYWORD, default=row.norm, annotation=Literal["linf", "l2", "l1", "l0"])
+    yield inspect.Parameter("chunk", _KEYWORD, default=row.chunk, annotation=int)
 
 
 def _slices(count: int, size: int) -> Iterator[slice]:

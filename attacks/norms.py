@@ -11,7 +11,8 @@ from ..registry import GauntletError
 
 Norm = Literal["linf", "l2", "l1", "l0"]
 
-_ORDERS = {"linf": float("inf"), "l2": 2.0, "l1": 1.0}
+#: ``none`` is for attacks without a budget, such as rotations: the size of what they do is told in L2.
+_ORDERS = {"linf": float("inf"), "l2": 2.0, "l1": 1.0, "none": 2.0}
 
 
 def perturbation_norms(adversarial: Tensor, images: Tensor, norm: str) -> Tensor:
@@ -47,10 +48,22 @@ def project(offset: Tensor, norm: str, radius: Tensor) -> Tensor:
 
 
 def into_ball(adversarial: Tensor, images: Tensor, norm: str, epsilon: float) -> Tensor:
-    """Shrink the perturbations that are larger than ``epsilon`` to it; the others stay bit for bit as they are."""
-    radius = torch.full((len(images),), epsilon, dtype=images.dtype, device=images.device)
-    outside = per_image(perturbation_norms(adversarial, images, norm) > radius, images)
-    shrunk = images + project(adversarial - images, norm, radius)
+    """Shrink the perturbations that are larger than ``epsilon`` to it; the others stay bit for bit as they are.
+
+    As in foolbox, one in L2 or L1 is scaled and one in Linf clipped. There is no smaller version of one in L0: beyond
+    ``epsilon`` pixels the original comes back.
+    """
+    sizes = perturbation_norms(adversarial, images, norm)
+    outside = per_image(sizes > epsilon, images)
+    if norm == "l0":
+        return torch.where(outside, images, adversarial)
+    offset = adversarial - images
+    if norm == "linf":
+        shrunk = images + offset.clamp(-epsilon, epsilon)
+    elif norm == "l1":
+        shrunk = images + offset * per_image(epsilon / sizes, offset)
+    else:
+        shrunk = images + project(offset, norm, torch.full_like(sizes, epsilon))
     return torch.where(outside, shrunk, adversarial).clamp(0, 1)
 
 
@@ -73,7 +86,7 @@ def check_ball(adversarial: Tensor, images: Tensor, norm: str, epsilon: float) -
     low, high = float(adversarial.min()), float(adversarial.max())
     if low < 0 or high > 1:
         raise GauntletError(f"Adversarial pixels lie in [{low:.9g}, {high:.9g}]; they must lie in [0, 1].")
-    largest = float(perturbation_norms(adversarial, images, norm).max())
+    largest = float(perturbation_norms(adversarial, images, norm).max()) if norm != "none" else 0.0
     if not largest <= epsilon * (1 + 1e-5) + 1e-6:
         raise GauntletError(
             f"A perturbation has {norm} norm {largest:.7g}, which leaves the ball of radius {epsilon:g} "

@@ -1,57 +1,67 @@
-"""PGD: many small gradient steps, each projected back onto the ball, from a random start."""
+"""PGD and its relatives: many small gradient steps, each projected back onto the ball."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ..registry import GauntletError, attack
-from .active import Batch, climb
-from .base import Attack, AttackResult
-from .draws import Draws
-from .norms import per_image, perturbation_norms
+from .budget import BudgetAttack, Tries, Work
+from .losses import LossName, loss_named
+from .norms import per_image
 from .steps import ascend, random_offset
-from .victim import Victim
 
-_DEFAULTS = {"linf": (40, 1 / 30), "l2": (50, 0.05)}
+_DEFAULTS = {"linf": (40, 1 / 30), "l2": (50, 0.05), "l1": (50, 0.05)}
+
+
+@dataclass
+class Climb(Tries):
+    """A climb: ``stride`` is the length of its steps (M,)."""
+
+    stride: Tensor
 
 
 @attack(
     "pgd",
     norm="linf",
+    norms=("linf", "l2", "l1"),
     kind="fixed",
     access="gradient",
     cost="fast",
     tags=("native", "white-box"),
     reference="Madry et al. 2017, arXiv 1706.06083",
 )
-class PGD(Attack):
-    """Projected gradient descent on the cross entropy; an image leaves as soon as it is fooled.
+class PGD(BudgetAttack):
+    """Projected gradient descent; an image leaves as soon as it is fooled.
 
     Madry, Makelov, Schmidt, Tsipras, Vladu 2017, arXiv 1706.06083. Without a random start this is the basic iterative
-    method of Kurakin, Goodfellow, Bengio 2016, arXiv 1607.02533. All epsilons share batches.
+    method of Kurakin, Goodfellow, Bengio 2016, arXiv 1607.02533. All epsilons share batches. In L1, steps are sparse
+    (Tramèr, Boneh 2019, arXiv 1904.13000) and projected onto the ball and the box at once (Croce, Hein 2021, arXiv
+    2103.01208).
 
     Args:
-        norm: ``linf`` or ``l2``.
-        steps: Gradient steps; by default 40 in Linf and 50 in L2.
-        rel_stepsize: Length of a step in epsilons; by default 1/30 in Linf and 0.05 in L2.
+        norm: ``linf``, ``l2`` or ``l1``.
+        steps: Gradient steps; by default 40 in Linf and 50 in L2 and L1.
+        rel_stepsize: Length of a step in epsilons; by default 1/30 in Linf and 0.05 in L2 and L1.
         random_start: Start from a point drawn uniformly in the ball.
         restarts: Random starts to try on an image that resists.
         stop_when_fooled: Whether an image leaves when it is fooled, as the image that did it; otherwise it goes all
             the way.
+        loss: What is driven up: cross entropy (``xent``; the victim's own loss), ``margin`` or ``dlr``.
     """
 
     def __init__(
         self,
-        norm: Literal["linf", "l2"] = "linf",
+        norm: Literal["linf", "l2", "l1"] = "linf",
         steps: int | None = None,
         rel_stepsize: float | None = None,
         random_start: bool = True,
         restarts: int = 1,
         stop_when_fooled: bool = True,
+        loss: LossName = "xent",
     ) -> None:
         default_steps, default_stepsize = _DEFAULTS[norm]
         self.norm = norm
@@ -60,6 +70,7 @@ class PGD(Attack):
         self.random_start = random_start
         self.restarts = restarts
         self.stop_when_fooled = stop_when_fooled
+        self.loss = loss_named(loss)
         self._check()
 
     def _check(self) -> None:
@@ -70,84 +81,59 @@ class PGD(Attack):
         if self.restarts > 1 and not self.random_start:
             raise GauntletError("pgd with restarts > 1 needs random_start: true, or every restart is the same.")
 
-    def attack(
-        self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: Draws
-    ) -> Iterable[AttackResult]:
-        """Climb from every start; after each, predict, and go on with the items that resist."""
-        work = _Work(self, victim, images, labels, epsilons, rng)
+    def pursue(self, work: Work, items: Tensor) -> None:
+        """Climb from every start; after each, go on with the items that resist."""
         for restart in range(self.restarts):
-            resisting = (~work.success).nonzero().flatten()
-            if len(resisting):
-                work.climb(resisting, restart)
-        return work.results()
+            work.search(
+                work.resisting(items),
+                load=lambda some, restart=restart: self.load(work, some, restart),  # type: ignore[misc]
+                step=lambda rows: self._step(work, rows),
+                backwards=1,
+            )
+
+    def load(self, work: Work, items: Tensor, restart: int) -> Climb:
+        """Start some items: at their images, or at a random point of the ball."""
+        fields = work.start(items)
+        # In double precision first: a stride is the very number that rel_stepsize times epsilon gives.
+        strides = torch.tensor([self.rel_stepsize * epsilon for epsilon in work.epsilons], device=items.device)
+        rows = Climb(**fields, stride=strides[items // len(work.images)])
+        if self.random_start:
+            unit = random_offset(self.norm, work.draws(items), rows.clean.shape[1:], restart=restart)
+            rows.current = (rows.clean + per_image(rows.radius, rows.clean) * unit).clamp_(0, 1)
+        return rows
+
+    def _step(self, work: Work, rows: Climb) -> Tensor:
+        gradient, outputs = work.victim.gradient(rows.current, rows.labels, self.loss)
+        moved = self.move(rows, gradient)
+        done = rows.taken + 1 >= self.steps
+        if self.stop_when_fooled:
+            fooled = work.victim.judge(outputs, rows.labels)
+            moved[fooled] = rows.current[fooled]
+            done |= fooled
+        rows.current = moved
+        return done
+
+    def move(self, rows: Climb, gradient: Tensor) -> Tensor:
+        """The next images."""
+        return ascend(rows.current, rows.clean, gradient, self.norm, stride=rows.stride, radius=rows.radius)
 
 
-class _Work:
-    """The (image, epsilon) items of one run; item ``k * N + i`` is image i at epsilon k."""
-
-    def __init__(
-        self, pgd: PGD, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: Draws
-    ) -> None:
-        self.pgd, self.victim, self.rng = pgd, victim, rng
-        self.images, self.labels, self.epsilons = images, labels, epsilons
-        count, device = len(images) * len(epsilons), images.device
-        self.radii = torch.tensor(epsilons, dtype=torch.float32, device=device)
-        self.strides = torch.tensor([pgd.rel_stepsize * epsilon for epsilon in epsilons], device=device)
-        self.adversarial = images.repeat(len(epsilons), 1, 1, 1)
-        self.success = torch.zeros(count, dtype=torch.bool, device=device)
-        self.loss = torch.full((count,), -torch.inf, device=device)
-        self.gradients = torch.zeros(count, dtype=torch.int64, device=device)
-        self.checks = torch.zeros(count, dtype=torch.int64, device=device)
-
-    def climb(self, items: Tensor, restart: int) -> None:
-        """One restart: climb, predict, and keep each new image that fools or has the highest loss so far."""
-        final = torch.empty_like(self.adversarial) if restart else self.adversarial
-        climb(
-            self.victim,
-            items,
-            load=lambda some: self._load(some, restart),
-            step=self._step,
-            steps=self.pgd.steps,
-            stop_when_fooled=self.pgd.stop_when_fooled,
-            leave=lambda batch: self._leave(batch, final),
-        )
-        for some in items.split(self.victim.batch_size):
-            self._verify(some, final[some])
-
-    def results(self) -> list[AttackResult]:
-        """One result for each epsilon."""
-        return [self._result(level, epsilon) for level, epsilon in enumerate(self.epsilons)]
-
-    def _load(self, items: Tensor, restart: int) -> Batch:
-        level, image = items // len(self.images), items % len(self.images)
-        clean, radius = self.images[image], self.radii[level]
-        current = clean
-        if self.pgd.random_start:
-            unit = random_offset(self.pgd.norm, self.rng.select(image), clean.shape[1:], restart=restart)
-            current = (clean + per_image(radius, clean) * unit).clamp_(0, 1)
-        return Batch(items, current, clean, self.labels[image], radius, self.strides[level], torch.zeros_like(items))
-
-    def _step(self, batch: Batch, gradient: Tensor) -> Tensor:
-        return ascend(batch.current, batch.clean, gradient, self.pgd.norm, stride=batch.stride, radius=batch.radius)
-
-    def _leave(self, batch: Batch, final: Tensor) -> None:
-        final[batch.item] = batch.current
-        self.gradients[batch.item] += batch.taken
-
-    def _verify(self, items: Tensor, final: Tensor) -> None:
-        labels = self.labels[items % len(self.images)]
-        outputs = self.victim.outputs(final)
-        fooled, loss = self.victim.judge(outputs, labels), self.victim.losses(outputs, labels)
-        better = fooled | (loss > self.loss[items])
-        self.adversarial[items[better]] = final[better]
-        self.loss[items[better]] = loss[better]
-        self.success[items] = fooled
-        self.checks[items] += 1
-
-    def _result(self, level: int, epsilon: float) -> AttackResult:
-        rows = slice(level * len(self.images), (level + 1) * len(self.images))
-        adversarial = self.adversarial[rows]
-        norms = perturbation_norms(adversarial, self.images, self.pgd.norm)
-        backwards = int(self.gradients[rows].sum())
-        forwards = backwards + int(self.checks[rows].sum())
-        return AttackResult(epsilon, adversarial, self.success[rows], norms, forwards, backwards)
+@attack(
+    "bim",
+    norm="linf",
+    norms=("linf", "l2", "l1"),
+    kind="fixed",
+    access="gradient",
+    cost="fast",
+    tags=("native", "white-box"),
+    reference="Kurakin et al. 2016, arXiv 1607.02533",
+)
+def bim(
+    norm: Literal["linf", "l2", "l1"] = "linf",
+    steps: int = 10,
+    rel_stepsize: float = 0.2,
+    stop_when_fooled: bool = True,
+    loss: LossName = "xent",
+) -> PGD:
+    """Basic iterative method: projected gradient descent from the image itself, in few large steps."""
+    return PGD(norm, steps, rel_stepsize, random_start=False, stop_when_fooled=stop_when_fooled, loss=loss)

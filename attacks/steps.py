@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .draws import Draws
+from .l1 import l1_step, uniform_in_l1
 from .norms import lengths, per_image, project
 
 
@@ -18,12 +19,19 @@ def ascend(current: Tensor, clean: Tensor, gradient: Tensor, norm: str, *, strid
         current: Images (N, C, H, W).
         clean: Centres of the balls, same shape.
         gradient: Gradient of the loss at ``current``.
-        norm: ``linf`` or ``l2``.
+        norm: ``linf``, ``l2`` or ``l1`` (a sparse step).
         stride: Length of the step (N,).
         radius: Radius of the balls (N,).
     """
+    if norm == "l1":
+        return l1_step(current, clean, gradient, stride, radius)
     moved = current + per_image(stride, current) * steepest(gradient, norm)
-    return (clean + project(moved - clean, norm, radius)).clamp_(0, 1)
+    return within(moved, clean, norm, radius)
+
+
+def within(images: Tensor, clean: Tensor, norm: str, radius: Tensor) -> Tensor:
+    """Images projected onto the ball around ``clean`` and clipped to [0, 1]."""
+    return (clean + project(images - clean, norm, radius)).clamp_(0, 1)
 
 
 def steepest(gradient: Tensor, norm: str) -> Tensor:
@@ -38,6 +46,8 @@ def random_offset(norm: str, draws: Draws, shape: torch.Size, *, restart: int = 
     """Perturbations (N, *shape), uniform in the unit ball of the norm."""
     if norm == "linf":
         return draws.uniform(shape, purpose="start", restart=restart) * 2 - 1
+    if norm == "l1":
+        return uniform_in_l1(draws, shape, restart)
     direction = draws.normal(shape, purpose="start direction", restart=restart)
     direction /= per_image(lengths(direction), direction)
     distance = draws.uniform((), purpose="start distance", restart=restart) ** (1 / math.prod(shape))

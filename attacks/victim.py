@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -108,8 +110,15 @@ class Victim:
         """Which predictions (N,) differ from the labels; NaN logits never do."""
         return self.judge(self.outputs(images), labels)
 
-    def gradient(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def gradient(
+        self, images: Tensor, labels: Tensor, loss: Callable[[Tensor, Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Gradient of the summed loss with respect to the images, and the outputs of the same pass.
+
+        Args:
+            images: Images (N, C, H, W).
+            labels: Labels (N,), or anything else with N rows that the loss takes.
+            loss: Loss (N,) of outputs and labels; by default :meth:`losses`.
 
         Returns:
             Gradient (N, C, H, W) and detached outputs (N, classes).
@@ -118,8 +127,26 @@ class Victim:
             GauntletError: No gradient reaches the images.
         """
         parts = zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True)
-        gradients, outputs = zip(*(self._gradient(*part) for part in parts), strict=True)
-        return torch.cat(gradients), torch.cat(outputs)
+        gradients, outputs = zip(*(self._gradients(*part, (loss or self.losses,)) for part in parts), strict=True)
+        return torch.cat([gradient[0] for gradient in gradients]), torch.cat(outputs)
+
+    def slopes(self, images: Tensor, classes: Tensor, base: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients of logit differences: one forward, then one backward for each of them on the kept graph.
+
+        Args:
+            images: At most ``batch_size`` images (N, C, H, W).
+            classes: Classes of each image (N, K).
+            base: The class of each image (N,) whose logit is subtracted.
+
+        Returns:
+            Gradients (N, K, C, H, W) and detached outputs (N, classes).
+
+        Raises:
+            GauntletError: No gradient reaches the images.
+        """
+        losses = [partial(_difference, base=base, column=column) for column in range(classes.shape[1])]
+        gradients, outputs = self._gradients(images, classes, losses)
+        return torch.stack(gradients, dim=1), outputs
 
     def losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """What an attack drives up (N,), from outputs; differentiable."""
@@ -131,12 +158,17 @@ class Victim:
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _gradient(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _gradients(
+        self, images: Tensor, labels: Tensor, losses: Sequence[Callable[[Tensor, Tensor], Tensor]]
+    ) -> tuple[list[Tensor], Tensor]:
         with torch.enable_grad():
             images = images.detach().requires_grad_()
             outputs = self.module(images)
             try:
-                (gradient,) = torch.autograd.grad(self.losses(outputs, labels).sum(), images)
+                gradients = [
+                    torch.autograd.grad(loss(outputs, labels).sum(), images, retain_graph=left > 0)[0]
+                    for left, loss in zip(range(len(losses) - 1, -1, -1), losses, strict=True)
+                ]
             except RuntimeError as error:
                 if not any(sign in str(error) for sign in _NO_GRADIENT):
                     raise
@@ -144,7 +176,7 @@ class Victim:
                     "No gradient of the model's loss reaches the images: choose attacks that need none, or remove the "
                     "detach(), no_grad() or in-place conversion from its forward."
                 ) from None
-        return gradient, outputs.detach()
+        return gradients, outputs.detach()
 
     def _query(self, images: Tensor) -> Tensor:
         """One counted pass of the module itself."""
@@ -192,6 +224,11 @@ class Victim:
             part._buffers[name] = value
         for part, training in self._modes:
             part.training = training
+
+
+def _difference(outputs: Tensor, classes: Tensor, base: Tensor, column: int) -> Tensor:
+    """Logit of the class that stands in one column of ``classes`` (N, K) minus that of ``base`` (N,)."""
+    return (outputs.gather(1, classes[:, column : column + 1]) - outputs.gather(1, base[:, None])).squeeze(1)
 
 
 class _Counted(nn.Module):

@@ -10,6 +10,7 @@ from ..datasets import DataSource, ResolvedDataset, resolve
 from ..registry import DATASETS, GauntletError, check_unique, digest, is_pattern, parse_spec
 from ..results.records import PlannedCell
 from .model_specs import ModelSpec, model_key, resolve_models
+from .recipes import warnings
 from .suite import LEAVE_OUT, Suite
 from .tuning import SYNTHETIC
 
@@ -60,11 +61,12 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Plan:
-    """All jobs of a suite, row by row, and what was left out."""
+    """All jobs of a suite, row by row, what was left out, and what the user should know before it runs."""
 
     suite: Suite
     jobs: tuple[Job, ...]
     left_out: tuple[LeftOut, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def cells(self) -> list[PlannedCell]:
@@ -88,17 +90,18 @@ def make_plan(suite: Suite, source: DataSource) -> Plan:
         out_sets = _all_sets(suite, dataset, held_out, source, left_out) if "ood" in suite.evaluators else []
         outliers = _outliers(suite, dataset, out_sets, source)
         for model in models:
-            if reason := _misfit(model, dataset):
+            if reason := misfit(model, dataset):
                 left_out.append(LeftOut(f"{model.label} on {dataset.label}", reason))
                 continue
             for seed in suite.seeds:
-                row = replace(_row(model, dataset, seed), outliers=outliers)
+                row = replace(make_row(model, dataset, seed), outliers=outliers)
                 for name in suite.evaluators:
                     jobs += EVALUATORS[name].plan(suite, row, out_sets)
     if not jobs:
         reasons = "; ".join(f"{item.what}: {item.reason}" for item in left_out[:3])
         raise GauntletError(f"{suite.where}: nothing in this suite fits together ({reasons}).")
-    return Plan(suite, tuple(jobs), tuple(left_out))
+    notes = dict.fromkeys(note for model in models for recipe in model.recipes for note in warnings(recipe))
+    return Plan(suite, tuple(jobs), tuple(left_out), tuple(notes))
 
 
 @dataclass(frozen=True)
@@ -111,17 +114,17 @@ class OODSet:
     shifted: bool = False
 
 
-def _row(model: ModelSpec, dataset: ResolvedDataset, seed: int) -> Row:
-    needed = ("train", "val", "test") if model.trains else ("test",)
-    blocked = next((reason for split in needed if (reason := dataset.missing(split))), "")
+def make_row(model: ModelSpec, dataset: ResolvedDataset, seed: int) -> Row:
+    """The row of a model on a dataset; blocked where a file is absent."""
+    needed = ("train", "val", "test") if model.trains else ("val", "test") if model.calibrates else ("test",)
+    blocked = next((reason for split in needed if (reason := dataset.missing(split))), "") or model.blocked(dataset)
     if blocked:
         return Row(model, dataset, seed, digest("blocked", model.label, dataset.label, seed), blocked)
-    data = digest([dataset.fingerprint(split) for split in ("train", "val")]) if model.trains else ""
-    key = model_key(model, data, len(dataset.classes), dataset.shape, seed)
-    return Row(model, dataset, seed, key)
+    return Row(model, dataset, seed, model_key(model, dataset, seed))
 
 
-def _misfit(model: ModelSpec, dataset: ResolvedDataset) -> str:
+def misfit(model: ModelSpec, dataset: ResolvedDataset) -> str:
+    """Why a model can never be evaluated on a dataset, or nothing."""
     for part in (model, *model.members):
         shape = part.entry.meta.get("shape")
         if shape is not None and tuple(shape) != tuple(dataset.shape):
@@ -206,7 +209,7 @@ def _ood_sets(suite: Suite, inside: ResolvedDataset, source: DataSource, left_ou
         dataset = _located(
             suite,
             "ood",
-            lambda spec=spec: resolve(spec, source, shape=inside.shape),
+            lambda spec=spec: resolve(spec, source, shape=inside.shape, of=inside.name),
         )
         if dataset.name == inside.name and not _disjoint(inside, dataset):
             reason = "it is the in-distribution set itself"

@@ -8,18 +8,35 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from ..registry import ATTACKS, DETECTORS, GauntletError, Registry, Selected, nearest, parse_spec, select
+from ..registry import ATTACKS, DETECTORS, GauntletError, Registry, Selected, nearest, parse_spec, select, select_one
 from .tuning import tuned_labels
 
 Spec = str | dict[str, Any]
 
+#: A budget; ``None`` stands for ``minimal``, the smallest that succeeds.
+Epsilon = float | None
+
 #: Evaluators that a suite can name, in the order in which they run.
-EVALUATORS = ("accuracy", "calibration", "ood", "attack", "adversarial-detection")
+EVALUATORS = ("accuracy", "calibration", "ood", "attack", "adversarial-detection", "checks")
+
+
+Norm = Literal["linf", "l2", "l1", "l0"]
+Cost = Literal["fast", "standard", "full"]
+Count = Annotated[int, Field(ge=1)]
+
+#: Budgets of attacks in suites that name none. Linf 0.3, L2 1.5 and L0 12 are those of Schott et al. 2018.
+DEFAULT_EPSILONS: Mapping[str, tuple[Epsilon, ...]] = {
+    "linf": (0.03, 0.1, 0.3),
+    "l2": (0.5, 1.5, 3.0),
+    "l1": (5.0, 15.0, 40.0),
+    "l0": (4.0, 12.0, 30.0),
+}
+
 #: Option of a dataset: each of its classes, or each of a list, is left out in turn.
 LEAVE_OUT = "leave_out"
 
@@ -46,8 +63,10 @@ class SuiteFile(BaseModel):
     seeds: list[int] = Field(default=[0], min_length=1)
     evaluators: list[str] | None = Field(default=None, min_length=1)
     attacks: list[Spec] | None = Field(default=None, min_length=1)
-    epsilons: list[float | str] | None = Field(default=None, min_length=1)
-    attack_images: int = Field(default=1000, ge=1)
+    epsilons: list[float | str] | dict[Norm, list[float | str]] | None = Field(default=None, min_length=1)
+    attack_images: Count | dict[Cost, Count] = 1000
+    worst_case: bool | dict[Norm, list[str]] = True
+    checks: Literal["none", "standard", "full"] = "standard"
     detectors: list[Spec] | None = Field(default=None, min_length=1)
     ood: list[Spec] | dict[str, list[Spec]] | None = None
     shifted: list[Spec] = Field(default_factory=list)
@@ -56,6 +75,8 @@ class SuiteFile(BaseModel):
     fit_limit: int = Field(default=20_000, ge=1)
     batch_size: int = Field(default=512, ge=1)
     timeout: float | None = Field(default=None, gt=0)
+    examples: int = Field(default=0, ge=0, le=100)
+    drift: list[dict[str, Any]] = Field(default_factory=list)
     profiles: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     @field_validator("tune", mode="before")
@@ -96,8 +117,11 @@ class Suite:
     seeds: tuple[int, ...]
     evaluators: tuple[str, ...]
     attacks: tuple[Selected, ...] = ()
-    epsilons: tuple[float, ...] = ()
-    attack_images: int = 1000
+    epsilons: tuple[Epsilon, ...] = ()
+    norm_epsilons: Mapping[str, tuple[Epsilon, ...]] = field(default_factory=dict)
+    attack_images: int | Mapping[str, int] = 1000
+    worst_case: bool | Mapping[str, Sequence[str]] = True
+    checks: str = "standard"
     detectors: tuple[Selected, ...] = ()
     ood: tuple[tuple[str, Spec], ...] = ()
     shifted: tuple[Spec, ...] = ()
@@ -106,7 +130,19 @@ class Suite:
     fit_limit: int = 20_000
     batch_size: int = 512
     timeout: float | None = None
+    examples: int = 0
+    drift: tuple[Mapping[str, Any], ...] = ()
     marks: Mapping[tuple[Any, ...], str] = field(default_factory=dict)
+
+    def budgets(self, norm: str) -> tuple[Epsilon, ...]:
+        """Epsilons of attacks in a norm: the suite's, or else the defaults of the norm."""
+        return self.norm_epsilons.get(norm) or self.epsilons or DEFAULT_EPSILONS.get(norm, (None,))
+
+    def images_for(self, cost: str) -> int:
+        """How many images an attack of a cost class (``fast``, ``standard``, ``full``) gets."""
+        if isinstance(self.attack_images, int):
+            return self.attack_images
+        return self.attack_images.get(cost) or min(self.attack_images.values())
 
     def at(self, *path: Any) -> str:
         """``file:line:column`` of a key or list item, for messages."""
@@ -166,20 +202,24 @@ def parse_suite(text: str, *, where: str, profile: str | None = None, fallback: 
         recipe=checked.recipe,
         seeds=tuple(dict.fromkeys(checked.seeds)),
         evaluators=(),
-        attack_images=checked.attack_images,
+        attack_images=_per_cost(checked.attack_images),
+        worst_case=_per_norm(checked.worst_case),
+        checks=checked.checks,
         shifted=tuple(checked.shifted),
         tune=None if checked.tune is None else Tune(checked.tune.outliers, checked.tune.oracle),
         feature_dim=checked.feature_dim,
         fit_limit=checked.fit_limit,
         batch_size=checked.batch_size,
         timeout=checked.timeout,
+        examples=checked.examples,
+        drift=_drift(checked.drift, marks, where),
         marks=marks,
     )
     ood = _groups(checked.ood)
     detectors = _axis(draft, DETECTORS, "detectors", checked.detectors)
     changes = {
         "attacks": _axis(draft, ATTACKS, "attacks", checked.attacks, options=("epsilons",)),
-        "epsilons": parse_epsilons(checked.epsilons or (), draft.at("epsilons")),
+        **_budgets(checked.epsilons, draft.at("epsilons")),
         "detectors": detectors,
         "ood": ood,
         "evaluators": _evaluators(draft, checked, bool(ood) or _leaves_out(draft)),
@@ -189,19 +229,45 @@ def parse_suite(text: str, *, where: str, profile: str | None = None, fallback: 
     return _complete(Suite(**{**draft.__dict__, **changes}))
 
 
-def parse_epsilons(values: Sequence[float | str], where: str) -> tuple[float, ...]:
-    """Numbers or fractions such as ``8/255``, each finite and >= 0."""
+def parse_epsilons(values: Sequence[float | str], where: str) -> tuple[Epsilon, ...]:
+    """Numbers or fractions such as ``8/255``, each finite and >= 0, or the word ``minimal``."""
     return tuple(dict.fromkeys(_epsilon(value, where) for value in values))
 
 
-def _epsilon(value: float | str, where: str) -> float:
+def _budgets(given: Sequence[float | str] | Mapping[Any, Sequence[float | str]] | None, where: str) -> dict[str, Any]:
+    if isinstance(given, Mapping):
+        return {"norm_epsilons": {norm: parse_epsilons(values, where) for norm, values in given.items()}}
+    return {"epsilons": parse_epsilons(given or (), where)}
+
+
+def _per_norm(given: bool | Mapping[Any, Sequence[str]]) -> bool | Mapping[str, Sequence[str]]:
+    return given if isinstance(given, bool) else {str(norm): tuple(labels) for norm, labels in given.items()}
+
+
+def _per_cost(given: int | Mapping[Any, int]) -> int | Mapping[str, int]:
+    return given if isinstance(given, int) else {str(cost): count for cost, count in given.items()}
+
+
+def _epsilon(value: float | str, where: str) -> Epsilon:
+    if value == "minimal":
+        return None
     try:
         number = float(Fraction(value.strip())) if isinstance(value, str) and "/" in value else float(value)
     except (ValueError, ZeroDivisionError):
-        raise GauntletError(f"{where}: epsilon {value!r} is not a number or a fraction such as 8/255.") from None
+        raise GauntletError(
+            f"{where}: epsilon {value!r} is not a number, a fraction such as 8/255, or minimal."
+        ) from None
     if not math.isfinite(number) or number < 0:
         raise GauntletError(f"{where}: epsilon must be a finite number >= 0, got {value}.")
     return number
+
+
+def _drift(rules: Sequence[Mapping[str, Any]], marks: Mapping[Any, str], where: str) -> tuple[Mapping[str, Any], ...]:
+    from ..results.tolerance import parse_rules
+
+    for position, rule in enumerate(rules):
+        parse_rules([rule], marks.get(("drift", position), where))
+    return tuple(rules)
 
 
 def _axis(
@@ -221,7 +287,7 @@ def _axis(
 def _from_plugins(registry: Registry, chosen: Sequence[Selected]) -> list[Selected]:
     """What the user's plug-ins registered joins the axis, so that one option adds a detector to a leaderboard."""
     named = {selected.entry.name for selected in chosen}
-    return [Selected(entry, entry.name) for entry in registry if entry.plugin and entry.name not in named]
+    return [select_one(registry, entry.name) for entry in registry if entry.plugin and entry.name not in named]
 
 
 def _groups(ood: Sequence[Spec] | Mapping[str, Sequence[Spec]] | None) -> tuple[tuple[str, Spec], ...]:
@@ -233,8 +299,10 @@ def _groups(ood: Sequence[Spec] | Mapping[str, Sequence[Spec]] | None) -> tuple[
 
 def _evaluators(suite: Suite, checked: SuiteFile, has_ood: bool) -> tuple[str, ...]:
     if checked.evaluators is None:
+        attacked = checked.attacks is not None
         present = {
-            "attack": checked.attacks is not None,
+            "attack": attacked,
+            "checks": attacked and checked.checks != "none",
             "ood": checked.detectors is not None and has_ood,
             "adversarial-detection": False,
         }
@@ -257,11 +325,8 @@ def _complete(suite: Suite) -> Suite:
 
     has_ood = bool(suite.ood) or _leaves_out(suite)
     for evaluator in ("attack", "adversarial-detection"):
-        if evaluator in suite.evaluators:
-            if not suite.attacks:
-                raise missing(evaluator, "attacks")
-            if not suite.epsilons and not all("epsilons" in attack.options for attack in suite.attacks):
-                raise missing(evaluator, "epsilons")
+        if evaluator in suite.evaluators and not suite.attacks:
+            raise missing(evaluator, "attacks")
     if "adversarial-detection" in suite.evaluators and not suite.detectors:
         raise missing("adversarial-detection", "detectors")
     if "ood" in suite.evaluators:

@@ -35,7 +35,7 @@ _TILT = 20  # degrees
     classes=tuple(_LETTERS),
     shape=(1, _SIDE, _SIDE),
     wraps=("matplotlib", "pillow"),
-    stand_in=True,
+    stand_in="notMNIST",
 )
 def glyphs(*, count: int = 1000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Letters A-J rendered from matplotlib's fonts: a stand-in for notMNIST, not notMNIST itself.

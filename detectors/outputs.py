@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -92,6 +93,7 @@ class Outputs:
         )
 
 
+@lru_cache(maxsize=4)
 def random_projection(dim: int, feature_dim: int, device: torch.device | str = "cpu") -> Tensor:
     """The fixed matrix, shape (``dim``, ``feature_dim``), that projects wide features: ``features @ matrix``.
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..registry import GauntletError, nearest
 from .frame import read_text_columns, to_number, write_csv
-from .layout import Table, header, number, reasons_of
+from .layout import header, number, reasons_of
 from .metrics import HEADLINE
-from .records import IDENTITY_COLUMNS
+from .metrics import metric as metric_named
+from .records import IDENTITY_COLUMNS, describe
+from .table import Table
+from .tolerance import Rule
 
 BASELINE_COLUMNS = (*IDENTITY_COLUMNS, "metric", "value", "ci_low", "ci_high", "n")
 REPORT_COLUMNS = (
@@ -27,6 +31,10 @@ REPORT_COLUMNS = (
     "verdict",
     "reason",
 )
+Row = pd.Series | Mapping[Any, Any]
+#: Half the 95 % interval of a measurement's difference from its samples, or None without samples.
+Noise = Callable[[Row], float | None]
+
 _MATCH = [*IDENTITY_COLUMNS, "metric"]
 _VALUES = ["value", "ci_low", "ci_high"]
 _DIGITS = 6  # after the point; far finer than any tolerance, and the file stays diffable
@@ -38,7 +46,8 @@ class Report:
 
     Attributes:
         rows: One row per measurement, in columns :data:`REPORT_COLUMNS`; ``verdict`` is ``ok``, ``drift``,
-            ``missing`` (in the baseline but not ok or not planned now; ``reason`` says which) or ``new``.
+            ``improved`` (changed for the better where only the worse counts), ``missing`` (in the baseline but not
+            ok or not planned now; ``reason`` says which) or ``new``.
     """
 
     rows: pd.DataFrame
@@ -56,10 +65,17 @@ class Report:
     def summary(self) -> str:
         """The counts in one sentence."""
         counts = self.rows["verdict"].value_counts()
-        words = ", ".join(f"{counts.get(verdict, 0)} {verdict}" for verdict in ("ok", "drift", "missing", "new"))
+        shown = ("ok", *(["improved"] if "improved" in counts else []), "drift", "missing", "new")
+        words = ", ".join(f"{counts.get(verdict, 0)} {verdict}" for verdict in shown)
         if set(counts.index) <= {"missing", "new"}:
             return f"{words}: the baseline and the results share no measurement; are they of the same suite?"
         return f"{words}."
+
+    @property
+    def sentences(self) -> list[str]:
+        """One sentence for every measurement that drifted or is missing, naming it."""
+        bad = self.rows[self.rows["verdict"].isin(["drift", "missing"])]
+        return [sentence(row) for _, row in bad.iterrows()]
 
     def table(self, only_bad: bool = True) -> Table:
         """The rows (with ``only_bad`` those that drifted or are missing) as a table."""
@@ -129,29 +145,54 @@ def read_baseline(path: Path | str) -> pd.DataFrame:
     return frame
 
 
-def compare(baseline: pd.DataFrame, current: pd.DataFrame, *, tolerance: float = 0.03) -> Report:
+def identity_of(row: Row) -> str:
+    """The cell of a report's row in words."""
+    return describe({name: None if pd.isna(row[name]) else row[name] for name in IDENTITY_COLUMNS})
+
+
+def sentence(row: Row) -> str:
+    """What happened to one measurement of a report, in words that name it."""
+    what = f"{identity_of(row)}: {row['metric']}"
+    if row["verdict"] in ("missing", "new"):
+        return f"{what} is {row['verdict']}{': ' if row['reason'] else ''}{row['reason']}"
+    change = f"{number(row['baseline'], 4)} to {number(row['current'], 4)}"
+    return f"{what} went from {change} ({row['difference']:+.4f}, allowed {number(row['allowed'], 4)})"
+
+
+def compare(
+    baseline: pd.DataFrame,
+    current: pd.DataFrame,
+    *,
+    tolerance: float = 0.03,
+    rules: Sequence[Rule] = (),
+    noise: Noise | None = None,
+) -> Report:
     """Compare results with a baseline, matched by identity and metric.
 
     A value may differ by the larger of ``tolerance`` and half the widths of both 95 % intervals, added: the same seed
-    trains to slightly different weights with another number of threads.
+    trains to slightly different weights with another number of threads. Where per-sample values of both sides are at
+    hand, ``noise`` gives half the interval of their paired difference instead, which is far narrower.
 
     Args:
         baseline: Of :func:`make_baseline` or :func:`read_baseline`.
         current: Tidy results; only metrics that the baseline holds count, and no per-class rows.
         tolerance: Absolute difference that is always allowed, in the metric's unit.
+        rules: What holds instead for some measurements; of several that match, the last.
+        noise: Half the 95 % interval of a measurement's difference from its samples, or None without samples.
 
     Raises:
         GauntletError: The tolerance is not a number >= 0.
     """
     if not (math.isfinite(tolerance) and tolerance >= 0):
         raise GauntletError(f"The tolerance must be a number >= 0, got {tolerance}.")
+    rules = [Rule({}, "statistical", tolerance), *rules]
     overall = current[current["class"] == ""]
     values = overall[(overall["status"] == "ok") & overall["metric"].isin(baseline["metric"].unique())]
     both = _matchable(baseline).merge(
         _matchable(values), on=_MATCH, how="outer", suffixes=("_old", "_new"), indicator="found"
     )
     both = both.merge(_matchable(overall[overall["status"] != "ok"], IDENTITY_COLUMNS), how="left")
-    return Report(_judge(both, tolerance))
+    return Report(_judge(both, rules, noise))
 
 
 def _matchable(frame: pd.DataFrame, columns: Sequence[str] = ()) -> pd.DataFrame:
@@ -165,15 +206,17 @@ def _matchable(frame: pd.DataFrame, columns: Sequence[str] = ()) -> pd.DataFrame
     return result.assign(epsilon=epsilon, **whole)
 
 
-def _judge(both: pd.DataFrame, tolerance: float) -> pd.DataFrame:
+def _judge(both: pd.DataFrame, rules: Sequence[Rule], noise: Noise | None) -> pd.DataFrame:
     old, new = both["value_old"].to_numpy(), both["value_new"].to_numpy()
     same = (old == new) | (np.isnan(old) & np.isnan(new))
     with np.errstate(invalid="ignore"):
         difference = np.where(same, 0.0, new - old)
-    allowed = np.maximum(tolerance, (_width(both, "old") + _width(both, "new")) / 2)
+    allowed, direction = _allowed(both, rules, noise)
     drifted = ~(np.abs(difference) <= allowed + 10.0**-_DIGITS)  # also where one of the values is NaN
     found = both["found"].astype(str)
-    verdict = np.select([found == "left_only", found == "right_only", drifted], ["missing", "new", "drift"], "ok")
+    better = drifted & (direction * np.nan_to_num(difference) > 0) & np.isfinite(new)
+    conditions = [found == "left_only", found == "right_only", better, drifted]
+    verdict = np.select(conditions, ["missing", "new", "improved", "drift"], "ok")
     paired = found == "both"
     rows = both.assign(
         baseline=old,
@@ -186,6 +229,30 @@ def _judge(both: pd.DataFrame, tolerance: float) -> pd.DataFrame:
         severity=both["severity"].astype("Int64").where(both["severity"] != -1),
     )
     return rows.loc[:, list(REPORT_COLUMNS)].sort_values(_MATCH, kind="stable").reset_index(drop=True)
+
+
+def _allowed(both: pd.DataFrame, rules: Sequence[Rule], noise: Noise | None) -> tuple[np.ndarray, np.ndarray]:
+    """Allowed difference of every row; and +1 or -1 where only a fall or only a rise counts, else 0."""
+    rule_of = np.zeros(len(both), dtype=int)
+    restored = both.assign(
+        epsilon=both["epsilon"].where(both["epsilon"] != -1.0),
+        severity=both["severity"].astype("Int64").where(both["severity"] != -1),
+    )
+    for place, rule in enumerate(rules):
+        rule_of[rule.mask(restored)] = place
+    spread = (_width(both, "old") + _width(both, "new")) / 2
+    if noise is not None:
+        paired = [noise(row) for row in restored.to_dict("records")]
+        spread = np.array([width if own is None else own for own, width in zip(paired, spread, strict=True)])
+    floor = np.array([rule.tolerance for rule in rules])[rule_of]
+    method = np.array([rule.method for rule in rules])[rule_of]
+    size = np.abs(both["value_old"].to_numpy())
+    allowed = np.select([method == "absolute", method == "relative"], [floor, floor * size], np.maximum(floor, spread))
+    one_sided = np.array([rule.direction == "worse" for rule in rules])[rule_of]
+    directions = {
+        name: {True: 1, False: -1, None: 0}[metric_named(name).higher_is_better] for name in set(both["metric"])
+    }
+    return allowed, np.where(one_sided, both["metric"].map(directions).to_numpy(), 0)
 
 
 def _width(both: pd.DataFrame, side: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Tables as text: terminal, GitHub Markdown, LaTeX (booktabs), HTML and CSV, safe whatever the names hold."""
+"""Tables as text: terminal, Markdown, LaTeX, HTML, reStructuredText and CSV, safe whatever the names hold."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from collections.abc import Callable
 from tabulate import tabulate
 
 from ..registry import GauntletError, nearest
-from .layout import Table
-
-_GUARD = "\ue000"  # private-use character: becomes an empty LaTeX group after tabulate has escaped the rest
+from .formats_latex import latex
+from .table import Table
 
 
 def render(table: Table, fmt: str = "github") -> str:
-    """The table in one of the formats ``github``, ``plain``, ``latex``, ``html``, ``csv``; no newline at the end.
+    """The table in one of the formats ``github``, ``plain``, ``latex``, ``latex-siunitx``, ``html``, ``rst``, ``csv``.
+
+    There is no newline at the end.
 
     Raises:
         GauntletError: The format is unknown.
@@ -28,26 +29,27 @@ def render(table: Table, fmt: str = "github") -> str:
 
 
 def _plain(table: Table) -> str:
-    return _joined(_line(table.title), _tabulate(table, "simple", _line), *map(_line, table.notes))
+    marked = _tabulate(table, "simple", _line, bold=("", "*"), mark=(" [", "]"))
+    notes = (note.replace("Bold:", "*:") if table.bold else note for note in table.notes)
+    return _joined(_line(table.title), marked, *map(_line, notes))
 
 
 def _github(table: Table) -> str:
     title = f"**{_markdown(table.title)}**\n" if table.title.strip() else ""
     notes = "".join(f"\n- {_markdown(note)}" for note in table.notes)
-    return _joined(title, _tabulate(table, "pipe", _markdown), notes)
+    marked = _tabulate(table, "pipe", _markdown, bold=("**", "**"), mark=("<sup>", "</sup>"))
+    return _joined(title, marked, notes)
 
 
-def _latex(table: Table) -> str:
-    """Compiles with ``\\usepackage{booktabs}``; names in scripts that pdfLaTeX has no glyphs for need LuaLaTeX."""
-    text = _tabulate(table, "latex_booktabs", _latex_cell)
-    for character, command in {"±": r"$\pm$", "–": "--", "|": r"\textbar{}", _GUARD: "{}"}.items():
-        text = text.replace(character, command)
-    comments = [f"% {_line(words)}" for words in (table.title, *table.notes) if words]
-    return _joined(*comments[:1], text, *comments[1:])
+def _rst(table: Table) -> str:
+    """A grid table: every cell is text, whatever it holds."""
+    title = f"**{_restructured(table.title)}**\n" if table.title.strip() else ""
+    notes = "".join(f"\n- {_restructured(note)}" for note in table.notes)
+    return _joined(title, _tabulate(table, "grid", _restructured, bold=("**", "**"), mark=(" :sup:`", "`")), notes)
 
 
 def _html(table: Table) -> str:
-    text = _tabulate(table, "html", _line)
+    text = _tabulate(table, "unsafehtml", _html_text, bold=("<strong>", "</strong>"), mark=("<sup>", "</sup>"))
     caption = f"<table>\n<caption>{html.escape(_line(table.title))}</caption>"
     notes = "\n".join(f"<p>{html.escape(_line(note))}</p>" for note in table.notes)
     return _joined(text.replace("<table>", caption, 1) if table.title else text, notes)
@@ -65,19 +67,37 @@ def _csv(table: Table) -> str:
 FORMATS: dict[str, Callable[[Table], str]] = {
     "github": _github,
     "plain": _plain,
-    "latex": _latex,
+    "latex": latex,
+    "latex-siunitx": lambda table: latex(table, siunitx=True),
     "html": _html,
+    "rst": _rst,
     "csv": _csv,
 }
 
 
-def _tabulate(table: Table, fmt: str, clean: Callable[[str], str]) -> str:
-    headers = [*table.row_names, *(" / ".join(filter(None, names)) for names in table.columns)]
-    body = [[*names, *cells] for names, cells in zip(table.rows, table.cells, strict=True)]
+def _tabulate(
+    table: Table, fmt: str, clean: Callable[[str], str], *, bold: tuple[str, str], mark: tuple[str, str]
+) -> str:
+    """``clean`` escapes names; ``bold`` and ``mark`` stand around best values and footnote letters."""
+
+    def marked(text: str, letters: str = "", strong: bool = False) -> str:
+        shown = clean(text)
+        shown = f"{bold[0]}{shown}{bold[1]}" if strong else shown
+        return f"{shown}{mark[0]}{letters}{mark[1]}" if letters else shown
+
+    columns = [" / ".join(filter(None, names)) for names in table.columns]
+    headers = [*map(clean, table.row_names), *map(marked, columns, table.column_marks or [""] * len(columns))]
+    body = []
+    for i, (names, cells) in enumerate(zip(table.rows, table.cells, strict=True)):
+        row = [clean(name) for name in names]
+        if table.row_marks and row and table.row_marks[i]:
+            row[-1] += f"{mark[0]}{table.row_marks[i]}{mark[1]}"
+        marks, strong = (table.marks or {i: [""] * len(cells)})[i], (table.bold or {i: [False] * len(cells)})[i]
+        body.append([*row, *map(marked, cells, marks, strong)])
     align = ["left"] * len(table.row_names) + ["right"] * len(table.columns)
     return tabulate(
-        [[clean(text) for text in row] for row in body],
-        headers=[clean(text) for text in headers],
+        body,
+        headers=headers,
         tablefmt=fmt,
         colalign=align if body else None,
         disable_numparse=True,
@@ -100,10 +120,13 @@ def _markdown(text: str) -> str:
     return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\_", text)  # inside a word _ is no markup
 
 
-def _latex_cell(text: str) -> str:
-    """tabulate escapes the special characters; ``\\\\ [`` and ``\\\\ *`` at the start of a row remain to be guarded."""
-    text = _line(text).replace(_GUARD, "")
-    return f"{_GUARD}{text}" if text.startswith(("[", "*")) else text
+def _html_text(text: str) -> str:
+    return html.escape(_line(text))
+
+
+def _restructured(text: str) -> str:
+    """Text that docutils shows as it is."""
+    return re.sub(r"([\\`*_|:<>\[\]~^=+-])", r"\\\1", _line(text))
 
 
 def _no_formula(text: str) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO, Any
 
 import pandas as pd
 
@@ -128,13 +129,22 @@ def read_csv(path: Path | str) -> pd.DataFrame:
 
 def write_text(text: str, path: Path | str) -> Path:
     """Write a text file through a temporary one beside it, so that a reader never sees half of it."""
+    return write_bytes(lambda file: file.write(text.encode()), path)
+
+
+def write_bytes(write: Callable[[IO[bytes]], Any], path: Path | str) -> Path:
+    """Let ``write`` fill a file that takes its name only once it is whole.
+
+    Raises:
+        GauntletError: The folder is not writable.
+    """
     path = Path(path)
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            write(file)
         Path(temporary).chmod(0o666 & ~_umask())
         Path(temporary).replace(path)
     except OSError as error:
@@ -147,8 +157,8 @@ def write_text(text: str, path: Path | str) -> Path:
     return path
 
 
-def read_text_columns(path: Path | str, columns: Sequence[str]) -> pd.DataFrame:
-    """Read a CSV file as text in exactly these columns; other columns are left out, a lacking one is an error."""
+def read_text_columns(path: Path | str, columns: Sequence[str], *, others: bool = False) -> pd.DataFrame:
+    """Read a CSV file as text in these columns (and ``others``, if wanted); a lacking one is an error."""
     try:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
     except FileNotFoundError:
@@ -158,7 +168,7 @@ def read_text_columns(path: Path | str, columns: Sequence[str]) -> pd.DataFrame:
     lacking = [name for name in columns if name not in frame.columns]
     if lacking:
         raise GauntletError(f"{path} lacks the column {lacking[0]!r}; it must have {', '.join(columns)}.")
-    return frame.loc[:, list(columns)]
+    return frame if others else frame.loc[:, list(columns)]
 
 
 def to_number(column: pd.Series, kind: type[int] | type[float], path: Path | str) -> pd.Series:

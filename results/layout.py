@@ -4,40 +4,21 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import special
 
 from ..registry import GauntletError, nearest
+from .emphasis import emphasise
 from .metrics import metric as metric_named
 from .records import IDENTITY_COLUMNS
+from .seeds import mean_over_seeds
+from .table import Table
+from .trust import MARK, doubts, footnotes, in_doubt
 
 NOT_PLANNED = "–"
 _REASONS = 6  # as many reasons are spelled out below a table
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table as text, not yet in any format.
-
-    Attributes:
-        title: What it shows.
-        row_names: Names of the row headers, left to right.
-        rows: Row headers, one tuple per row.
-        columns: Column headers, one tuple (outer to inner level) per column.
-        cells: Text by row and column, the same shape as ``rows`` by ``columns``.
-        notes: Sentences that belong below it.
-    """
-
-    title: str
-    row_names: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    columns: tuple[tuple[str, ...], ...]
-    cells: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...] = ()
 
 
 def select(frame: pd.DataFrame, conditions: Mapping[str, Any]) -> pd.DataFrame:
@@ -66,14 +47,15 @@ def pivot(
     evaluator: str | None = None,
     percent: bool | None = None,
     decimals: int | None = None,
-    intervals: bool = True,
+    intervals: bool | str = True,
+    best: str = "",
     title: str = "",
 ) -> Table:
     """Lay out a metric by any columns of the tidy frame, in the order of the plan.
 
-    A cell reads ``97.3 ± 0.6`` (value, half the width of its 95 % interval); one that is not ok shows its status and
-    one that was not planned a dash. Unless ``seed`` is among the rows or columns, seeds are averaged; a mean over
-    fewer seeds than planned is marked ``(2/3)``.
+    A cell reads ``97.3 ± 0.6`` (value, half the width of its 95 % interval) or, with ``intervals="range"``,
+    ``97.3 (96.6, 97.8)``; one that is not ok shows its status and one that was not planned a dash. Unless ``seed`` is
+    among the rows or columns, seeds are averaged; a mean over fewer seeds than planned is marked ``(2/3)``.
 
     Args:
         frame: Tidy results.
@@ -83,7 +65,8 @@ def pivot(
         evaluator: Only results of this evaluator.
         percent: Show percent; by default where the metric is a share.
         decimals: Digits after the point; by default 1 for percent and 3 otherwise.
-        intervals: Whether to show ``±``.
+        intervals: Whether to show ``±``; or ``range`` for both ends.
+        best: Set the best of each ``column`` or ``row`` in bold, and what is statistically tied with it.
         title: Of the table; by default the metrics' titles.
 
     Raises:
@@ -92,20 +75,27 @@ def pivot(
     dims = [*rows, *columns]
     metrics = [metric] if isinstance(metric, str) else list(metric)
     _check_columns(frame, dims)
+    failed = doubts(frame)
     chosen = _choose(frame, metrics, evaluator, per_class="class" in dims)
     several = "seed" not in dims and chosen["seed"].nunique() > 1
-    chosen = _mean_over_seeds(chosen) if several else chosen.assign(seeds=1, planned=1)
+    chosen = mean_over_seeds(chosen) if several else chosen.assign(seeds=1, planned=1)
     _check_unique(chosen, dims)
-    texts = dict(zip(_keys(chosen, dims), _texts(chosen, percent, decimals, intervals), strict=True))
+    keys = _keys(chosen, dims)
+    marked = in_doubt(chosen, failed)
+    marks = zip(_texts(chosen, percent, decimals, intervals), marked, strict=True)
+    texts = dict(zip(keys, (f"{text} {MARK}" if mark else text for text, mark in marks), strict=True))
     row_keys, column_keys = _in_order(chosen, rows), _in_order(chosen, columns)
-    return Table(
+    table = Table(
         title=title or ", ".join(_metric_title(name, percent) for name in metrics),
         row_names=tuple(rows),
         rows=tuple(_headers(rows, key, percent) for key in row_keys),
         columns=tuple(_headers(columns, key, percent) for key in column_keys),
         cells=tuple(tuple(texts.get((*row, *column), NOT_PLANNED) for column in column_keys) for row in row_keys),
-        notes=tuple(_notes(chosen, intervals=intervals, several=several)),
+        notes=(*_notes(chosen, intervals=intervals, several=several), *footnotes(chosen[marked], failed)),
     )
+    place = {key: number for number, key in enumerate(keys)}
+    where = np.array([[place.get((*row, *column), -1) for column in column_keys] for row in row_keys], dtype=int)
+    return emphasise(table, chosen, where.reshape(len(row_keys), len(column_keys)), best)
 
 
 def header(name: str, value: Any) -> str:
@@ -126,6 +116,8 @@ def number(value: float, decimals: int = 3) -> str:
 
 
 def _matches(column: pd.Series, wanted: Any) -> pd.Series:
+    if isinstance(wanted, (list, tuple)):
+        return pd.concat([_matches(column, value) for value in wanted], axis=1).any(axis=1)
     if pd.api.types.is_numeric_dtype(column):
         try:
             near = np.isclose(column.astype("float64"), float(wanted), rtol=1e-9, atol=0)
@@ -157,22 +149,6 @@ def _choose(frame: pd.DataFrame, metrics: Sequence[str], evaluator: str | None, 
         what = " or ".join(map(repr, metrics))
         raise GauntletError(f"No result has the metric {what}; {nearest(metrics[0] if metrics else '', known)}")
     return chosen
-
-
-def _mean_over_seeds(chosen: pd.DataFrame) -> pd.DataFrame:
-    """One row per cell with the mean over its seeds, and the t interval of that mean."""
-    by = [name for name in (*IDENTITY_COLUMNS, "metric", "class") if name != "seed"]
-    ok = (chosen["status"] == "ok").astype(int)
-    grouped = chosen.assign(seeds=ok, planned=1).groupby(by, sort=False, dropna=False)
-    result = grouped.first()  # of every column the first that is not empty
-    result["seeds"], result["planned"] = grouped["seeds"].sum(), grouped["planned"].sum()
-    result["value"] = grouped["value"].mean()
-    several = result["seeds"] > 1
-    half = special.stdtrit(result["seeds"] - 1, 0.975) * grouped["value"].std() / np.sqrt(result["seeds"])
-    result["ci_low"] = result["ci_low"].where(~several, result["value"] - half)
-    result["ci_high"] = result["ci_high"].where(~several, result["value"] + half)
-    result["status"] = result["status"].where(result["seeds"] == 0, "ok")
-    return result.reset_index()
 
 
 def _check_unique(chosen: pd.DataFrame, dims: Sequence[str]) -> None:
@@ -217,27 +193,32 @@ def _metric_title(name: str, percent: bool | None) -> str:
     return f"{known.title} (%)" if (known.percent if percent is None else percent) else known.title
 
 
-def _texts(chosen: pd.DataFrame, percent: bool | None, decimals: int | None, intervals: bool) -> Iterator[str]:
+def _texts(chosen: pd.DataFrame, percent: bool | None, decimals: int | None, intervals: bool | str) -> Iterator[str]:
     in_percent = {
         name: metric_named(name).percent if percent is None else percent for name in chosen["metric"].unique()
     }
-    half = (chosen["ci_high"] - chosen["ci_low"]) / 2
-    fields = (chosen["metric"], chosen["value"], half, chosen["status"], chosen["seeds"], chosen["planned"])
-    for name, value, spread, status, seeds, planned in zip(*fields, strict=True):
+    names = ("metric", "value", "ci_low", "ci_high", "status", "seeds", "planned")
+    for name, value, low, high, status, seeds, planned in zip(*(chosen[column] for column in names), strict=True):
         if status != "ok":
             yield status
             continue
         scale, digits = (100, 1) if in_percent[name] else (1, 3)
         digits = digits if decimals is None else decimals
         text = number(scale * value, digits)
-        if intervals and np.isfinite(spread):
-            text += f" ± {number(scale * spread, digits)}"
+        if intervals == "range" and np.isfinite(high - low):
+            text += f" ({number(scale * low, digits)}, {number(scale * high, digits)})"
+        elif intervals and np.isfinite(high - low):
+            text += f" ± {number(scale * (high - low) / 2, digits)}"
         yield text if seeds == planned else f"{text} ({seeds}/{planned})"
 
 
-def _notes(chosen: pd.DataFrame, *, intervals: bool, several: bool) -> Iterator[str]:
-    if several:
+def _notes(chosen: pd.DataFrame, *, intervals: bool | str, several: bool) -> Iterator[str]:
+    if several and intervals == "range":
+        yield f"Mean over up to {chosen['planned'].max()} seeds; in brackets the 95 % interval of that mean."
+    elif several:
         yield f"Mean over up to {chosen['planned'].max()} seeds; ± is half the 95 % interval of that mean."
+    elif intervals == "range":
+        yield "In brackets the ends of the 95 % interval."
     elif intervals and (chosen["ci_high"] - chosen["ci_low"]).notna().any():
         yield "± is half the width of the 95 % interval."
     bad = chosen[chosen["status"] != "ok"]

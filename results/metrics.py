@@ -136,6 +136,21 @@ _PLAIN = (
         percent=False,
     ),
     Metric(
+        "check_passed",
+        "Check passed",
+        "1 where a sanity check found nothing against a model's robust figures, 0 where it did; `reason` says what.",
+        percent=False,
+    ),
+    Metric(
+        "check_figure",
+        "Figure of the check",
+        "The number behind a sanity check's verdict, such as the share of images without a gradient.",
+        higher_is_better=None,
+        low=-INFINITY,
+        high=INFINITY,
+        percent=False,
+    ),
+    Metric(
         "auroc",
         "AUROC",
         "Probability that an OOD image scores higher than an ID image, ties counting one half "
@@ -199,6 +214,14 @@ _PLAIN = (
         "mean_confidence", "Mean confidence", "Mean largest probability.", higher_is_better=None, interval="student"
     ),
     Metric(
+        "seconds",
+        "Time",
+        "Median time of a round, in seconds, as pytest-benchmark measures it.",
+        higher_is_better=False,
+        high=INFINITY,
+        percent=False,
+    ),
+    Metric(
         "temperature",
         "Temperature",
         "Temperature that minimises the NLL on the validation split (Guo et al. 2017, arXiv 1706.04599).",
@@ -228,11 +251,11 @@ HEADLINE = tuple(name for name, known in METRICS.items() if known.headline)
 
 
 def metric(name: str) -> Metric:
-    """What is known of a metric; of one that a plug-in measures, only its name.
+    """What is known of a metric (``auroc@near`` is one of ``auroc``); of one that a plug-in measures, only its name.
 
     Raises:
         GauntletError: The name is empty.
     """
     if not name:
         raise GauntletError("A metric must have a name, got an empty one.")
-    return METRICS.get(name) or Metric(name, name, "", None, -INFINITY, INFINITY, percent=False)
+    return METRICS.get(name.partition("@")[0]) or Metric(name, name, "", None, -INFINITY, INFINITY, percent=False)

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from ..registry import GauntletError, nearest
+from .checks_table import checks_table
 from .formats import render
 from .frame import write_text
-from .layout import Table, pivot
+from .layout import pivot
 from .metrics import metric as metric_named
+from .records import IDENTITY_COLUMNS
+from .table import Table
+from .trust import checks_of
 
 CLEAN = "(clean)"
+OOD_LAYOUTS = ("sets", "groups", "models")
 HELD_OUT, WITHOUT = "held-out", " without "
 _CALIBRATION = ("ece", "ece_scaled", "rms", "mce", "signed_gap", "nll", "brier", "temperature")
 
 
-def attack_grid(frame: pd.DataFrame) -> list[Table]:
+def attack_grid(frame: pd.DataFrame, **options: Any) -> list[Table]:
     """Accuracy in percent by attack and epsilon (rows, clean accuracy first) and model (columns).
 
     One table per ID dataset; none where nothing was attacked.
@@ -28,39 +37,50 @@ def attack_grid(frame: pd.DataFrame) -> list[Table]:
     clean = clean.assign(evaluator="attack", attack=CLEAN, metric=metrics)
     return [
         pivot(
-            pd.concat([clean[clean["dataset"] == dataset], part], ignore_index=True),
+            pd.concat([clean[clean["dataset"] == dataset], part, checks_of(frame)], ignore_index=True),
             rows=["attack", "epsilon"],
             columns=["model"],
             metric="robust_accuracy",
             evaluator="attack",
-            title=f"Accuracy under attack on {dataset} (%)",
+            **{"title": f"Accuracy under attack on {dataset} (%)", **options},
         )
         for dataset, part in _by_dataset(attacks)
     ]
 
 
-def ood_table(frame: pd.DataFrame, metric: str = "auroc") -> list[Table]:
-    """A metric of OOD detection by model and detector (rows) and OOD set, grouped near/far (columns).
+def ood_table(frame: pd.DataFrame, metric: str = "auroc", layout: str = "sets", **options: Any) -> list[Table]:
+    """A metric of OOD detection, one table per ID dataset; none where no detector ran.
 
-    One table per ID dataset; none where no detector ran. Datasets that leave out one class after the other share a
-    table, with the classes as columns and their mean.
+    Datasets that leave out one class after the other share a table, with the classes as columns and their mean.
+
+    Args:
+        frame: Tidy results.
+        metric: Which metric.
+        layout: ``sets``: models and detectors down, OOD sets across, grouped near/far; ``groups``: the same with one
+            mean per group (OpenOOD's); ``models``: OOD sets and detectors down, models across (report R2's).
+        options: Of :func:`pivot`.
 
     Raises:
-        GauntletError: The evaluator does not measure this metric.
+        GauntletError: The evaluator does not measure this metric, or there is no such layout.
     """
+    if layout not in OOD_LAYOUTS:
+        raise GauntletError(f"There is no layout {layout!r} of the OOD table; {nearest(layout, OOD_LAYOUTS)}")
     known = metric_named(metric)
     scores = frame[frame["evaluator"] == "ood"]  # pivot picks the metric, and names the nearest to an unknown one
-    return [
-        pivot(
-            part,
-            rows=["model", "detector"] if part["model"].nunique() > 1 else ["detector"],
-            columns=["ood_group", "ood_dataset"] if part["ood_group"].any() else ["ood_dataset"],
-            metric=metric,
-            evaluator="ood",
-            title=f"{known.title}{' in %' if known.percent else ''} of OOD detection on {dataset}",
-        )
-        for dataset, part in _by_dataset(_left_out_in_turn(scores, metric))
-    ]
+    tables = []
+    for dataset, part in _by_dataset(_left_out_in_turn(scores, metric)):
+        part = group_means(part) if layout == "groups" and part["ood_group"].any() else part
+        title = f"{known.title}{' in %' if known.percent else ''} of OOD detection on {dataset}"
+        rows, columns = _ood_axes(part, layout)
+        tables.append(pivot(part, rows, columns, metric, evaluator="ood", **{"title": title, **options}))
+    return tables
+
+
+def _ood_axes(part: pd.DataFrame, layout: str) -> tuple[list[str], list[str]]:
+    if layout == "models":
+        return (["ood_dataset", "detector"] if part["ood_dataset"].nunique() > 1 else ["detector"]), ["model"]
+    rows = ["model", "detector"] if part["model"].nunique() > 1 else ["detector"]
+    return rows, ["ood_group", "ood_dataset"] if part["ood_group"].any() else ["ood_dataset"]
 
 
 def _left_out_in_turn(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -78,21 +98,126 @@ def _left_out_in_turn(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     return pd.concat([frame, means.assign(ood_dataset="mean", ci_low=float("nan"), ci_high=float("nan"))])
 
 
-def calibration_table(frame: pd.DataFrame) -> list[Table]:
+def group_means(frame: pd.DataFrame) -> pd.DataFrame:
+    """The mean over the OOD sets of every group; not ok where one of its sets is not, so that means compare.
+
+    The interval is that of a mean whose parts err together (they share the ID images): it errs on the wide side.
+    """
+    by = [name for name in (*IDENTITY_COLUMNS, "ood_group", "metric", "class") if name != "ood_dataset"]
+    frame = frame[~frame["ood_dataset"].str.contains(" mean( |$)")]  # measured ones, which know the shared images
+    bad = frame[frame["status"] != "ok"]
+    good = frame[frame["status"] == "ok"]
+    grouped = good.groupby(by, sort=False, dropna=False)
+    means = grouped.first()
+    means[["value", "ci_low", "ci_high"]] = grouped[["value", "ci_low", "ci_high"]].mean()
+    sets = frame.groupby("ood_group")["ood_dataset"].nunique()
+    means = means.reset_index()
+    broken = [name for name in by if name not in ("metric", "class")]
+    spoiled = means.merge(bad[broken].drop_duplicates(), how="left", on=broken, indicator="found")["found"].eq("both")
+    means = pd.concat([means[~spoiled.to_numpy()], bad.drop_duplicates(broken)])
+    means["ood_dataset"] = [f"mean of {sets[group]}" for group in means["ood_group"]]
+    return means.loc[:, [*frame.columns]].reset_index(drop=True)
+
+
+def safety_table(frame: pd.DataFrame, **options: Any) -> list[Table]:
+    """One row a model: accuracy, calibration, robustness, OOD detection and what else was measured."""
+    tables = []
+    for dataset, part in _by_dataset(frame[frame["evaluator"].isin({item.evaluator for item in SAFETY})]):
+        rows = [summary for item in SAFETY if len(summary := _summary(part, item))]
+        names = list(dict.fromkeys(row["metric"].iloc[0] for row in rows))
+        if names:
+            table = pivot(pd.concat(rows, ignore_index=True), ["model"], ["metric"], names,
+                          **{"title": f"Safety summary on {dataset}", "percent": True, **options})  # fmt: skip
+            titles = {item.name: item.title for item in SAFETY}
+            tables.append(replace(table, columns=tuple((titles[name],) for name in names)))
+    return tables
+
+
+@dataclass(frozen=True)
+class SafetyColumn:
+    """A column of the safety table: the mean of a metric over all cells of an evaluator (of one OOD group)."""
+
+    title: str
+    evaluator: str
+    metric: str
+    group: str = ""
+
+    @property
+    def name(self) -> str:
+        """Metric and group, what the pivot knows the column by."""
+        return f"{self.metric}@{self.group}" if self.group else self.metric
+
+
+SAFETY = (
+    SafetyColumn("Accuracy (%)", "accuracy", "accuracy"),
+    SafetyColumn("ECE (%)", "calibration", "ece"),
+    SafetyColumn("Accuracy under attack, mean (%)", "attack", "robust_accuracy"),
+    SafetyColumn("AUROC near, mean (%)", "ood", "auroc", "near"),
+    SafetyColumn("AUROC far, mean (%)", "ood", "auroc", "far"),
+    SafetyColumn("Accuracy under corruption, mean (%)", "corruption", "accuracy_corrupted"),
+    SafetyColumn("AURC (%)", "misclassification", "aurc"),
+)
+
+
+def _summary(part: pd.DataFrame, item: SafetyColumn) -> pd.DataFrame:
+    """The column's value of every model; a model with cells that are not ok shows that instead of a mean.
+
+    Intervals are averaged, too: they are on the wide side, since the cells share their images and err together.
+    """
+    cells = part[(part["evaluator"] == item.evaluator) & (part["class"] == "")]
+    cells = cells[cells["metric"].isin([item.metric, ""])]
+    cells = cells[cells["ood_group"] == item.group] if item.group else cells
+    cells = cells[~cells["attack"].str.startswith("(")]  # worst cases are made of the others
+    single = len(cells) == cells["model"].nunique()
+    found = []
+    for _, own in cells.groupby("model", sort=False):
+        bad = own[own["status"] != "ok"]
+        row = (bad if len(bad) else own).head(1).copy()
+        if not len(bad) and not single:
+            row[["value", "ci_low", "ci_high"]] = own[["value", "ci_low", "ci_high"]].mean().to_numpy()
+        found.append(row.assign(metric=item.name, evaluator="", attack="", detector="", epsilon=np.nan, ood_dataset=""))
+    return pd.concat(found) if found else cells
+
+
+def calibration_table(frame: pd.DataFrame, **options: Any) -> list[Table]:
     """Calibration before and after temperature scaling by model (rows) and metric (columns), one per ID dataset."""
     wanted = frame[(frame["evaluator"] == "calibration") & frame["metric"].isin([*_CALIBRATION, ""])]
     tables = []
     for dataset, part in _by_dataset(wanted):
         measured = [name for name in _CALIBRATION if name in set(part["metric"])] or ["ece"]
         title = f"Calibration on {dataset}"
-        tables.append(pivot(part, ["model"], ["metric"], measured, evaluator="calibration", title=title))
+        options_here = {"title": title, **options}
+        tables.append(pivot(part, ["model"], ["metric"], measured, evaluator="calibration", **options_here))
     return tables
 
 
-PRESETS: dict[str, Callable[[pd.DataFrame], list[Table]]] = {
+def minimal_table(frame: pd.DataFrame, **options: Any) -> list[Table]:
+    """Median of the smallest successful budget by attack (rows) and model (columns), one per ID dataset.
+
+    Only attacks that were asked for `minimal`; none where no attack was.
+    """
+    asked = (frame["evaluator"] == "attack") & frame["epsilon"].isna() & (frame["norm"] != "none")
+    wanted = frame[asked & (frame["metric"] == "median_norm")]
+    return [
+        pivot(
+            pd.concat([part, checks_of(frame)], ignore_index=True),
+            rows=["norm", "attack"],
+            columns=["model"],
+            metric="median_norm",
+            evaluator="attack",
+            **{"title": f"Median of the smallest successful perturbation on {dataset}", **options},
+        )
+        for dataset, part in _by_dataset(wanted)
+    ]
+
+
+PRESETS: dict[str, Callable[..., list[Table]]] = {
     "attack-grid": attack_grid,
+    "minimal": minimal_table,
+    "checks": checks_table,
     "ood": ood_table,
     "calibration": calibration_table,
+    "safety": safety_table,
 }
 
 

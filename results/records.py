@@ -91,6 +91,7 @@ class CellResult:
         traceback: Of a failed cell.
         measurements: The tidy values.
         arrays: Per-sample arrays by name (prediction, success, norm, score), any shape, no object dtype.
+        examples: Image examples by name, where the suite asks for them; they go to a file beside the store.
         seconds: Time the cell took.
         device: Where it was computed.
     """
@@ -102,6 +103,7 @@ class CellResult:
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     seconds: float = 0.0
     device: str = ""
+    examples: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:

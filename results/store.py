@@ -19,11 +19,13 @@ from .records import (
     FACT_COLUMNS,
     IDENTITY_COLUMNS,
     CellResult,
+    Facts,
     Identity,
     Measurement,
     PlannedCell,
     RunRecord,
     coordinates,
+    describe,
 )
 
 FILE_NAME = "store.sqlite"
@@ -96,6 +98,50 @@ class Store:
             if not ended.rowcount:
                 raise self._unknown_run(run_id)
 
+    def adopt_run(self, run: RunRecord, cells: Iterable[PlannedCell]) -> None:
+        """Take over a run of another store with its cells, id and dates as they are."""
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT INTO runs (run_id, suite, suite_text, provenance, status, started_at, ended_at) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    run.run_id,
+                    run.suite,
+                    run.suite_text,
+                    _json(run.provenance),
+                    run.status,
+                    run.started_at,
+                    run.ended_at,
+                ),
+            )
+        self.plan(run.run_id, cells)
+
+    def planned(self, run_id: str) -> list[PlannedCell]:
+        """The cells of a run, in order."""
+        names = (*IDENTITY_COLUMNS, *FACT_COLUMNS)
+        rows = self._read(
+            f"SELECT key, params, {', '.join(names)} FROM run_cells WHERE run_id = ? ORDER BY position", (run_id,)
+        )
+        cells = []
+        for key, params, *values in rows:
+            known = dict(zip(names, values, strict=True))
+            identity = Identity(**{name: known[name] for name in IDENTITY_COLUMNS})
+            facts = Facts(**{name: known[name] for name in FACT_COLUMNS})
+            cells.append(PlannedCell(identity, key, facts, json.loads(params)))
+        return cells
+
+    def results_by_key(self) -> list[tuple[str, str, str, str]]:
+        """Every result: key, run that computed it, when, and identity in words (of any run that holds it)."""
+        names = ", ".join(f"p.{name}" for name in IDENTITY_COLUMNS)
+        rows = self._read(
+            f"SELECT c.key, c.run_id, c.created_at, {names} FROM cells AS c LEFT JOIN run_cells AS p ON p.key = c.key "
+            "GROUP BY c.key ORDER BY c.rowid"
+        )
+        return [
+            (key, run_id, created_at, describe(dict(zip(IDENTITY_COLUMNS, values, strict=True))))
+            for key, run_id, created_at, *values in rows
+        ]
+
     def runs(self) -> list[RunRecord]:
         """All runs, oldest first."""
         rows = self._read(
@@ -130,8 +176,10 @@ class Store:
             except sqlite3.IntegrityError as error:
                 raise GauntletError(f"Run {run_id} already has one of these cells; plan each cell once.") from error
 
-    def put(self, run_id: str, key: str, result: CellResult) -> None:
+    def put(self, run_id: str, key: str, result: CellResult, *, created_at: str = "") -> None:
         """Store a result under its key, at once; an ok result is never replaced by one that is not.
+
+        ``created_at`` is when it was computed, if that was not now.
 
         Raises:
             GauntletError: An array cannot be stored without pickle, the disk is full, or the store is locked.
@@ -149,7 +197,16 @@ class Store:
                 connection.execute(f"DELETE FROM {table} WHERE key = ?", (key,))
             connection.execute(
                 "INSERT INTO cells VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (key, run_id, result.status, result.reason, result.traceback, result.seconds, result.device, _now()),
+                (
+                    key,
+                    run_id,
+                    result.status,
+                    result.reason,
+                    result.traceback,
+                    result.seconds,
+                    result.device,
+                    created_at or _now(),
+                ),
             )
             connection.executemany("INSERT INTO measurements VALUES (?, ?, ?, ?, ?, ?, ?, ?)", measurements)
             connection.executemany("INSERT INTO arrays VALUES (?, ?, ?, ?, ?)", arrays)

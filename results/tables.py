@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from .checks_table import checks_table
 from .formats import FORMATS, render
-from .layout import Table, pivot, select
-from .presets import PRESETS, attack_grid, calibration_table, ood_table, write_tables
+from .layout import pivot, select
+from .presets import PRESETS, attack_grid, calibration_table, minimal_table, ood_table, safety_table, write_tables
+from .table import Table
+from .trust import checks_of, doubts
 
 __all__ = [
     "FORMATS",
@@ -12,9 +15,14 @@ __all__ = [
     "Table",
     "attack_grid",
     "calibration_table",
+    "checks_of",
+    "checks_table",
+    "doubts",
+    "minimal_table",
     "ood_table",
     "pivot",
     "render",
+    "safety_table",
     "select",
     "write_tables",
 ]

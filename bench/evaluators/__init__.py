@@ -7,11 +7,12 @@ from .adversarial_detection import AdversarialDetection
 from .attack import AttackEvaluator
 from .base import Evaluator
 from .calibration import Calibration
+from .checks import Checks
 from .ood import OOD
 
 EVALUATORS: dict[str, Evaluator] = {
     evaluator.name: evaluator
-    for evaluator in (Accuracy(), Calibration(), OOD(), AttackEvaluator(), AdversarialDetection())
+    for evaluator in (Accuracy(), Calibration(), OOD(), AttackEvaluator(), AdversarialDetection(), Checks())
 }
 
 __all__ = ["EVALUATORS", "Evaluator"]

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
+
 from ...registry import GauntletError
 from ...results.records import CellResult
-from .base import Evaluator, Finished, proportion
+from .base import Evaluator, Finished, examples_key, proportion, small
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,25 +24,51 @@ class Accuracy(Evaluator):
     """Share of test images whose largest logit is that of their class."""
 
     name = "accuracy"
+    version = 2  # arrays for confusion matrix, reliability and risk-coverage
 
     def plan(self, suite: Suite, row: Row, out_sets: Sequence[OODSet]) -> list[Job]:
         """One cell a row."""
         from ..plan import Job
 
-        return [Job(self.name, row, "accuracy", (self.cell(row, facts={}, params={}),))]
+        wanted = examples_key(suite)
+        return [Job(self.name, row, "accuracy", (self.cell(row, *wanted, facts={}, params={}),))]
 
     def run(self, job: Job, missing: frozenset[str], bench: Workbench) -> Iterator[Finished]:
         """Compare predictions with labels."""
         outputs = bench.outputs(job.row.dataset, "test")
-        predictions = checked_logits(outputs.logits, job.row.model.label).argmax(1)
+        logits = checked_logits(outputs.logits, job.row.model.label)
+        confidence, predictions = logits.softmax(1).max(1)
         right = predictions == outputs.labels
         measurements = [proportion("accuracy", int(right.sum()), len(right))]
         for index, name in enumerate(job.row.dataset.classes):
             members = outputs.labels == index
             if count := int(members.sum()):
                 measurements.append(proportion("accuracy", int(right[members].sum()), count, name))
-        arrays = {"prediction": predictions.cpu().numpy().astype("int16"), "success": right.cpu().numpy()}
-        yield job.cells[0].key, CellResult(measurements=tuple(measurements), arrays=arrays)
+        arrays = {
+            "prediction": small(predictions),
+            "success": right.cpu().numpy(),
+            "label": small(outputs.labels),
+            "confidence": confidence.float().cpu().numpy(),
+            "classes": np.array(job.row.dataset.classes),
+        }
+        examples = _examples(bench, job.row, logits, right)
+        yield job.cells[0].key, CellResult(measurements=tuple(measurements), arrays=arrays, examples=examples)
+
+
+def _examples(bench: Workbench, row: Row, logits: Tensor, right: Tensor) -> dict[str, np.ndarray]:
+    """The misclassified images of highest confidence first, then right ones, with labels and logits."""
+    count = bench.suite.examples
+    if not count:
+        return {}
+    order = (logits.softmax(1).amax(1) + (~right).float() * 2).argsort(descending=True, stable=True)
+    wrong = int((~right).sum())
+    chosen = torch.cat([order[: min(count, wrong)], order[wrong : wrong + count]]).cpu()
+    images = bench.images(row.dataset, "test").subset(chosen)
+    return {
+        "image": images.images.float().cpu().numpy(),
+        "label": small(images.labels),
+        "logits": logits[chosen.to(logits.device)].float().cpu().numpy(),
+    }
 
 
 def checked_logits(logits: Tensor | None, model: str) -> Tensor:

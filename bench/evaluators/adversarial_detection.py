@@ -17,7 +17,8 @@ from ...registry import Selected, source_fingerprint
 from ...results.records import CellResult
 from ..failures import failure, out_of_memory
 from ..tuning import tune, tuning_facts
-from .attack import attack_epsilons, targets
+from .attack import budgets
+from .attack_measures import find_targets
 from .base import Evaluator, Finished
 from .ood import detector_content, fitted_detector, measure
 
@@ -42,21 +43,23 @@ class AdversarialDetection(Evaluator):
         parameters = {**attack.entry.defaults(), **attack.parameters}
         component = [attack.entry.name, parameters, source_fingerprint(attack.entry)]
         norm = str(parameters.get("norm", attack.entry.meta.get("norm", "")))
+        images = suite.images_for(str(attack.entry.meta.get("cost", "fast")))
+        epsilons = [epsilon for epsilon in budgets(suite, attack, norm) if epsilon is not None]
         cells, payload = [], {}
         for detector in suite.detectors:
             tuned = tuning_facts(suite, detector)
-            for epsilon in attack_epsilons(suite, attack):
+            for epsilon in epsilons:
                 chosen = {**detector.entry.defaults(), **detector.parameters}
                 cell = self.cell(
                     row,
                     component,
                     epsilon,
-                    suite.attack_images,
+                    images,
                     detector_content(suite, row, detector),
                     facts={"norm": norm},
                     params={
                         "attack": {"name": attack.entry.name, **parameters},
-                        "images": suite.attack_images,
+                        "images": images,
                         "detector": {"name": detector.entry.name, **chosen},
                         **({"tune": tuned} if tuned else {}),
                     },
@@ -76,7 +79,7 @@ class AdversarialDetection(Evaluator):
 
     def run(self, job: Job, missing: frozenset[str], bench: Workbench) -> Iterator[Finished]:
         """Attack once at all missing epsilons, then let each detector look at what came out."""
-        images, _ = targets(job, bench)
+        images = find_targets(job.row, job.payload["images"], bench).images
         epsilons = sorted({job.payload[key][1] for key in missing})
         clean, fooling = _attacked(job, images, epsilons, bench)
         inside = bench.outputs(job.row.dataset, "test")

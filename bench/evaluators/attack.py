@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from ...attacks import Attack, AttackResult, Draws, Victim, check_ball
+from ...attacks import Attack, Draws, Victim
+from ...attacks.minimal import smallest_budgets
 from ...registry import GauntletError, Selected, source_fingerprint
-from ...results.records import CellResult, Measurement
-from ...results.statistics import median_interval
-from .accuracy import checked_logits
-from .base import Evaluator, Finished, proportion
+from ..availability import unavailable
+from .attack_measures import find_targets, measure, measure_minimal, nothing_left
+from .base import Evaluator, Finished, examples_key
+from .worst_case import run_worst_case, worst_case_jobs
 
 if TYPE_CHECKING:
-    from ...datasets import ImageSet
     from ..plan import Job, OODSet, Row
     from ..suite import Suite
     from ..workbench import Workbench
@@ -26,115 +23,87 @@ class AttackEvaluator(Evaluator):
     """Attacks the images that the model gets right; clean errors count as errors."""
 
     name = "attack"
+    version = 2  # labels beside predictions
 
     def plan(self, suite: Suite, row: Row, out_sets: Sequence[OODSet]) -> list[Job]:
-        """One job an attack."""
-        return [self._job(suite, row, attack) for attack in suite.attacks]
+        """One job an attack, then the worst case of each norm."""
+        jobs = [self._job(suite, row, attack) for attack in suite.attacks]
+        return [*jobs, *worst_case_jobs(self, suite, row, jobs)]
 
     def _job(self, suite: Suite, row: Row, attack: Selected) -> Job:
         from ..plan import Job
 
-        epsilons = attack_epsilons(suite, attack)
         parameters = {**attack.entry.defaults(), **attack.parameters}
-        component = [attack.entry.name, parameters, source_fingerprint(attack.entry)]
         norm = str(parameters.get("norm", attack.entry.meta.get("norm", "")))
+        images = suite.images_for(str(attack.entry.meta.get("cost", "fast")))
+        component = [attack.entry.name, parameters, source_fingerprint(attack.entry)]
         cells = tuple(
             self.cell(
                 row,
                 component,
-                epsilon,
+                "minimal" if epsilon is None else epsilon,
                 row.seed,
-                suite.attack_images,
+                images,
+                *examples_key(suite),
                 facts={"norm": norm},
-                params={"attack": {"name": attack.entry.name, **parameters}, "images": suite.attack_images},
+                params={"attack": {"name": attack.entry.name, **parameters}, "images": images},
                 attack=attack.label,
                 epsilon=epsilon,
             )
-            for epsilon in epsilons
+            for epsilon in budgets(suite, attack, norm)
         )
-        payload = {"attack": attack, "images": suite.attack_images}
-        return Job(self.name, row, attack.label, cells, payload)
+        blocked = {cell.key: reason for cell in cells if (reason := _impossible(attack, norm, cell.identity.epsilon))}
+        return Job(self.name, row, attack.label, cells, {"attack": attack, "images": images}, blocked)
 
     def run(self, job: Job, missing: frozenset[str], bench: Workbench) -> Iterator[Finished]:
         """Run the attack at all missing epsilons, check every result, measure."""
+        if "parts" in job.payload:
+            yield from run_worst_case(job, missing, bench)
+            return
         chosen: Selected = job.payload["attack"]
-        cells = [cell for cell in job.cells if cell.key in missing]
-        epsilons = [cell.identity.epsilon or 0.0 for cell in cells]
-        images, right = targets(job, bench)
         attack: Attack = chosen.entry.factory(**chosen.parameters)
-        stream = f"{job.row.seed}/{job.row.dataset.name}/{chosen.entry.name}"
+        cells = [cell for cell in job.cells if cell.key in missing]
+        targets = find_targets(job.row, job.payload["images"], bench)
+        if not len(targets.images):
+            for cell in cells:
+                yield cell.key, nothing_left(targets)
+            return
+        x, y = targets.images.images.to(bench.device), targets.images.labels.to(bench.device)
+        rng = Draws(f"{job.row.seed}/{job.row.dataset.name}/{chosen.entry.name}", targets.images.indices)
+        budgeted = [cell for cell in cells if cell.identity.epsilon is not None]
+        epsilons = [cell.identity.epsilon or 0.0 for cell in budgeted]
+        if attack.kind == "other":  # one cell, without a budget: any number stands for it
+            budgeted, epsilons = cells, [1.0]
         with Victim(bench.module(), device=bench.device, batch_size=bench.batch_size) as victim:
-            if len(images):
-                x, y = images.images.to(bench.device), images.labels.to(bench.device)
-                results = attack.run(victim, x, y, epsilons, rng=Draws(stream, images.indices))
-                if len(results) != len(epsilons):
-                    raise GauntletError(
-                        f"Attack {chosen.label!r} gave {len(results)} results for {len(epsilons)} epsilons."
-                    )
-                for cell, result in zip(cells, results, strict=True):
-                    yield cell.key, _measure(attack, chosen.label, result, x, y, right, victim)
-            else:
-                for cell in cells:
-                    yield cell.key, CellResult(measurements=(proportion("robust_accuracy", 0, len(right)),))
+            results = attack.run(victim, x, y, epsilons, rng=rng) if budgeted else []
+            if len(results) != len(epsilons) and budgeted:
+                raise GauntletError(
+                    f"Attack {chosen.label!r} gave {len(results)} results for {len(epsilons)} epsilons."
+                )
+            for cell, result in zip(budgeted, results, strict=False):
+                yield cell.key, measure(attack, chosen.label, result, targets, x, y, victim, bench.suite.examples)
+            for cell in cells:
+                if cell not in budgeted:
+                    found = results[0].smallest if results else None
+                    if found is None:
+                        found = smallest_budgets(attack, victim, x, y, rng)
+                    yield cell.key, measure_minimal(found, targets)
 
 
-def attack_epsilons(suite: Suite, attack: Selected) -> tuple[float, ...]:
-    """The attack's own budgets, or those of the suite."""
+def budgets(suite: Suite, attack: Selected, norm: str) -> tuple[float | None, ...]:
+    """The attack's own budgets, or those of the suite; None for the smallest that succeeds."""
     from ..suite import parse_epsilons
 
+    if attack.entry.meta.get("kind") == "other":
+        return (None,)
     given = attack.options.get("epsilons")
-    return suite.epsilons if given is None else parse_epsilons(_listed(given), f"attack {attack.label!r}")
+    if given is None:
+        return suite.budgets(norm)
+    return parse_epsilons(given if isinstance(given, (list, tuple)) else [given], f"attack {attack.label!r}")
 
 
-def targets(job: Job, bench: Workbench) -> tuple[ImageSet, Tensor]:
-    """The correctly classified images among a fixed random subset, and which of the subset they are (a mask)."""
-    from ..workbench import fixed_subset
-
-    images = bench.images(job.row.dataset, "test")
-    positions = fixed_subset(len(images), job.payload["images"], job.row.dataset.name)
-    outputs = bench.outputs(job.row.dataset, "test")
-    logits = checked_logits(outputs.logits, job.row.model.label)
-    right = (logits.argmax(1) == outputs.labels)[positions.to(bench.device)].cpu()
-    return images.subset(positions[right]), right
-
-
-def _measure(
-    attack: Attack, label: str, result: AttackResult, x: Tensor, y: Tensor, right: Tensor, victim: Victim
-) -> CellResult:
-    """Trust nothing that an attack says: check ball and bounds, classify again, then count."""
-    try:
-        check_ball(result.images, x, attack.norm, result.epsilon)
-    except GauntletError as error:
-        raise GauntletError(f"Attack {label!r} at epsilon {result.epsilon:g}: {error}") from None
-    predictions = torch.cat([victim.logits(batch).argmax(1) for batch in result.images.split(victim.batch_size)])
-    fooled = predictions != y
-    total, attacked = len(right), len(y)
-    measurements = [
-        proportion("robust_accuracy", attacked - int(fooled.sum()), total),
-        proportion("attack_success_rate", int(fooled.sum()), attacked),
-        Measurement("forwards", result.forwards / attacked, n=attacked),
-        Measurement("backwards", result.backwards / attacked, n=attacked),
-        *_median_norm(result.smallest if result.smallest is not None else result.norms[fooled]),
-    ]
-    arrays = {
-        "attacked": right.numpy(),
-        "prediction": predictions.cpu().numpy().astype("int16"),
-        "success": fooled.cpu().numpy(),
-        "norm": result.norms.detach().float().cpu().numpy(),
-    }
-    return CellResult(measurements=tuple(measurements), arrays=arrays)
-
-
-def _median_norm(norms: Tensor) -> list[Measurement]:
-    """Median length of what fooled the model; none where the median is infinite (most were never fooled)."""
-    if not len(norms) or not bool(norms.float().median().isfinite()):
-        return []
-    values = norms.double().cpu().numpy()
-    low, high = median_interval(values)
-    import numpy as np
-
-    return [Measurement("median_norm", float(np.median(values)), low, high, len(values))]
-
-
-def _listed(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, (list, tuple)) else [value]
+def _impossible(attack: Selected, norm: str, epsilon: float | None) -> str:
+    """Why a cell cannot be computed, in one sentence, or nothing."""
+    if norm == "l0" and epsilon is not None and epsilon != int(epsilon):
+        return f"Attack {attack.label!r}: an L0 epsilon must be a whole number of pixels, got {epsilon:g}."
+    return unavailable(attack.entry)

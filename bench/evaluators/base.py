@@ -10,6 +10,9 @@ from ...results.records import CellResult, Facts, Identity, Measurement, Planned
 from ...results.statistics import proportion_interval
 
 if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
     from ..plan import Job, OODSet, Row
     from ..suite import Suite
     from ..workbench import Workbench
@@ -53,6 +56,16 @@ class Evaluator:
             facts=Facts(architecture=row.model.entry.name, recipe=row.model.recipe_label, **facts),
             params={"model": row.model.describe(), "dataset": row.dataset.describe(), **params},
         )
+
+
+def examples_key(suite: Suite) -> tuple[str, ...]:
+    """What the key of a cell that keeps examples covers beside its content: a cell without them is no substitute."""
+    return (f"examples {suite.examples}",) if suite.examples else ()
+
+
+def small(values: Tensor) -> np.ndarray:
+    """Labels or predictions as the store keeps them."""
+    return values.cpu().numpy().astype("int16")
 
 
 def proportion(metric: str, right: float, n: int, class_name: str = "") -> Measurement:

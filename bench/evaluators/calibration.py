@@ -15,6 +15,8 @@ from .accuracy import checked_logits
 from .base import Evaluator, Finished
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ..plan import Job, OODSet, Row
     from ..suite import Suite
     from ..workbench import Workbench
@@ -24,6 +26,7 @@ class Calibration(Evaluator):
     """ECE, RMS, MCE, signed gap, NLL and Brier score of the softmax, as it is and with a temperature fitted on val."""
 
     name = "calibration"
+    version = 2  # arrays for the reliability diagram
 
     def plan(self, suite: Suite, row: Row, out_sets: Sequence[OODSet]) -> list[Job]:
         """One cell a row."""
@@ -40,7 +43,8 @@ class Calibration(Evaluator):
         row = job.row
         outputs = bench.outputs(row.dataset, "test")
         logits = checked_logits(outputs.logits, row.model.label)
-        measurements, reason = _measure(logits, outputs.labels, ""), ""
+        measurements, arrays = _measure(logits, outputs.labels, "")
+        reason = ""
         try:
             val = bench.outputs(row.dataset, "val")
             temperature, low, high = fit_temperature(checked_logits(val.logits, row.model.label), val.labels)
@@ -48,11 +52,13 @@ class Calibration(Evaluator):
             reason = f"Temperature scaling was left out. {error}"
         else:
             measurements.append(Measurement("temperature", temperature, low, high, len(val)))
-            measurements += _measure(logits.double() / temperature, outputs.labels, "_scaled")
-        yield job.cells[0].key, CellResult(measurements=tuple(measurements), reason=reason)
+            more, scaled = _measure(logits.double() / temperature, outputs.labels, "_scaled")
+            measurements += more
+            arrays["confidence_scaled"] = scaled["confidence"]
+        yield job.cells[0].key, CellResult(measurements=tuple(measurements), reason=reason, arrays=arrays)
 
 
-def _measure(logits: Tensor, labels: Tensor, suffix: str) -> list[Measurement]:
+def _measure(logits: Tensor, labels: Tensor, suffix: str) -> tuple[list[Measurement], dict[str, np.ndarray]]:
     from ..kernels import calibration_arrays, calibration_metrics
 
     points = calibration_metrics(logits, labels)
@@ -64,4 +70,4 @@ def _measure(logits: Tensor, labels: Tensor, suffix: str) -> list[Measurement]:
     found = [Measurement(f"{name}{suffix}", points[name], *intervals[name], n) for name in (*names, "nll", "brier")]
     if not suffix:
         found.append(Measurement("mean_confidence", points["mean_confidence"], *mean_interval(arrays["confidence"]), n))
-    return found
+    return found, {"confidence": arrays["confidence"].astype("float32"), "correct": arrays["correct"]}

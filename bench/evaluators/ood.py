@@ -15,7 +15,7 @@ from ...results.records import CellResult, Measurement
 from ...results.statistics import auroc_interval, autc_interval, mean_auroc_interval, ood_bootstrap, oscr_interval
 from ..failures import failure, out_of_memory
 from ..tuning import tune, tuning_facts
-from .base import Evaluator, Finished
+from .base import Evaluator, Finished, small
 
 if TYPE_CHECKING:
     from ...datasets import ResolvedDataset
@@ -47,7 +47,7 @@ class OOD(Evaluator):
     """Separates test images from those of another dataset by each detector's score."""
 
     name = "ood"
-    version = 2
+    version = 3  # shifted images, means over groups
 
     def plan(self, suite: Suite, row: Row, out_sets: Sequence[OODSet]) -> list[Job]:
         """One job a row: detectors share the outputs, so they run together."""
@@ -118,6 +118,7 @@ class Scorer:
         chosen, self._choices = tune(chosen, row, bench)
         self._detector = fitted_detector(chosen, row, inside, bench)
         self._inside = self._score(inside), _correct(inside)
+        self._labels = small(inside.labels)
         self._known: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
 
     def measure(self, task: Task) -> CellResult:
@@ -129,6 +130,9 @@ class Scorer:
             correct = None if correct is None or right is None else np.concatenate([correct, right])
         outside = [self._side(part.dataset)[0] for part in task.outside]
         result = measure(scores, outside[0], correct) if len(outside) == 1 else _mean(scores, outside, correct)
+        if result.arrays:
+            unknown = np.full(len(scores) - len(self._labels), -1, dtype=self._labels.dtype)
+            result = replace(result, arrays={**result.arrays, "id_label": np.concatenate([self._labels, unknown])})
         chosen = tuple(Measurement(f"tuned_{name}", float(value)) for name, value in self._choices.items())
         return replace(result, measurements=(*result.measurements, *chosen))
 

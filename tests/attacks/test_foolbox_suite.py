@@ -14,10 +14,12 @@ import torch
 
 from gauntlet.attacks import Draws, Victim, check_ball
 from gauntlet.attacks.draws import seeded
-from gauntlet.attacks.foolbox_suite import ROWS
+from gauntlet.attacks.foolbox_row import HIDDEN
+from gauntlet.attacks.foolbox_rows import ROWS
 from gauntlet.registry import ATTACKS, GauntletError, source_fingerprint
 
 EPSILONS = [0.1, 0.5, 2.0]
+R2_ROWS = [row for row in ROWS if "r2" in row.tags]
 SHORT = {"SAPNA": {"steps": 50}}
 R2 = {
     "LinFGA": ("foolbox/linf/fgsm", "linf", "fixed"),
@@ -52,15 +54,17 @@ def test_the_seven_attacks_of_the_report_are_there_under_its_names() -> None:
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_parameters_and_defaults_are_foolboxes_and_the_chunk(row) -> None:
     entry = ATTACKS.get(row.name)
-    theirs = {} if row.alias == "L2AGNA" else inspect.signature(getattr(foolbox.attacks, row.source)).parameters
-    expected = {name: parameter.default for name, parameter in theirs.items()}
-    assert entry.defaults() == {**expected, "chunk": 128}
+    original = getattr(foolbox.attacks, row.source)
+    theirs = {} if original.__init__ is object.__init__ else inspect.signature(original).parameters
+    expected = {name: parameter.default for name, parameter in theirs.items() if name not in HIDDEN}
+    ours = {"norm": "l2"} if "distance" in entry.meta["requirements"] and row.norm == "l2" else {}
+    assert entry.defaults() == {**expected, **row.given, **ours, "chunk": row.chunk}
     for parameter in entry.parameters:
         assert parameter.check(parameter.default, "") == parameter.default
         assert parameter.type_name != "any"
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", R2_ROWS, ids=lambda row: row.name)
 def test_images_and_success_are_foolboxes(trained, some, row) -> None:
     parameters = SHORT.get(row.alias, {})
     results = run(row.name, trained, some, EPSILONS, **parameters)

@@ -94,12 +94,15 @@ def test_tables_are_written_where_there_is_something_to_show(
         make.calibrated(model=hostile),
     )
     names = ["attack-grid.md", "attack-grid.tex", "calibration.md", "calibration.tex", "ood.md", "ood.tex"]
+    names += ["safety.md", "safety.tex"]
     assert sorted(path.name for path in write_tables(every, folder)) == names
     assert sorted(path.name for path in folder.iterdir()) == names
     assert (folder / "ood.md").read_text(encoding="utf-8") == render(ood_table(every)[0], "github") + "\n"
 
     write_tables(frame_of(make.calibrated()), folder)
-    assert sorted(path.name for path in folder.iterdir()) == ["calibration.md", "calibration.tex"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "calibration.md", "calibration.tex", "safety.md", "safety.tex",
+    ]  # fmt: skip
     assert write_tables(empty_frame(), folder) == []
 
 

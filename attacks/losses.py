@@ -1,0 +1,52 @@
+"""What gradient attacks drive up: functions of logits and labels; all but cross entropy are above 0 once fooled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from torch import Tensor
+
+from ..registry import GauntletError
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+LossName = Literal["xent", "margin", "dlr"]
+
+
+def margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """Largest wrong logit minus the right one (N,) (Carlini, Wagner 2016, arXiv 1608.04644)."""
+    right = logits.gather(1, labels[:, None]).squeeze(1)
+    return logits.scatter(1, labels[:, None], -float("inf")).amax(dim=1) - right
+
+
+def dlr(logits: Tensor, labels: Tensor) -> Tensor:
+    """Difference of logits ratio (N,): the margin over the gap between first and third (arXiv 2003.01690).
+
+    Raises:
+        GauntletError: There are fewer than three classes.
+    """
+    _need(logits, 3, "dlr")
+    top = logits.topk(3, dim=1).values
+    return margin(logits, labels) / (top[:, 0] - top[:, 2] + 1e-12)
+
+
+def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """Difference of logits ratio towards a target class (N,) (Croce, Hein 2020, arXiv 2003.01690).
+
+    Raises:
+        GauntletError: There are fewer than four classes.
+    """
+    _need(logits, 4, "targeted dlr")
+    top = logits.topk(4, dim=1).values
+    chosen = logits.gather(1, targets[:, None]).squeeze(1) - logits.gather(1, labels[:, None]).squeeze(1)
+    return chosen / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12)
+
+
+def loss_named(name: LossName) -> Loss | None:
+    """The loss of that name; None for ``xent``, which is the victim's own loss."""
+    return {"xent": None, "margin": margin, "dlr": dlr}[name]
+
+
+def _need(logits: Tensor, classes: int, name: str) -> None:
+    if logits.shape[1] < classes:
+        raise GauntletError(f"The {name} loss needs at least {classes} classes, the model has {logits.shape[1]}.")

@@ -1,0 +1,127 @@
+"""Noise of a fixed size: what any attack has to beat."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..registry import GauntletError, attack
+from .budget import BudgetAttack, Tries, Work
+from .norms import lengths, per_image
+
+_RAUBER = "Rauber, Bethge 2020, arXiv 2007.07677"
+
+
+class Noise(BudgetAttack):
+    """Random noise, scaled to the budget; a subclass draws it.
+
+    Args:
+        norm: ``linf`` or ``l2``.
+        repeats: Draws to try; an image leaves at the first that fools.
+        clipping_aware: In L2, scale the noise so that it has the size of the budget after clipping to [0, 1] rather
+            than before.
+    """
+
+    def __init__(self, norm: str, repeats: int, clipping_aware: bool) -> None:
+        if repeats < 1:
+            raise GauntletError(f"Noise needs repeats >= 1, got {repeats}.")
+        if clipping_aware and norm != "l2":
+            raise GauntletError(f"Noise knows clipping_aware in l2 only, got norm {norm!r}.")
+        self.norm, self.repeats, self.clipping_aware = norm, repeats, clipping_aware
+
+    def draw(self, work: Work, rows: Tries) -> Tensor:
+        """Noise (M, C, H, W) of any size, or in Linf within [-1, 1]."""
+        raise NotImplementedError
+
+    def pursue(self, work: Work, items: Tensor) -> None:
+        """Try one draw after the other."""
+        work.search(items, load=lambda some: Tries(**work.start(some)), step=lambda rows: self._step(work, rows))
+
+    def _step(self, work: Work, rows: Tries) -> Tensor:
+        noise = self.draw(work, rows)
+        if self.norm == "l2":
+            size = (
+                clipped_scale(noise, rows.clean, rows.radius) if self.clipping_aware else rows.radius / lengths(noise)
+            )
+        else:
+            size = rows.radius
+        rows.current = (rows.clean + per_image(size, noise) * noise).clamp(0, 1)
+        return work.victim.fooled(rows.current, rows.labels) | (rows.taken + 1 >= self.repeats)
+
+
+def clipped_scale(noise: Tensor, clean: Tensor, radius: Tensor) -> Tensor:
+    """The factor (N,) at which noise has L2 norm ``radius`` (N,) after clipping (Rauber, Bethge 2020).
+
+    Where the box is too small for that, the factor at which every pixel meets it.
+    """
+    speed = noise.flatten(1).double().abs()
+    room = torch.where(noise > 0, 1 - clean, clean).flatten(1).double()
+    full, order = (room / speed.clamp_min(1e-30)).sort(dim=1)  # the factor at which a pixel meets the box
+    stopped = room.square().gather(1, order).cumsum(dim=1)
+    squares = speed.square().gather(1, order)
+    moving = (squares.flip(1).cumsum(dim=1).flip(1) - squares).clamp_min(0)
+    bend = (stopped + full.square() * moving < radius.double().square()[:, None]).sum(dim=1, keepdim=True)
+    before = (bend - 1).clamp_min(0)
+    start = torch.where(bend > 0, stopped.gather(1, before), 0.0)
+    rest = torch.where(bend > 0, moving.gather(1, before), squares.sum(dim=1, keepdim=True))
+    scale = ((radius.double().square()[:, None] - start).clamp_min(0) / rest.clamp_min(1e-30)).sqrt()
+    most = full[:, -1:]
+    return torch.where(bend < speed.shape[1], scale, most).squeeze(1).to(noise.dtype)
+
+
+@attack(
+    "gaussian-noise",
+    norm="l2",
+    kind="fixed",
+    access="none",
+    cost="fast",
+    tags=("native", "noise"),
+    reference=_RAUBER,
+)
+class GaussianNoise(Noise):
+    """Gaussian noise of L2 size epsilon.
+
+    Rauber, Bethge 2020, arXiv 2007.07677.
+
+    Args:
+        repeats: Draws to try; an image leaves at the first that fools.
+        clipping_aware: Scale the noise so that it has size epsilon after clipping to [0, 1] rather than before.
+    """
+
+    def __init__(self, repeats: int = 1, clipping_aware: bool = False) -> None:
+        super().__init__("l2", repeats, clipping_aware)
+
+    def draw(self, work: Work, rows: Tries) -> Tensor:
+        """Standard normal."""
+        return work.draws(rows.item).normal(rows.clean.shape[1:], purpose="noise", step=rows.taken)
+
+
+@attack(
+    "uniform-noise",
+    norm="linf",
+    norms=("linf", "l2"),
+    kind="fixed",
+    access="none",
+    cost="fast",
+    tags=("native", "noise"),
+    reference=_RAUBER,
+)
+class UniformNoise(Noise):
+    """Uniform noise of size epsilon.
+
+    Rauber, Bethge 2020, arXiv 2007.07677.
+
+    Args:
+        norm: ``linf`` (each pixel uniform in [-epsilon, epsilon]) or ``l2`` (scaled to that size).
+        repeats: Draws to try; an image leaves at the first that fools.
+        clipping_aware: In L2, scale the noise so that it has size epsilon after clipping to [0, 1] rather than before.
+    """
+
+    def __init__(self, norm: Literal["linf", "l2"] = "linf", repeats: int = 1, clipping_aware: bool = False) -> None:
+        super().__init__(norm, repeats, clipping_aware)
+
+    def draw(self, work: Work, rows: Tries) -> Tensor:
+        """Uniform in [-1, 1]."""
+        return 2 * work.draws(rows.item).uniform(rows.clean.shape[1:], purpose="noise", step=rows.taken) - 1

@@ -1,0 +1,73 @@
+"""The windows of Square in L2: bumps that take their length from elsewhere in the perturbation."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .draws import Draws
+from .windows import corners, positions, signs, window
+
+
+def tiles(draws: Draws, shape: torch.Size, restart: int) -> Tensor:
+    """Perturbations (N, C, H, W) to start from: a grid of five by five bumps of random sign."""
+    channels, height, width = shape
+    side = max(min(height, width) // 5, 1)
+    down, along = height // side, width // side
+    where = torch.zeros(1, 2, dtype=torch.int64, device=draws.indices.device)
+    upright = torch.zeros(1, dtype=torch.bool, device=where.device)
+    bump = bumps(where, where[:, 0] + side, upright, side, side)[0, 0]
+    sign = signs(draws.uniform((channels, down, along), purpose="tiles", restart=restart))
+    spread = sign.repeat_interleave(side, dim=2).repeat_interleave(side, dim=3) * bump.repeat(down, along)
+    return F.pad(spread, (0, width - along * side, 0, height - down * side))
+
+
+def moved(offset: Tensor, radius: Tensor, side: Tensor, draws: Draws, step: Tensor, restart: int) -> Tensor:
+    """One proposal (Andriushchenko et al. 2020, arXiv 1912.00049, algorithm 3).
+
+    The perturbation in one window is erased; its length, with what the ball still leaves, goes into another window,
+    where a bump of random sign is added.
+
+    Args:
+        offset: Perturbations (M, C, H, W).
+        radius: Their largest L2 norm (M,).
+        side: Sides of the windows (M,).
+        draws: Of the images.
+        step: Queries taken (M,).
+        restart: Number of the search.
+    """
+    channels, height, width = offset.shape[1:]
+    numbers = draws.uniform((5 + channels,), purpose="windows", step=step, restart=restart)
+    to, off = (corners(numbers[:, pair], side, height, width) for pair in (slice(0, 2), slice(2, 4)))
+    here, there = window(to, side, height, width), window(off, side, height, width)
+    sign = signs(numbers[:, 5:])[:, :, None, None]
+    direction = sign * bumps(to, side, numbers[:, 4] < 0.5, height, width) + _unit(offset * here)
+    unused = (radius.square() - offset.square().sum(dim=(1, 2, 3))).clamp_min(0)[:, None, None, None] / channels
+    freed = (offset * (here | there)).square().sum(dim=(2, 3), keepdim=True)
+    return torch.where(here, _unit(direction * here) * (freed + unused).sqrt(), offset.masked_fill(there, 0))
+
+
+def bumps(corner: Tensor, side: Tensor, lying: Tensor, height: int, width: int) -> Tensor:
+    """Two bumps of opposite sign, one above the other or (``lying``) side by side, in windows (M, 1, H, W).
+
+    Each is a pyramid: at distance d from its centre (in the larger of the two directions) it is the sum of
+    ``1 / (k + 1)^2`` over k from d to half the side.
+    """
+    down, along = positions(corner, height, width)
+    lying, size = lying[:, None, None], side[:, None, None]
+    first, second = torch.where(lying, along, down), torch.where(lying, down, along)
+    half = size // 2
+    upper = first < half
+    centre = torch.where(upper, half // 2, half + (size - half) // 2)
+    distance = torch.maximum((first - centre).abs(), (second - half).abs()).minimum(half + 1)
+    terms = 1 / torch.arange(1, max(height, width) + 2, device=side.device) ** 2
+    sums = F.pad(terms.cumsum(0), (1, 0))
+    inside = window(corner, side, height, width)[:, 0]
+    value = (sums[half + 1] - sums[distance]) * inside
+    return (_unit(value * upper) - _unit(value * ~upper))[:, None] / 2**0.5
+
+
+def _unit(values: Tensor) -> Tensor:
+    """Each (..., H, W) divided by its length."""
+    return values / values.square().sum(dim=(-2, -1), keepdim=True).sqrt().clamp_min(1e-12)

@@ -1,0 +1,67 @@
+"""What the commands that read a store share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ..registry import GauntletError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+out_option = click.option(
+    "--out", default="gauntlet-out", show_default=True, type=click.Path(path_type=Path), help="Output folder."
+)
+suite_option = click.option("--suite", metavar="NAME", help="Only this suite's latest run.")
+where_option = click.option(
+    "--where",
+    "wanted",
+    multiple=True,
+    metavar="COLUMN=VALUE",
+    help="Keep only these rows; repeatable, * is a wildcard.",
+)
+reported_option = click.option(
+    "--reported",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="CSV of published numbers to show beside ours; repeatable.",
+)
+
+
+def results(out: Path, suite: str | None) -> pd.DataFrame:
+    """The tidy results of a store."""
+    from ..results.frame import load_results
+
+    return load_results(out, suite=suite)
+
+
+def chosen(out: Path, suite: str | None, wanted: Sequence[str], reported: Sequence[Path] = ()) -> pd.DataFrame:
+    """The tidy results that meet every ``--where``, with the published ones."""
+    from ..results.layout import select
+    from ..results.reported import with_reported
+
+    frame = with_reported(results(out, suite), reported)
+    for column, values in conditions(tuple(wanted)).items():
+        frame = select(frame, {column: values})
+    return frame
+
+
+def conditions(texts: tuple[str, ...]) -> dict[str, list[str]]:
+    """``COLUMN=VALUE`` texts by column; a column that is named twice may have either value."""
+    found: dict[str, list[str]] = {}
+    for text in texts:
+        column, sign, value = text.partition("=")
+        if not sign:
+            raise GauntletError(f"--where {text!r}: write COLUMN=VALUE, such as --where model=cnn-small.")
+        found.setdefault(column, []).append(value)
+    return found
+
+
+def columns(text: str | None) -> list[str]:
+    """Names from a comma-separated list."""
+    return [name.strip() for name in (text or "").split(",") if name.strip()]

@@ -1,0 +1,57 @@
+"""The commands `gauntlet merge`, `export` and `import`: results from one place to another."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from .cli_options import chosen, out_option, suite_option, where_option
+
+
+@click.command()
+@click.argument("stores", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Output folder that takes them all.")
+def merge(stores: tuple[Path, ...], out: Path) -> None:
+    """Join stores of several machines into the one at --out; identical cells stand once.
+
+    A cell that two stores hold with different values keeps the one that came first, both are reported, and the exit
+    status is 1.
+    """
+    from ..results.merge import merge_stores
+
+    conflicts = merge_stores(stores, out)
+    for conflict in conflicts:
+        click.echo(str(conflict))
+    click.echo(f"{len(stores)} stores are in {out}, with {len(conflicts)} conflicts.", err=True)
+    sys.exit(1 if conflicts else 0)
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path, dir_okay=False))
+@where_option
+@suite_option
+@out_option
+def export(path: Path, wanted: tuple[str, ...], suite: str | None, out: Path) -> None:
+    """Write the tidy results to a .csv or .parquet file, without loss."""
+    from ..results.exchange import export_frame
+
+    frame = chosen(out, suite, wanted)
+    click.echo(f"{len(frame)} rows are in {export_frame(frame, path)}.", err=True)
+
+
+@click.command(name="import")
+@click.argument("path", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--name", help="Name of the suite they belong to [default: the file's name].")
+@out_option
+def import_(path: Path, name: str | None, out: Path) -> None:
+    """Put exported results into a store, as a run of their own."""
+    from ..results.exchange import import_frame
+    from ..results.merge import put_frame
+    from ..results.store import Store
+
+    frame = import_frame(path)
+    with Store.open(out / "store.sqlite") as store:
+        put_frame(store, frame, name or path.stem)
+    click.echo(f"{len(frame)} rows of {path} are in {out}.", err=True)

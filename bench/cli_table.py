@@ -1,0 +1,149 @@
+"""The command `gauntlet table`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..registry import GauntletError
+from .cli_options import chosen, columns, out_option, reported_option, results, suite_option, where_option
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..results.table import Table
+
+PRESETS = ("attack-grid", "minimal", "checks", "ood", "calibration", "safety")
+FORMATS = ("plain", "github", "latex", "latex-siunitx", "html", "rst", "csv", "parquet")
+
+
+@click.command()
+@click.argument("preset", required=False, type=click.Choice(PRESETS))
+@click.option("--rows", metavar="COLUMN,...", help="Columns of the results whose values become rows.")
+@click.option("--columns", "across", metavar="COLUMN,...", help="Columns of the results whose values become columns.")
+@click.option("--metric", metavar="NAME,...", help="What stands in the cells, such as auroc or robust_accuracy.")
+@click.option("--layout", type=click.Choice(["sets", "groups", "models"]), help="Of the preset ood [default: sets].")
+@click.option("--format", "style", default="plain", show_default=True, type=click.Choice(FORMATS))
+@click.option("--percent/--fraction", default=None, help="Show percent or fractions [default: percent of shares].")
+@click.option("--decimals", type=click.IntRange(0, 12), help="Digits after the point [default: 1 of percent, else 3].")
+@click.option(
+    "--interval",
+    default="half",
+    show_default=True,
+    type=click.Choice(["half", "range", "none"]),
+    help="VALUE ± HALF, VALUE (LOW, HIGH), or none.",
+)
+@click.option("--best", type=click.Choice(["row", "column"]), help="Bold: the best of each, and what is tied with it.")
+@click.option("--sort", metavar="[-]HEADER", help="Sort rows by a row name or column header; - puts the largest first.")
+@click.option("--file", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
+@click.option(
+    "--update",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Put the Markdown between <!-- gauntlet:NAME --> and <!-- /gauntlet:NAME --> of this file.",
+)
+@click.option("--name", help="The NAME of --update [default: the preset, or 'table'].")
+@where_option
+@reported_option
+@suite_option
+@out_option
+def table(
+    preset: str | None,
+    rows: str | None,
+    across: str | None,
+    metric: str | None,
+    layout: str | None,
+    style: str,
+    interval: str,
+    best: str | None,
+    sort: str | None,
+    file: Path | None,
+    update: Path | None,
+    name: str | None,
+    wanted: tuple[str, ...],
+    reported: tuple[Path, ...],
+    suite: str | None,
+    out: Path,
+    **numbers: Any,
+) -> None:
+    """Make a table from a finished store: a preset, or any pivot.
+
+    \b
+    gauntlet table ood --layout groups --best column
+    gauntlet table --rows detector --columns model,ood_dataset --metric fpr95 --format latex
+    gauntlet table attack-grid --update README.md
+    """
+    import pandas as pd
+
+    from ..results.emphasis import sort_rows
+    from ..results.tables import checks_of, render
+
+    intervals = {"half": True, "range": "range", "none": False}[interval]
+    options = {**numbers, "intervals": intervals, "best": best or ""}
+    frame = chosen(out, suite, wanted, reported)
+    if preset != "checks":  # a selection keeps the marks of checks that failed
+        checks = checks_of(results(out, suite))
+        frame = pd.concat([frame, checks[~checks["key"].isin(frame["key"])]], ignore_index=True)
+    if preset is not None and (rows or across):
+        raise GauntletError("Give a preset, or --rows and --columns, not both.")
+    tables = (
+        _preset(frame, preset, metric, layout, options) if preset else [_pivot(frame, rows, across, metric, options)]
+    )
+    tables = [sort_rows(item, sort) for item in tables] if sort else tables
+    if style == "parquet":
+        _parquet(tables, file)
+    elif update is not None:
+        _update(update, name or preset or "table", "\n\n".join(render(item, "github") for item in tables))
+    else:
+        _show("\n\n".join(render(item, style) for item in tables), file)
+
+
+def _preset(
+    frame: pd.DataFrame, preset: str, metric: str | None, layout: str | None, options: dict[str, Any]
+) -> list[Table]:
+    from ..results.tables import PRESETS as MAKERS
+
+    if (metric or layout) and preset != "ood":
+        raise GauntletError(f"--metric and --layout belong to the preset ood, not to {preset}.")
+    options = {} if preset == "checks" else options
+    extra = {key: value for key, value in (("metric", metric), ("layout", layout)) if value}
+    tables = MAKERS[preset](frame, **extra, **options)
+    if not tables:
+        raise GauntletError(f"These results have nothing for the table {preset!r}; `gauntlet run` a suite that has.")
+    return tables
+
+
+def _pivot(
+    frame: pd.DataFrame, rows: str | None, across: str | None, metric: str | None, options: dict[str, Any]
+) -> Table:
+    from ..results.tables import pivot
+
+    if not (rows and across and metric):
+        raise GauntletError(f"Give a preset ({', '.join(PRESETS)}), or --rows, --columns and --metric.")
+    return pivot(frame, columns(rows), columns(across), columns(metric), **options)
+
+
+def _show(text: str, file: Path | None) -> None:
+    from ..results.frame import write_text
+
+    if file is None:
+        click.echo(text)
+    else:
+        click.echo(str(write_text(f"{text}\n", file)), err=True)
+
+
+def _update(path: Path, name: str, text: str) -> None:
+    from ..results.splice import splice
+
+    changed = splice(path, name, text)
+    click.echo(f"{path}: {name} {'updated' if changed else 'is up to date'}.", err=True)
+
+
+def _parquet(tables: list[Table], file: Path | None) -> None:
+    from ..results.exchange import write_parquet
+    from ..results.tabular import as_frame
+
+    if file is None or len(tables) != 1:
+        raise GauntletError("Parquet takes --file and one table; select one dataset with --where dataset=NAME.")
+    click.echo(str(write_parquet(as_frame(tables[0]), file)), err=True)

@@ -1,0 +1,212 @@
+"""Checks that ask the model itself, on a few images."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+
+from ...attacks import Draws, Victim
+from ...attacks.diagnostics import disagreement, lost_gradients, roughness
+from ...registry import ATTACKS, GauntletError
+from .evidence import Evidence, NotApplicable, Verdict
+
+_TRACE = 1e-4  # AutoAttack's threshold for changes of the logits
+_LOST = 0.05
+
+
+def deterministic(evidence: Evidence) -> Verdict:
+    """2: five passes of the same images agree."""
+    with evidence.victim() as victim:
+        changed, largest = disagreement(victim, evidence.images[0])
+        scale = float(victim.outputs(evidence.images[0]).abs().max())
+    if changed or largest > _TRACE * max(scale, 1.0):
+        text = f"over five passes {changed:.0%} of the predictions change, and logits by up to {largest:.2g}"
+        return Verdict(False, f"The model is random: {text}; attacks must average over it.", changed)
+    return Verdict(True, "Five passes of the same images agree.", changed)
+
+
+def logits(evidence: Evidence) -> Verdict:
+    """3: the outputs are logits and not probabilities."""
+    outputs = evidence.bench.outputs(evidence.row.dataset, "test").logits
+    assert outputs is not None
+    if bool(((outputs >= 0) & (outputs <= 1)).all()) and bool(((outputs.sum(dim=1) - 1).abs() < 1e-4).all()):
+        return Verdict(
+            False, "The model returns probabilities: losses saturate on them; let it return logits, without a softmax."
+        )
+    return Verdict(True, "The outputs are logits, not probabilities.")
+
+
+def gradients(evidence: Evidence) -> Verdict:
+    """4: the loss gradient exists and is not zero, for the cross entropy and for the margin."""
+    with evidence.victim() as victim:
+        try:
+            lost = lost_gradients(victim, *evidence.images)
+        except GauntletError as error:
+            return Verdict(False, str(error), 1.0)
+    shares = ", ".join(f"of the {name} for {share:.0%}" for name, share in lost.items())
+    worst = max(lost.values())
+    if worst > _LOST:
+        return Verdict(False, f"The gradient vanishes ({shares} of the images): gradient attacks are blind.", worst)
+    return Verdict(True, f"The gradient is there (it vanishes {shares} of the images).", worst)
+
+
+def chance_at_large_budget(evidence: Evidence) -> Verdict:
+    """7: at Linf 0.5, where every image can become grey, no model is better than chance."""
+    never = _never_fooled(evidence)
+    labels = evidence.bench.images(evidence.row.dataset, "test").subset(evidence.targets.positions).labels
+    chance = max(1 / len(evidence.row.dataset.classes), float(labels.bincount().max()) / len(labels))
+    with evidence.victim() as victim:
+        try:
+            fooled = evidence.attacked("pgd", 0.5, victim, steps=50, rel_stepsize=0.1)
+        except GauntletError as error:
+            return Verdict(False, str(error))
+    accuracy = float((~fooled).float().mean()) * float(evidence.targets.right.float().mean())
+    text = f"PGD at Linf 0.5, where every image can become grey, leaves {accuracy:.0%} right (chance: {chance:.0%})"
+    if accuracy > chance + _LOST:
+        return Verdict(False, f"{text}: it does not see the way.", accuracy)
+    if never > _LOST:
+        return Verdict(
+            False, f"No minimisation attack ever fools {never:.0%} of the images, whatever the distance.", never
+        )
+    return Verdict(True, f"{text}.", accuracy)
+
+
+def _never_fooled(evidence: Evidence) -> float:
+    """Share of images for which no white-box minimisation attack finds anything, at any distance."""
+    found = [
+        dict(zip(arrays["index"][arrays["attacked"]].tolist(), np.isfinite(arrays["smallest"]).tolist(), strict=True))
+        for trial in evidence.trials
+        if trial.kind == "minimisation" and trial.gradient and trial.sound
+        for arrays in [trial.result.arrays]
+    ]
+    common = set(found[0]).intersection(*found[1:]) if found else set()
+    return float(np.mean([not any(one[i] for one in found) for i in common])) if common else 0.0
+
+
+def clean_at_zero(evidence: Evidence) -> Verdict:
+    """18: with no budget the attacked model is as accurate as the measured one."""
+    row, bench = evidence.row, evidence.bench
+    positions = evidence.targets.positions
+    outputs = bench.outputs(row.dataset, "test")
+    assert outputs.logits is not None
+    expected = outputs.logits[positions.to(outputs.logits.device)].argmax(dim=1)
+    with evidence.victim() as victim:
+        images = bench.images(row.dataset, "test").subset(positions)
+        found = victim.outputs(images.images.to(bench.device)).argmax(dim=1)
+    differ = int((found != expected.to(found.device)).sum())
+    zero = [trial for trial in evidence.trials if trial.epsilon == 0 and trial.result.arrays["success"].any()]
+    if differ or zero:
+        who = f"{zero[0].label} succeeds at epsilon 0" if zero else f"{differ} of {len(found)} predictions differ"
+        return Verdict(False, f"The attacked model is not the measured one: {who}.", differ)
+    return Verdict(True, f"Without a budget all {len(found)} predictions are those of the clean accuracy.", 0.0)
+
+
+def converged(evidence: Evidence) -> Verdict:
+    """9: twice the steps and restarts change little."""
+    with evidence.victim() as victim:
+        once = evidence.attacked("pgd", evidence.epsilon, victim)
+        twice = evidence.attacked("pgd", evidence.epsilon, victim, steps=80, rel_stepsize=1 / 60, restarts=2)
+    before, after = (float((~fooled).float().mean()) for fooled in (once, twice))
+    text = f"{before:.1%} with 40 steps and {after:.1%} with 80 steps and a restart"
+    return Verdict(before - after <= _LOST, f"PGD at Linf {evidence.epsilon:g} leaves {text}.", before - after)
+
+
+def best_iterate(evidence: Evidence) -> Verdict:
+    """10: what fooled the model on the way also does at the end."""
+    with evidence.victim() as victim:
+        kept = evidence.attacked("pgd", evidence.epsilon, victim)
+        last = evidence.attacked("pgd", evidence.epsilon, victim, stop_when_fooled=False)
+    lost = float((kept & ~last).float().mean())
+    text = f"PGD at Linf {evidence.epsilon:g}: {lost:.1%} of the images were fooled on the way and not at the end"
+    return Verdict(lost <= 2 * _LOST, f"{text} (native attacks keep the best, foolbox's the last).", lost)
+
+
+def noise_loses(evidence: Evidence) -> Verdict:
+    """12: a hundred random draws are not stronger than PGD."""
+    with evidence.victim() as victim:
+        guided = evidence.attacked("pgd", evidence.epsilon, victim)
+        random = evidence.attacked("foolbox/linf/repeated-uniform-noise", evidence.epsilon, victim)
+    ours, theirs = (float((~fooled).float().mean()) for fooled in (guided, random))
+    text = f"At Linf {evidence.epsilon:g} a hundred random draws leave {theirs:.1%}, PGD {ours:.1%}"
+    return Verdict(theirs >= ours - 0.02, f"{text}.", ours - theirs)
+
+
+def transfer_loses(evidence: Evidence) -> Verdict:
+    """13: images made on another model are not stronger than those made on this one."""
+    if not evidence.others:
+        raise NotApplicable("The suite has no other model on these data.")
+    x, y = evidence.images
+    attack = ATTACKS.create("pgd", stop_when_fooled=False)
+    draws = Draws("checks/transfer", evidence.targets.images.indices)
+    with evidence.victim() as victim:
+        ours = float((~evidence.attacked("pgd", evidence.epsilon, victim)).float().mean())
+    found = {}
+    for other in evidence.others[:3]:
+        with Victim(evidence.bench.module_of(other), device=evidence.bench.device) as surrogate:
+            moved = attack.run(surrogate, x, y, [evidence.epsilon], rng=draws)[0].images
+        with evidence.victim() as victim:
+            found[other.model.label] = float((~victim.fooled(moved, y)).float().mean())
+    best = min(found, key=lambda label: found[label])
+    text = f"PGD at Linf {evidence.epsilon:g} leaves {ours:.1%}; made on {best} and carried over, {found[best]:.1%}"
+    return Verdict(found[best] >= ours - 0.02, f"{text}.", ours - found[best])
+
+
+def smooth_loss(evidence: Evidence) -> Verdict:
+    """15: the loss changes little in random directions."""
+    with evidence.victim() as victim:
+        change = roughness(victim, *evidence.images)
+    text = f"In a hundred random directions of size 8/255 the loss changes by {change:.0%} (mean)"
+    return Verdict(change <= 0.5, f"{text}.", change)
+
+
+def intact_graph(evidence: Evidence) -> Verdict:
+    """16: the forward pass optimises nothing, and a gradient reaches the images."""
+    x, y = (part[:2] for part in evidence.images)
+    with evidence.victim() as victim:
+        with _traced() as calls, torch.enable_grad():
+            victim.module(x)
+        if calls:
+            return Verdict(False, f"The model's forward calls {calls[0]}: it optimises while it infers.", len(calls))
+        try:
+            victim.gradient(x, y)
+        except GauntletError as error:
+            return Verdict(False, str(error))
+    return Verdict(True, "The forward pass calls no optimisation, and a gradient reaches the images.")
+
+
+def class_count(evidence: Evidence) -> Verdict:
+    """17: there are classes enough for the losses of strong attacks."""
+    classes = len(evidence.row.dataset.classes)
+    fit = (
+        "all losses apply"
+        if classes > 3
+        else "the targeted DLR loss does not apply"
+        if classes == 3
+        else "DLR does not apply"
+    )
+    return Verdict(True, f"{classes} classes: {fit}.", classes)
+
+
+@contextlib.contextmanager
+def _traced() -> Iterator[list[str]]:
+    """Names of the functions that compute gradients and are called meanwhile."""
+    calls: list[str] = []
+
+    def noted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            calls.append(name)
+            return function(*arguments, **options)
+
+        return call
+
+    with (
+        mock.patch.object(torch.autograd, "grad", noted("torch.autograd.grad", torch.autograd.grad)),
+        mock.patch.object(torch.autograd, "backward", noted("torch.autograd.backward", torch.autograd.backward)),
+        mock.patch.object(torch.Tensor, "backward", noted("backward", torch.Tensor.backward)),
+    ):
+        yield calls

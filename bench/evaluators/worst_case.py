@@ -1,0 +1,120 @@
+"""Worst-case rows: what survives every attack of a norm together, image by image; computed from stored arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...registry import GauntletError, nearest
+from ...results.records import CellResult, PlannedCell
+from .base import Evaluator, Finished, proportion
+
+if TYPE_CHECKING:
+    from ..plan import Job, Row
+    from ..suite import Suite
+    from ..workbench import Workbench
+
+
+def worst_case_jobs(evaluator: Evaluator, suite: Suite, row: Row, jobs: Sequence[Job]) -> list[Job]:
+    """One job for each norm, one cell for each positive epsilon at which several attacks are measured.
+
+    By default all attacks of a norm are joined; ``worst_case`` in the suite names them (``{linf: [PGD, AA]}``, by
+    label) or turns the rows off (``false``).
+
+    Raises:
+        GauntletError: ``worst_case`` names an attack that the suite does not run in that norm.
+    """
+    from ..plan import Job
+
+    found = []
+    for norm, parts in _by_norm(suite, jobs).items():
+        budgets: dict[float, list[PlannedCell]] = {}
+        for job in parts:
+            for cell in job.cells:
+                if cell.identity.epsilon and cell.key not in job.blocked:
+                    budgets.setdefault(cell.identity.epsilon, []).append(cell)
+        shared = {epsilon: cells for epsilon, cells in sorted(budgets.items()) if len(cells) > 1}
+        label = f"worst-case {norm}"
+        cells = tuple(_cell(evaluator, row, label, norm, epsilon, joined) for epsilon, joined in shared.items())
+        parts_of = {cell.key: tuple(part.key for part in shared[cell.identity.epsilon or 0.0]) for cell in cells}
+        if cells:
+            found.append(Job(evaluator.name, row, label, cells, {"parts": parts_of}))
+    return found
+
+
+def run_worst_case(job: Job, missing: frozenset[str], bench: Workbench) -> Iterator[Finished]:
+    """Join what is stored; a cell of which a part is not there is skipped, and tried again by the next run."""
+    for key, parts in job.payload["parts"].items():
+        if key in missing:
+            results = [bench.stored(part) for part in parts]
+            whole = [result for result in results if result is not None and result.status == "ok"]
+            if len(whole) == len(parts):
+                yield key, _joined(whole)
+            else:
+                reason = f"{len(parts) - len(whole)} of the {len(parts)} attacks of this row have no result."
+                yield key, CellResult(status="skipped", reason=reason)
+
+
+def _by_norm(suite: Suite, jobs: Sequence[Job]) -> dict[str, list[Job]]:
+    if suite.worst_case is False:
+        return {}
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        norm = job.cells[0].facts.norm if job.cells else ""
+        if norm not in ("", "none"):
+            groups.setdefault(norm, []).append(job)
+    if suite.worst_case is True:
+        return groups
+    return {norm: [_named(suite, label, norm, groups) for label in labels] for norm, labels in suite.worst_case.items()}
+
+
+def _named(suite: Suite, label: str, norm: str, groups: dict[str, list[Job]]) -> Job:
+    known = {job.label: job for job in groups.get(norm, [])}
+    if label not in known:
+        raise GauntletError(
+            f"{suite.at('worst_case')}: no attack {label!r} of norm {norm} in this suite; {nearest(label, [*known])}"
+        )
+    return known[label]
+
+
+def _cell(
+    evaluator: Evaluator, row: Row, label: str, norm: str, epsilon: float, parts: Sequence[PlannedCell]
+) -> PlannedCell:
+    labels = [part.identity.attack for part in parts]
+    return evaluator.cell(
+        row,
+        "worst-case",
+        [part.key for part in parts],
+        facts={"norm": norm},
+        params={"attack": {"name": "worst-case", "of": labels}},
+        attack=label,
+        epsilon=epsilon,
+    )
+
+
+def _joined(results: Sequence[CellResult]) -> CellResult:
+    """An image survives if it survives every part; on the images that all parts have seen."""
+    if any("success" not in result.arrays for result in results):  # the model gets none of the images right
+        return CellResult(measurements=results[0].measurements[:1])
+    index = results[0].arrays["index"]
+    for result in results[1:]:
+        index = np.intersect1d(index, result.arrays["index"])
+    attacked = np.zeros(len(index), dtype=bool)
+    fooled = np.zeros(len(index), dtype=bool)
+    for result in results:
+        arrays = result.arrays
+        success = np.zeros(len(arrays["index"]), dtype=bool)
+        success[arrays["attacked"]] = arrays["success"]
+        place = np.searchsorted(arrays["index"], index)
+        attacked = arrays["attacked"][place]  # the same in each: it is the model's own doing
+        fooled |= success[place]
+    robust = int((attacked & ~fooled).sum())
+    return CellResult(
+        measurements=(
+            proportion("robust_accuracy", robust, len(index)),
+            *((proportion("attack_success_rate", int(fooled.sum()), int(attacked.sum())),) if attacked.any() else ()),
+        ),
+        arrays={"index": index, "attacked": attacked, "success": fooled[attacked]},
+    )

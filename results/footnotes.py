@@ -1,0 +1,59 @@
+"""Marks on values that need a word below the table: stand-in data, tuned on test data, reported by others.
+
+A kind of footnote is one function in :data:`FOOTNOTES`: given the tidy rows of a table's cells, it yields
+(rows concerned, sentence).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+
+import pandas as pd
+
+MARKS = "abcdefghijklmnopqrstuvwxyz"
+Footnote = Callable[[pd.DataFrame], Iterator[tuple[pd.Series, str]]]
+
+
+def stand_ins(frame: pd.DataFrame) -> dict[str, str]:
+    """Labels of datasets that stand in for another one, with what they stand in for, as the cells' params say."""
+    found: dict[str, str] = {}
+    for params, rows in frame.groupby("params", sort=False):
+        known = _parsed(str(params))
+        for part, column in (("ood", "ood_dataset"), ("dataset", "dataset")):
+            chosen = known.get(part)
+            if isinstance(chosen, dict) and "stand_in" in chosen:
+                found |= dict.fromkeys(rows[column].unique(), str(chosen["stand_in"]))
+    return found
+
+
+def notes(frame: pd.DataFrame) -> list[tuple[pd.Series, str]]:
+    """Every footnote of these rows: (mask of the rows it concerns, sentence)."""
+    return [(mask, text) for kind in FOOTNOTES for mask, text in kind(frame) if mask.any()]
+
+
+def _stand_in_data(frame: pd.DataFrame) -> Iterator[tuple[pd.Series, str]]:
+    for name, original in stand_ins(frame).items():
+        yield frame["ood_dataset"].eq(name) | frame["dataset"].eq(name), f"{name} is a stand-in for {original}."
+
+
+def _tuned_on_test(frame: pd.DataFrame) -> Iterator[tuple[pd.Series, str]]:
+    tuned = frame["params"].str.contains('"tuned_on": "test"', regex=False)
+    yield tuned, "Hyper-parameters were tuned on the test data; the value is optimistic."
+
+
+def _reported(frame: pd.DataFrame) -> Iterator[tuple[pd.Series, str]]:
+    if "source" in frame:
+        for source in frame.loc[frame["source"] != "", "source"].unique():
+            yield frame["source"].eq(source), f"As reported by {source}; not measured here."
+
+
+FOOTNOTES: list[Footnote] = [_stand_in_data, _tuned_on_test, _reported]
+
+
+def _parsed(params: str) -> dict[str, object]:
+    try:
+        known = json.loads(params or "{}")
+    except json.JSONDecodeError:
+        return {}
+    return known if isinstance(known, dict) else {}

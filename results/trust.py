@@ -1,0 +1,53 @@
+"""Which robust figures are in doubt, by the sanity checks of each model; tables mark them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+MARK = "†"
+#: Metrics that an attack which does not work makes look better than they are.
+ROBUST = ("robust_accuracy", "attack_success_rate", "median_norm")
+
+#: (model, dataset) -> the checks that it fails, each with its finding.
+Doubts = Mapping[tuple[str, str], Mapping[str, str]]
+
+
+def checks_of(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the checks, to go along with any selection of a frame so that its tables are marked."""
+    return frame[frame["evaluator"] == "checks"]
+
+
+def doubts(frame: pd.DataFrame) -> Doubts:
+    """The failed checks of every model in a tidy frame; models that pass, or were not checked, are left out."""
+    verdicts = frame[(frame["evaluator"] == "checks") & (frame["metric"] == "check_passed") & (frame["value"] == 0)]
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for row in verdicts.itertuples():
+        found.setdefault((str(row.model), str(row.dataset)), {})[str(row.attack)] = str(row.reason)
+    return found
+
+
+def in_doubt(chosen: pd.DataFrame, failed: Doubts) -> list[bool]:
+    """For each row, whether it is a robust figure of a model that fails a check."""
+    columns = ("model", "dataset", "metric", "evaluator", "attack", "status")
+    return [
+        metric in ROBUST
+        and evaluator == "attack"
+        and not attack.startswith("(")
+        and status == "ok"
+        and (model, dataset) in failed
+        for model, dataset, metric, evaluator, attack, status in zip(*(chosen[name] for name in columns), strict=True)
+    ]
+
+
+def footnotes(chosen: pd.DataFrame, failed: Doubts) -> list[str]:
+    """One sentence for each model of the table that fails a check."""
+    present = dict.fromkeys(zip(chosen["model"], chosen["dataset"], strict=True))
+    return [
+        f"{MARK} {model} on {dataset} fails the check{'s' if len(failed[model, dataset]) > 1 else ''} "
+        f"{', '.join(failed[model, dataset])}: its robust figures are not to be trusted. "
+        f"{next(iter(failed[model, dataset].values()))}"
+        for model, dataset in present
+        if (model, dataset) in failed
+    ]
