@@ -70,7 +70,7 @@ class AdversarialDetection(Evaluator):
                 cells.append(cell)
                 payload[cell.key] = (detector, epsilon)
         return Job(
-            self.name, row, attack.label, tuple(cells), {**payload, "attack": attack, "images": suite.attack_images}
+            self.name, row, attack.label, tuple(cells), {**payload, "attack": attack, "images": images}
         )
 
     def needs(self, job: Job, missing: frozenset[str]) -> set[str]:
