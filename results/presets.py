@@ -107,6 +107,8 @@ def group_means(frame: pd.DataFrame) -> pd.DataFrame:
     frame = frame[~frame["ood_dataset"].str.contains(" mean( |$)")]  # measured ones, which know the shared images
     bad = frame[frame["status"] != "ok"]
     good = frame[frame["status"] == "ok"]
+    marked = good["params"].str.contains('"stand_in"', regex=False)
+    good = good.iloc[np.argsort(~marked.to_numpy(), kind="stable")]  # a mean bears the mark of any of its sets
     grouped = good.groupby(by, sort=False, dropna=False)
     means = grouped.first()
     means[["value", "ci_low", "ci_high"]] = grouped[["value", "ci_low", "ci_high"]].mean()
@@ -167,7 +169,7 @@ def _summary(part: pd.DataFrame, item: SafetyColumn) -> pd.DataFrame:
     cells = part[(part["evaluator"] == item.evaluator) & (part["class"] == "")]
     cells = cells[cells["metric"].isin([item.metric, ""])]
     cells = cells[cells["ood_group"] == item.group] if item.group else cells
-    cells = cells[~cells["attack"].str.startswith("(")]  # worst cases are made of the others
+    cells = cells[~cells["attack"].str.startswith(("(", "worst-case"))]  # worst cases are made of the others
     single = len(cells) == cells["model"].nunique()
     found = []
     for _, own in cells.groupby("model", sort=False):
