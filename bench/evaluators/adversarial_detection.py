@@ -69,9 +69,7 @@ class AdversarialDetection(Evaluator):
                 )
                 cells.append(cell)
                 payload[cell.key] = (detector, epsilon)
-        return Job(
-            self.name, row, attack.label, tuple(cells), {**payload, "attack": attack, "images": images}
-        )
+        return Job(self.name, row, attack.label, tuple(cells), {**payload, "attack": attack, "images": images})
 
     def needs(self, job: Job, missing: frozenset[str]) -> set[str]:
         """What the detectors of the missing cells read."""
