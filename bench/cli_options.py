@@ -34,9 +34,20 @@ reported_option = click.option(
 
 
 def results(out: Path, suite: str | None) -> pd.DataFrame:
-    """The tidy results of a store."""
-    from ..results.frame import load_results
+    """The tidy results of one suite: the named one, else the one that ran last.
 
+    Suites that share a store may give one label to different models, so that their rows do not belong in one table.
+    """
+    from ..results.frame import load_results
+    from ..results.store import Store
+
+    if suite is None and (out / "store.sqlite").is_file():
+        with Store.open(out / "store.sqlite", create=False) as store:
+            names = [run.suite for run in store.runs() if run.cells]
+        suite = names[-1] if names else None
+        if len(set(names)) > 1:
+            others = ", ".join(sorted(set(names) - {names[-1]}))
+            click.echo(f"These are the results of {suite}; --suite shows others: {others}.", err=True)
     return load_results(out, suite=suite)
 
 

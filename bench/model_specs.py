@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from ..datasets import ResolvedDataset
+from ..models import create_module, weights_fingerprint
 from ..registry import (
     CALIBRATORS,
     MODELS,
@@ -83,12 +87,14 @@ class ModelSpec:
         """Why it cannot be trained on ``dataset`` here; empty if it can."""
         return next((reason for recipe in self.recipes if (reason := blocked_by(recipe, dataset))), "")
 
-    def describe(self) -> dict[str, Any]:
-        """Everything that was chosen, JSON-able, for the ``params`` column."""
+    def describe(self, classes: int | None = None) -> dict[str, Any]:
+        """Everything that was chosen, JSON-able, for the ``params`` column; ``classes`` are those of the dataset."""
         facts: dict[str, Any] = {**self.entry.defaults(), **self.parameters}
+        if classes is not None and self.entry.has("classes"):
+            facts["classes"] = self.parameters.get("classes", classes)
         if self.members:
             facts[self.entry.meta["children"]] = [
-                {"name": member.entry.name, **member.describe()} for member in self.members
+                {"name": member.entry.name, **member.describe(classes)} for member in self.members
             ]
         if self.recipe is not None:
             facts["recipe"] = describe_recipe(self.recipe)
@@ -142,7 +148,7 @@ def resolve_model(spec: Any, default_recipe: Selected | None) -> ModelSpec:
     members: tuple[ModelSpec, ...] = ()
     if child := entry.meta.get("children"):
         inner = parameters.pop(child, entry.defaults().get(child, ()))
-        members = tuple(resolve_model(member, recipe) for member in inner)
+        members = _members(inner, None if "weights" in options else recipe)
         if not members:
             raise GauntletError(f"model {chosen.label!r}: {child} is empty; name at least one model.")
     trained = bool(entry.meta.get("trained"))
@@ -157,6 +163,17 @@ def resolve_model(spec: Any, default_recipe: Selected | None) -> ModelSpec:
         members=members,
         calibrator=calibrator,
     )
+
+
+def _members(specs: Sequence[Any], recipe: Selected | None) -> tuple[ModelSpec, ...]:
+    """The models inside a model; equal ones become replicas of one another, each from a random start of its own."""
+    found: list[ModelSpec] = []
+    for spec in specs:
+        member = resolve_model(spec, recipe)
+        while member in found:
+            member = replace(member, replica=member.replica + 1)
+        found.append(member)
+    return tuple(found)
 
 
 def _label(spec: Any, chosen: Selected, calibrator: Selected | None) -> str:
@@ -196,13 +213,46 @@ def _uncalibrated_key(spec: ModelSpec, dataset: ResolvedDataset, seed: int) -> s
         source_fingerprint(spec.entry),
     ]
     if spec.weights is not None:
-        return digest(*identity, "weights", hashlib.sha256(spec.weights.read_bytes()).hexdigest())
+        members = [_architecture(member) for member in spec.members]
+        return digest(*identity, members, "weights", hashlib.sha256(spec.weights.read_bytes()).hexdigest())
     if spec.members:
         return digest(*identity, [model_key(member, dataset, seed) for member in spec.members])
     if spec.recipe is not None:
         return training_key(spec, dataset, seed)
-    classes, shape = len(dataset.classes), dataset.shape
-    return digest(*identity, "as built", classes, shape, seed if spec.entry.meta.get("random") else 0)
+    return digest(*identity, "as built", len(dataset.classes), dataset.shape, _built(spec, dataset, seed))
+
+
+def _built(spec: ModelSpec, dataset: ResolvedDataset, seed: int) -> str:
+    """Digest of the weights that a model arrives with: its code may read them from anywhere."""
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(start_of(spec, seed))
+            return weights_fingerprint(build(spec, dataset))
+    except Exception as error:  # it fails again when it is needed, and then only its own row
+        return repr(error)
+
+
+def build(spec: ModelSpec, dataset: ResolvedDataset, members: Sequence[nn.Module] | None = None) -> nn.Module:
+    """The network as its entry makes it, untrained, drawing from torch's global generator."""
+    return create_module(
+        spec.entry,
+        spec.parameters,
+        classes=len(dataset.classes),
+        shape=dataset.shape,
+        members=members,
+        download=dataset.source.download,
+    )
+
+
+def start_of(spec: ModelSpec, seed: int) -> int:
+    """The seed of a model's random start and of its training."""
+    return int(digest("init", seed, spec.replica)[:15], 16)
+
+
+def _architecture(spec: ModelSpec) -> list[Any]:
+    parameters = {**spec.entry.defaults(), **spec.parameters}
+    members = [_architecture(member) for member in spec.members]
+    return [spec.entry.name, parameters, source_fingerprint(spec.entry), members]
 
 
 def _weights(value: Any, label: str) -> Path | None:

@@ -19,7 +19,7 @@ from ..results.records import CellResult, PlannedCell
 from ..results.store import Store
 from ..results.tables import write_tables
 from .evaluators import EVALUATORS
-from .failures import JobTimeout, failure, out_of_memory, time_limit
+from .failures import JobTimeout, alarm_held, failure, out_of_memory, time_limit
 from .loggers import Sink, open_logger
 from .places import cache_folder, data_root, pick_device
 from .plan import Job, Plan, make_plan
@@ -122,13 +122,13 @@ def run_suite(
         except KeyboardInterrupt:
             interrupted = True
         store.end_run(run_id, "interrupted" if interrupted else "finished")
-    write_results(folder)
+    write_results(folder, run_id)
     return Outcome(run_id, folder, execution.counts, tuple(problems), interrupted)
 
 
-def write_results(folder: Path) -> list[Path]:
-    """Write `results.csv` and the tables of the store in ``folder``; returns the files."""
-    frame = load_results(folder)
+def write_results(folder: Path, run_id: str) -> list[Path]:
+    """Write `results.csv` and the tables of a run, and of no other that shares the store; returns the files."""
+    frame = load_results(folder, run=run_id)
     path = folder / "results.csv"
     write_csv(frame, path)
     return [path, *write_tables(frame, folder)]
@@ -197,9 +197,9 @@ class Execution:
                 continue
             try:
                 self._bench.module()
-            except GauntletError as error:
+            except Exception as error:  # of any kind: the model may be the user's own
                 self._count("failed")
-                self._reporter.note(f"{row.name}: {error}")
+                self._reporter.note(f"{row.name}: {failure(error, row.model.label).reason}")
             else:
                 self._count("ok")
 
@@ -252,10 +252,13 @@ class Execution:
         started = time.perf_counter()
         left = set(missing)
         try:
+            if self._plan.suite.timeout is not None:
+                self._bench.module()  # training has no part in the limit of a job
             with time_limit(self._plan.suite.timeout):
                 for key, result in EVALUATORS[job.evaluator].run(job, missing, self._bench):
                     now = time.perf_counter()
-                    self._put(key, replace(result, seconds=result.seconds or now - started))
+                    with alarm_held():
+                        self._put(key, replace(result, seconds=result.seconds or now - started))
                     left.discard(key)
                     started = now
         except (Exception, JobTimeout) as error:

@@ -167,7 +167,7 @@ def load_suite(source: str | Path | Mapping[str, Any], *, profile: str | None = 
         GauntletError: It does not exist or is wrong somewhere; the message says where.
     """
     if isinstance(source, Mapping):
-        return parse_suite(yaml.safe_dump(dict(source), sort_keys=False), where="suite", profile=profile)
+        return parse_suite(yaml.safe_dump(_plain(source), sort_keys=False), where="suite", profile=profile)
     path = Path(source)
     if path.is_file():
         try:
@@ -370,6 +370,9 @@ def _collect_marks(node: yaml.Node, path: tuple[Any, ...], where: str, marks: di
     marks.setdefault(path, f"{where}:{node.start_mark.line + 1}:{node.start_mark.column + 1}")
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
+            if (*path, key.value) in marks:
+                position = f"{key.start_mark.line + 1}:{key.start_mark.column + 1}"
+                raise GauntletError(f"{where}:{position}: the key {key.value!r} stands here twice; keep one of them.")
             marks[(*path, key.value)] = f"{where}:{key.start_mark.line + 1}:{key.start_mark.column + 1}"
             _collect_marks(value, (*path, key.value), where, marks)
     elif isinstance(node, yaml.SequenceNode):
@@ -392,6 +395,23 @@ def _describe(error: ValidationError, marks: Mapping[tuple[Any, ...], str], wher
         return f"{place}: {key!r} is empty; name at least one, or leave the key out."
     got = f", got {problem['input']!r}" if not isinstance(problem["input"], (dict, list)) else ""
     return f"{place}: {key!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}{got}."
+
+
+def _plain(value: Any) -> Any:
+    """A suite written in Python as YAML can hold it: paths as text, numpy's numbers and tuples as Python's."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (str, bool, int, float)) and type(value).__module__ == "builtins":
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if callable(getattr(value, "tolist", None)):
+        return value.tolist()
+    if isinstance(value, Sequence):
+        return [_plain(item) for item in value]
+    if value is None:
+        return None
+    raise GauntletError(f"A suite holds text, numbers, lists and mappings, got {value!r}.")
 
 
 def _kind(content: Any) -> str:

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from ..datasets import ImageSet, ResolvedDataset, make_outliers
 from ..detectors import Head, Outputs
-from ..models import Calibrated, CheckpointStore, create_module, load_weights
+from ..models import Calibrated, CheckpointStore, load_weights
 from ..models.build import check_fit
 from ..registry import GauntletError, NotAvailable, digest
 from ..results.records import CellResult
-from .model_specs import ModelSpec, training_key
+from .model_specs import ModelSpec, build, start_of, training_key
 from .output_cache import OutputCache, weights_fingerprint
 from .plan import Row
 from .recipes import build_recipe
@@ -109,17 +109,10 @@ class Workbench:
 
     def _prepare(self, spec: ModelSpec, dataset: ResolvedDataset, seed: int) -> nn.Module:
         members = [self._prepare(member, dataset, seed) for member in spec.members] if spec.members else None
-        stream = int(digest("init", seed, spec.replica)[:15], 16)
+        stream = start_of(spec, seed)
         with torch.random.fork_rng(devices=self._cuda_devices()):
             torch.manual_seed(stream)
-            module = create_module(
-                spec.entry,
-                spec.parameters,
-                classes=len(dataset.classes),
-                shape=dataset.shape,
-                members=members,
-                download=dataset.source.download,
-            )
+            module = build(spec, dataset, members)
             module.to(self.device).to(memory_format=torch.channels_last)
             if spec.weights is not None:
                 load_weights(module, spec.weights)

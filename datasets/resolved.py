@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
@@ -136,7 +137,9 @@ class ResolvedDataset:
         return self._presence.files(self._origins(split))
 
     def fingerprint(self, split: str) -> str:
-        """Digest of everything that decides the images of ``split``; no image is loaded.
+        """Digest of everything that decides the images of ``split``.
+
+        No image is loaded, except of a plug-in that does not declare its ``files``: it may read any.
 
         Raises:
             NotAvailable: Files are absent.
@@ -153,8 +156,18 @@ class ResolvedDataset:
                 self._val if self._is_cut(split) else None,
                 self._targets,
                 *((self._options.shift,) if self._options.shift and split == "test" else ()),
+                *(self._content(split) if self._is_opaque else ()),
             )
         return self._fingerprints[split]
+
+    @property
+    def _is_opaque(self) -> bool:
+        return "files" not in self.entry.meta and not self.entry.factory.__module__.startswith("gauntlet.")
+
+    def _content(self, split: str) -> list[str]:
+        images = self.load(split)
+        tensors = (images.pixels, images.labels)
+        return [hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest() for tensor in tensors]
 
     def load(self, split: str) -> ImageSet:
         """The images of ``split``, on the CPU; the same object each time.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .build import create_module
 from .calibrators import Calibrated, Calibrator
-from .checkpoint import CheckpointStore, load_weights
+from .checkpoint import CheckpointStore, load_weights, weights_fingerprint
 from .tap import Tap
 
-__all__ = ["Calibrated", "Calibrator", "CheckpointStore", "Tap", "create_module", "load_weights"]
+__all__ = ["Calibrated", "Calibrator", "CheckpointStore", "Tap", "create_module", "load_weights", "weights_fingerprint"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import shutil
@@ -108,6 +109,15 @@ def load_weights(module: nn.Module, path: Path) -> None:
         shown = "; ".join(problems[:4]) + (f"; and {len(problems) - 4} more" if len(problems) > 4 else "")
         raise GauntletError(f"The weights in {path} do not fit the model: {shown}.")
     module.load_state_dict(state)
+
+
+def weights_fingerprint(module: nn.Module) -> str:
+    """Digest of all tensors of a module, for models that arrive trained."""
+    result = hashlib.sha256()
+    for name, tensor in sorted(_plain(module.state_dict()).items()):
+        result.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        result.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return result.hexdigest()[:32]
 
 
 def _read(path: Path) -> dict[str, Any]:

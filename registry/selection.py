@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .entry import Entry
-from .errors import GauntletError
+from .errors import GauntletError, nearest
 from .registry import Registry, is_pattern
 
 
@@ -54,6 +54,10 @@ def select_one(registry: Registry, spec: Any, *, options: Iterable[str] = ()) ->
         raise GauntletError(f"The label of {registry.kind} {name!r} must be non-empty text, got {label!r}.")
     allowed = set(options)
     extra = {key: values.pop(key) for key in list(values) if key in allowed and not entry.has(key)}
+    for key in values:
+        if allowed and not entry.has(key):
+            known = [*(parameter.name for parameter in entry.parameters), *sorted(allowed), "label"]
+            raise GauntletError(f"{registry.kind} {name!r} has no parameter {key!r}; {nearest(key, known)}")
     checked = entry.check(values)
     entry.require({*checked, *registry.supplied})
     return Selected(entry, label or default_label(name, checked), checked, extra)

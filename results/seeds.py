@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
+from .metrics import METRICS
 from .records import IDENTITY_COLUMNS
 
 
@@ -23,7 +24,20 @@ def mean_over_seeds(chosen: pd.DataFrame) -> pd.DataFrame:
     result["value"] = grouped["value"].mean()
     several = result["seeds"] > 1
     half = special.stdtrit(result["seeds"] - 1, 0.975) * grouped["value"].std() / np.sqrt(result["seeds"])
-    result["ci_low"] = result["ci_low"].where(~several, result["value"] - half)
-    result["ci_high"] = result["ci_high"].where(~several, result["value"] + half)
+    agree = ~(half > 0)  # to the last digit: then the mean of their own intervals, which are never empty
+    low, high = _range(result.index.get_level_values("metric"))
+    means = grouped[["ci_low", "ci_high"]].mean()
+    below = means["ci_low"].where(agree, np.maximum(result["value"] - half, low))
+    above = means["ci_high"].where(agree, np.minimum(result["value"] + half, high))
+    result["ci_low"] = result["ci_low"].where(~several, below)
+    result["ci_high"] = result["ci_high"].where(~several, above)
     result["status"] = result["status"].where(result["seeds"] == 0, "ok")
     return result.reset_index()
+
+
+def _range(metrics: pd.Index) -> tuple[list[float], list[float]]:
+    """The least and the largest value that each metric can have."""
+    known = [METRICS.get(name) for name in metrics]
+    return [-np.inf if one is None else one.low for one in known], [
+        np.inf if one is None else one.high for one in known
+    ]

@@ -82,7 +82,8 @@ def measure(
     predictions = torch.cat([victim.logits(batch).argmax(1) for batch in result.images.split(victim.batch_size)])
     fooled = predictions != y
     total, attacked = len(targets.right), len(y)
-    sizes = result.norms[fooled] if result.smallest is None else _with_errors(result.smallest, total)
+    found = torch.where(fooled, result.norms, torch.inf) if result.smallest is None else result.smallest
+    sizes = _with_errors(found, total)
     measurements = (
         proportion("robust_accuracy", attacked - int(fooled.sum()), total),
         proportion("attack_success_rate", int(fooled.sum()), attacked),

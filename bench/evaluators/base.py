@@ -54,7 +54,7 @@ class Evaluator:
             identity=identity,
             key=digest("cell/1", self.name, self.version, row.key, fingerprint, *content),
             facts=Facts(architecture=row.model.entry.name, recipe=row.model.recipe_label, **facts),
-            params={"model": row.model.describe(), "dataset": row.dataset.describe(), **params},
+            params={"model": row.model.describe(len(row.dataset.classes)), "dataset": row.dataset.describe(), **params},
         )
 
 

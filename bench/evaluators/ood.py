@@ -153,11 +153,13 @@ def detector_content(suite: Suite, row: Row, detector: Selected) -> list[Any]:
     """What the key of a cell covers of a detector: itself, what it is fitted to, and how it is tuned."""
     content = [
         [detector.entry.name, {**detector.entry.defaults(), **detector.parameters}, source_fingerprint(detector.entry)],
-        [suite.feature_dim, suite.fit_limit, row.seed],
+        [suite.feature_dim if "features" in detector.entry.needs else 0, row.seed],
+        [suite.fit_limit] if detector.entry.is_class else [],
         tuning_facts(suite, detector),
     ]
-    if not row.blocked and (detector.entry.is_class or content[2]):
-        if content[2] and row.outliers is not None and not row.outliers.missing("test"):
+    tuned = content[-1]
+    if not row.blocked and (detector.entry.is_class or tuned):
+        if tuned and row.outliers is not None and not row.outliers.missing("test"):
             content.append(row.outliers.fingerprint("test"))
         content += [row.dataset.fingerprint(split) for split in ("train", "val") if not row.dataset.missing(split)]
     return content

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from gauntlet.bench.model_specs import resolve_models
 from gauntlet.bench.plan import Plan, make_plan
 from gauntlet.bench.suite import load_suite
 from gauntlet.datasets import DataSource
@@ -153,3 +154,72 @@ def test_everything_is_the_full_cross_product_of_the_registries(tmp_path):
     assert {model for model, _ in planned} == {entry.name for entry in MODELS}
     assert plan.left_out
     assert all(item.reason for item in plan.left_out)
+
+
+BUILT = """
+from pathlib import Path
+import torch
+from gauntlet import model
+
+@model("own", trained=True)
+def own(classes: int = 10):
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, classes))
+    net.load_state_dict(torch.load(Path(__file__).with_name("own.pt"), weights_only=True))
+    return net
+"""
+
+
+def test_a_model_that_loads_its_own_weights_is_keyed_by_them(tmp_path, write_plugin):
+    from gauntlet.registry import REGISTRIES, load_plugin
+
+    load_plugin(write_plugin(BUILT), REGISTRIES.values())
+    found = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10))
+        torch.save(net.state_dict(), tmp_path / "own.pt")
+        found.append(keys(plan_of(tmp_path, models=["own"])))
+    assert not set(found[0].values()) & set(found[1].values())
+
+
+def test_untrained_models_of_two_seeds_are_two_models(tmp_path):
+    plan = plan_of(tmp_path, models=[{"name": "cnn-small", "recipe": "none"}], seeds=[0, 1])
+    assert len({cell.key for cell in plan.cells}) == len(plan.cells)
+
+
+def test_equal_members_of_an_ensemble_are_replicas(tmp_path):
+    (spec,) = resolve_models(({"name": "ensemble", "members": ["m7", "m7", "m7"]},), "standard")
+    assert [member.replica for member in spec.members] == [0, 1, 2]
+
+
+def test_weights_of_an_ensemble_train_no_member_and_its_members_are_part_of_the_key(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_file({"x": torch.zeros(1)}, path)
+    found = []
+    for activation in ("relu", "gelu"):
+        spec = {"name": "ensemble", "label": "E", "members": [{"m7": {"activation": activation}}], "weights": str(path)}
+        plan = plan_of(tmp_path, models=[spec])
+        assert not plan.jobs[0].row.model.trains
+        assert plan.jobs[0].row.model.members[0].recipe is None
+        found.append(keys(plan))
+    assert not set(found[0].values()) & set(found[1].values())
+
+
+def test_a_plugin_dataset_that_reads_its_own_file_is_keyed_by_its_images(tmp_path, write_plugin):
+    from gauntlet.registry import REGISTRIES, load_plugin
+
+    code = """
+    from pathlib import Path
+    import torch
+    from gauntlet import dataset
+
+    @dataset("mine", splits=("test",))
+    def mine(split):
+        return torch.load(Path(__file__).with_name("mine.pt"), weights_only=True), torch.zeros(4, dtype=torch.int64)
+    """
+    load_plugin(write_plugin(code), REGISTRIES.values())
+    found = []
+    for value in (0.0, 1.0):
+        torch.save(torch.full((4, 1, 28, 28), value), tmp_path / "mine.pt")
+        found.append(keys(plan_of(tmp_path, ood=["mine"])))
+    assert {key for key in found[0] if found[0][key] != found[1][key]} == {key for key in found[0] if "mine" in key}

@@ -140,3 +140,19 @@ def test_our_own_suites_raise_the_steps_that_are_too_short_in_foolbox(name):
         from gauntlet.registry import ATTACKS
 
         assert {attack.entry.name for attack in suite.attacks} == {entry.name for entry in ATTACKS}
+
+
+def test_a_key_that_stands_twice_is_not_read_silently():
+    assert "my.yaml:2:1: the key 'datasets' stands here twice" in error_of("datasets: [digits]\n" + GOOD)
+
+
+def test_a_suite_in_python_may_hold_paths_tuples_and_numpys_numbers(tmp_path):
+    import numpy as np
+
+    suite = load_suite(
+        {"datasets": ("digits",), "models": ["cnn-small"], "attacks": ["fgsm"], "epsilons": np.linspace(0, 0.1, 3)}
+    )
+    assert suite.where == "suite"
+    assert suite.datasets == ("digits",)
+    with pytest.raises(GauntletError, match="A suite holds text, numbers, lists and mappings"):
+        load_suite({"datasets": [object()], "models": ["cnn-small"]})
