@@ -64,7 +64,7 @@ def test_keys_do_not_depend_on_batch_size_labels_or_other_cells(tmp_path):
             },
             "glyphs",
         ),
-        ({"fit_limit": 100}, "ood"),
+        ({"fit_limit": 100}, "knn"),
     ],
 )
 def test_keys_change_where_a_number_could(tmp_path, change, moved):
