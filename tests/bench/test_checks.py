@@ -229,6 +229,7 @@ def two_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "epsilons": {"linf": [0.1, 0.2], "l2": [1, "minimal"]},
         "attack_images": {"fast": 40, "full": 8},
         "evaluators": ["accuracy", "attack", "checks"],
+        "worst_case": False,
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GAUNTLET_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
