@@ -23,6 +23,7 @@ Version = Literal["standard", "fast", "rand"]
     kind="fixed",
     access="gradient",
     cost="full",
+    few={"version": "fast"},
     tags=("native", "white-box", "cascade"),
     reference="Croce, Hein 2020, arXiv 2003.01690",
 )

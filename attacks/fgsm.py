@@ -64,7 +64,7 @@ class FGSM(Attack):
     kind="fixed",
     access="gradient",
     cost="fast",
-    tags=("native", "white-box"),
+    tags=("native", "white-box", "single-step"),
     reference="Goodfellow et al. 2014, arXiv 1412.6572",
 )
 def fgm_l2(random_start: bool = False) -> FGSM:

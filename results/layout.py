@@ -142,8 +142,9 @@ def _choose(frame: pd.DataFrame, metrics: Sequence[str], evaluator: str | None, 
     ok = frame["status"] == "ok"
     values = frame[ok & frame["metric"].isin(metrics)]
     measuring = [evaluator] if evaluator else values["evaluator"].unique()
-    bad = frame[~ok & frame["evaluator"].isin(measuring)]
-    chosen = pd.concat([values, *(bad.assign(metric=name) for name in metrics)]).sort_index(kind="stable")
+    bad = frame[~ok & frame["evaluator"].isin(measuring) & (frame["metric"] == "")]
+    named = frame[~ok & frame["metric"].isin(metrics)]  # a summary says itself which figure it lacks
+    chosen = pd.concat([values, named, *(bad.assign(metric=name) for name in metrics)]).sort_index(kind="stable")
     if chosen.empty:
         known = set(frame["metric"]) - {""}
         what = " or ".join(map(repr, metrics))
@@ -198,7 +199,9 @@ def _texts(chosen: pd.DataFrame, percent: bool | None, decimals: int | None, int
         name: metric_named(name).percent if percent is None else percent for name in chosen["metric"].unique()
     }
     names = ("metric", "value", "ci_low", "ci_high", "status", "seeds", "planned")
-    for name, value, low, high, status, seeds, planned in zip(*(chosen[column] for column in names), strict=True):
+    for name, value, low, high, status, seeds, planned in zip(
+        *(chosen[column].tolist() for column in names), strict=True
+    ):
         if status != "ok":
             yield status
             continue

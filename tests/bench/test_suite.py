@@ -73,7 +73,7 @@ def test_every_built_in_suite_is_valid():
         ("a: [1,\nb: }", "my.yaml:2:4: not valid YAML"),
         (GOOD.replace("steps: 5", "steps: five"), "parameter 'steps' must be a whole number, got 'five'"),
         (GOOD.replace("steps: 5", "stepps: 5"), "has no parameter 'stepps'; did you mean 'steps'?"),
-        (GOOD.replace("steps: 5", "norm: l7"), "parameter 'norm' must be one of linf, l2, got 'l7'"),
+        (GOOD.replace("steps: 5", "norm: l7"), "parameter 'norm' must be one of linf, l2, l1, got 'l7'"),
         (GOOD.replace("label: PGD-5", "label: fgsm"), "Two attacks have the label 'fgsm'"),
         (GOOD.replace("detectors: msp", "detectors: 'tag:nothing'"), "No detector matches 'tag:nothing'"),
     ],

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from gauntlet.results import attack_grid, pivot, render
+from gauntlet.results.presets import safety_table
 from gauntlet.results.records import CellResult, Measurement
 from gauntlet.results.tables import checks_table, doubts
 
@@ -73,3 +74,13 @@ def test_the_table_of_checks_gives_each_verdict_in_words(frame) -> None:
     assert ("m5", "gradients", "pass", "The gradient is there.") in table.rows
     for fmt in ("github", "plain", "latex", "html", "csv"):
         assert "The gradient vanishes." in render(table, fmt)
+
+
+def test_a_summary_of_a_model_with_a_failed_attack_says_failed_in_that_column_only(
+    make: SimpleNamespace, frame_of: Builder
+) -> None:
+    failed = make.broken("failed", "x", evaluator="attack", attack="pgd", epsilon=0.3, model="cnn")
+    (table,) = safety_table(frame_of(make.accuracy(0.99, model="cnn"), failed))
+    assert len(table.rows) == 1
+    assert table.cells[0][0].startswith("99.0")
+    assert table.cells[0][1:] == ("failed",)
