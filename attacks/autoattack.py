@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from ..registry import attack
@@ -24,43 +23,51 @@ Version = Literal["standard", "fast", "rand"]
     kind="fixed",
     access="gradient",
     cost="full",
+    few={"version": "fast"},
     tags=("native", "white-box", "cascade"),
     reference="Croce, Hein 2020, arXiv 2003.01690",
 )
 class AutoAttack(BudgetAttack):
     """A cascade in which each attack sees only the images that the ones before could not fool.
 
-    Croce, Hein 2020, arXiv 2003.01690. ``standard`` is apgd-ce, apgd-t, fab-t and square at full length; ``fast``
-    the same at a quarter of the steps, three targets and 1,000 queries; ``rand``, for models that are random,
-    apgd-ce and apgd-dlr with gradients averaged over 20 passes. With three classes or fewer apgd-dlr (or, with two,
-    nothing) takes the place of apgd-t.
+    Croce, Hein 2020, arXiv 2003.01690. ``standard`` is apgd-ce, apgd-t, fab-t and square; ``fast`` the same at a
+    quarter of the steps, a third of the targets and a fifth of the queries; ``rand``, for models that are random,
+    apgd-ce and apgd-dlr with gradients averaged over 20 passes. With three classes apgd-dlr takes the place of
+    apgd-t, with two nothing does.
 
     Args:
         norm: ``linf`` or ``l2``.
         version: ``standard``, ``fast`` or ``rand``.
+        steps: Steps of the gradient attacks.
+        targets: Classes that apgd-t and fab-t aim at.
+        queries: Queries of square.
     """
 
-    def __init__(self, norm: Lp = "linf", version: Version = "standard") -> None:
+    def __init__(
+        self, norm: Lp = "linf", version: Version = "standard", steps: int = 100, targets: int = 9, queries: int = 5000
+    ) -> None:
         self.norm, self.lp, self.version = norm, norm, version
+        if version == "fast":
+            steps, targets, queries = max(steps // 4, 1), max(targets // 3, 1), max(queries // 5, 1)
+        self.steps, self.targets, self.queries = steps, targets, queries
 
     def parts(self, classes: int) -> tuple[BudgetAttack | FABT, ...]:
         """The attacks of the cascade against a model of that many classes."""
-        norm = self.lp
+        norm, steps = self.lp, self.steps
         if self.version == "rand":
-            return APGDCE(norm, eot=20), *((APGDDLR(norm, eot=20),) if classes > 2 else ())
-        steps, targets, queries = (25, 3, 1000) if self.version == "fast" else (100, 9, 5000)
+            return APGDCE(norm, steps, eot=20), *((APGDDLR(norm, steps, eot=20),) if classes > 2 else ())
         ratio: tuple[BudgetAttack, ...] = ()
         if classes > 3:
-            ratio = (APGDT(norm, steps, targets),)
+            ratio = (APGDT(norm, steps, self.targets),)
         elif classes == 3:
             ratio = (APGDDLR(norm, steps),)
-        return APGDCE(norm, steps), *ratio, FABT(norm, steps, targets), Square(norm, queries)
+        return APGDCE(norm, steps), *ratio, FABT(norm, steps, self.targets), Square(norm, self.queries)
 
     def pursue(self, work: Work, items: Tensor) -> None:
         """Run the cascade."""
         if not len(items):
             return
         classes = work.victim.outputs(work.images[:1]).shape[1]
-        work.spend(torch.as_tensor(items[:1]), 1)
+        work.spend(items[:1], 1)
         for part in self.parts(classes):
             part.pursue(work, work.resisting(items))

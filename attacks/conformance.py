@@ -57,10 +57,14 @@ class Finding:
 
 
 def few_steps(entry: Entry) -> dict[str, Any]:
-    """Parameters that make an attack quick: steps, queries and repeats are cut down where they are larger."""
+    """Parameters that make an attack quick: steps, queries and repeats are cut down where they are larger.
+
+    An entry registered with ``few={...}`` says more about itself.
+    """
     defaults = entry.defaults()
     numbers = {name: defaults.get(name) for name in _FEW}
-    return {name: _FEW[name] for name, value in numbers.items() if value is not None and value > _FEW[name]}
+    cut = {name: _FEW[name] for name, value in numbers.items() if value is not None and value > _FEW[name]}
+    return {**cut, **entry.meta.get("few", {})}
 
 
 def verify(name: str, *, full: bool = False, **parameters: Any) -> list[Finding]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..registry import GauntletError, attack
 from .budget import BudgetAttack, Tries, Work
+from .draws import Draws
 from .norms import lengths, per_image
 
 _RAUBER = "Rauber, Bethge 2020, arXiv 2007.07677"
@@ -31,16 +32,21 @@ class Noise(BudgetAttack):
             raise GauntletError(f"Noise knows clipping_aware in l2 only, got norm {norm!r}.")
         self.norm, self.repeats, self.clipping_aware = norm, repeats, clipping_aware
 
-    def draw(self, work: Work, rows: Tries) -> Tensor:
-        """Noise (M, C, H, W) of any size, or in Linf within [-1, 1]."""
+    def draw(self, draws: Draws, shape: torch.Size, step: Tensor) -> Tensor:
+        """Noise (N, *shape) of any size, or in Linf within [-1, 1]; ``step`` is the number of the draw (N,)."""
         raise NotImplementedError
 
     def pursue(self, work: Work, items: Tensor) -> None:
         """Try one draw after the other."""
-        work.search(items, load=lambda some: Tries(**work.start(some)), step=lambda rows: self._step(work, rows))
+        work.search(
+            items,
+            load=lambda some: Tries(**work.start(some)),
+            step=lambda rows: self._step(work, rows),
+            forwards=0,
+        )
 
     def _step(self, work: Work, rows: Tries) -> Tensor:
-        noise = self.draw(work, rows)
+        noise = self._noise(work, rows)
         if self.norm == "l2":
             size = (
                 clipped_scale(noise, rows.clean, rows.radius) if self.clipping_aware else rows.radius / lengths(noise)
@@ -48,7 +54,18 @@ class Noise(BudgetAttack):
         else:
             size = rows.radius
         rows.current = (rows.clean + per_image(size, noise) * noise).clamp(0, 1)
-        return work.victim.fooled(rows.current, rows.labels) | (rows.taken + 1 >= self.repeats)
+        done = rows.taken + 1 >= self.repeats
+        more = ~done  # the last draw is judged when the row has left
+        if more.any():
+            work.spend(rows.item[more], 1)
+            done[more] = work.victim.fooled(rows.current[more], rows.labels[more])
+        return done
+
+    def _noise(self, work: Work, rows: Tries) -> Tensor:
+        """One draw for each image and repeat: its epsilons share it."""
+        count = len(work.images)
+        draw, place = (rows.taken * count + rows.item % count).unique(return_inverse=True)
+        return self.draw(work.draws(draw % count), rows.clean.shape[1:], draw // count)[place]
 
 
 def clipped_scale(noise: Tensor, clean: Tensor, radius: Tensor) -> Tensor:
@@ -93,9 +110,9 @@ class GaussianNoise(Noise):
     def __init__(self, repeats: int = 1, clipping_aware: bool = False) -> None:
         super().__init__("l2", repeats, clipping_aware)
 
-    def draw(self, work: Work, rows: Tries) -> Tensor:
+    def draw(self, draws: Draws, shape: torch.Size, step: Tensor) -> Tensor:
         """Standard normal."""
-        return work.draws(rows.item).normal(rows.clean.shape[1:], purpose="noise", step=rows.taken)
+        return draws.normal(shape, purpose="noise", step=step)
 
 
 @attack(
@@ -122,6 +139,6 @@ class UniformNoise(Noise):
     def __init__(self, norm: Literal["linf", "l2"] = "linf", repeats: int = 1, clipping_aware: bool = False) -> None:
         super().__init__(norm, repeats, clipping_aware)
 
-    def draw(self, work: Work, rows: Tries) -> Tensor:
+    def draw(self, draws: Draws, shape: torch.Size, step: Tensor) -> Tensor:
         """Uniform in [-1, 1]."""
-        return 2 * work.draws(rows.item).uniform(rows.clean.shape[1:], purpose="noise", step=rows.taken) - 1
+        return 2 * draws.uniform(shape, purpose="noise", step=step) - 1

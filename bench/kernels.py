@@ -11,7 +11,7 @@ from .kernels_calibration import (
     reliability,
     summarize,
 )
-from .kernels_ood import ood_metrics
+from .kernels_ood import ood_metrics, oscr
 
 __all__ = [
     "TEMPERATURE_RANGE",
@@ -20,6 +20,7 @@ __all__ = [
     "calibration_metrics",
     "fit_temperature",
     "ood_metrics",
+    "oscr",
     "reliability",
     "summarize",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..datasets import DataSource, ResolvedDataset, resolve
@@ -11,7 +11,11 @@ from ..registry import DATASETS, GauntletError, check_unique, digest, is_pattern
 from ..results.records import PlannedCell
 from .model_specs import ModelSpec, model_key, resolve_models
 from .recipes import warnings
-from .suite import Suite
+from .suite import LEAVE_OUT, Suite
+from .tuning import SYNTHETIC
+
+#: Group of a class that the in-distribution set leaves out.
+HELD_OUT = "held-out"
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,7 @@ class Row:
     """A model trained (or loaded) for one dataset and one seed: what a leaderboard row is about.
 
     ``blocked`` says why nothing can be computed here (a file is absent); its cells are planned and skipped.
+    ``outliers`` is the OOD set that the suite names to tune detectors on.
     """
 
     model: ModelSpec
@@ -26,6 +31,7 @@ class Row:
     seed: int
     key: str
     blocked: str = ""
+    outliers: ResolvedDataset | None = None
 
     @property
     def name(self) -> str:
@@ -80,14 +86,15 @@ def make_plan(suite: Suite, source: DataSource) -> Plan:
     models = _located(suite, "models", lambda: resolve_models(suite.models, suite.recipe))
     left_out: list[LeftOut] = []
     jobs: list[Job] = []
-    for dataset in datasets:
-        out_sets = _ood_sets(suite, dataset, source, left_out) if "ood" in suite.evaluators else []
+    for dataset, held_out in datasets:
+        out_sets = _all_sets(suite, dataset, held_out, source, left_out) if "ood" in suite.evaluators else []
+        outliers = _outliers(suite, dataset, out_sets, source)
         for model in models:
             if reason := misfit(model, dataset):
                 left_out.append(LeftOut(f"{model.label} on {dataset.label}", reason))
                 continue
             for seed in suite.seeds:
-                row = make_row(model, dataset, seed)
+                row = replace(make_row(model, dataset, seed), outliers=outliers)
                 for name in suite.evaluators:
                     jobs += EVALUATORS[name].plan(suite, row, out_sets)
     if not jobs:
@@ -99,11 +106,12 @@ def make_plan(suite: Suite, source: DataSource) -> Plan:
 
 @dataclass(frozen=True)
 class OODSet:
-    """An OOD set of a suite, in the shape of the in-distribution set."""
+    """An OOD set of a suite in the shape of the in-distribution set, or a ``shifted`` set that counts as ID."""
 
     group: str
     dataset: ResolvedDataset
     blocked: str = ""
+    shifted: bool = False
 
 
 def make_row(model: ModelSpec, dataset: ResolvedDataset, seed: int) -> Row:
@@ -132,10 +140,67 @@ def _size(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
 
 
-def _datasets(suite: Suite, source: DataSource) -> list[ResolvedDataset]:
-    found = [_located(suite, "datasets", lambda spec=spec: resolve(spec, source)) for spec in _expand(suite.datasets)]
-    check_unique((dataset.label for dataset in found), "dataset")
+def _datasets(suite: Suite, source: DataSource) -> list[tuple[ResolvedDataset, OODSet | None]]:
+    """Every in-distribution set, with the class that it leaves out as OOD set where it does."""
+    found: list[tuple[ResolvedDataset, OODSet | None]] = []
+    for spec in _expand(suite.datasets):
+        found += _located(suite, "datasets", lambda spec=spec: _in_turn(spec, source))
+    check_unique((dataset.label for dataset, _ in found), "dataset")
     return found
+
+
+def _in_turn(spec: Any, source: DataSource) -> list[tuple[ResolvedDataset, OODSet | None]]:
+    """``{digits: {leave_out: each}}``, or a list of classes: the set without one class after the other."""
+    if isinstance(spec, str) or LEAVE_OUT not in parse_spec(spec, "dataset")[1]:
+        return [(resolve(spec, source), None)]
+    name, options = parse_spec(spec, "dataset")
+    wanted = options.pop(LEAVE_OUT)
+    whole = resolve({"name": name, **options}, source)
+    classes = [str(part) for part in (whole.classes if wanted == "each" else wanted)]
+    found: list[tuple[ResolvedDataset, OODSet | None]] = []
+    for left_out in classes:
+        inside = {**options, "name": name, "hold_out": [left_out], "label": f"{whole.label} without {left_out}"}
+        outside = {**options, "name": name, "only": [left_out], "label": left_out}
+        held_out = resolve(outside, source, shape=whole.shape)
+        found.append((resolve(inside, source), OODSet(HELD_OUT, held_out, held_out.missing("test") or "")))
+    return found
+
+
+def _all_sets(
+    suite: Suite, inside: ResolvedDataset, held_out: OODSet | None, source: DataSource, left_out: list[LeftOut]
+) -> list[OODSet]:
+    """The class that is left out, the suite's OOD sets, and the sets that are shifted but in distribution."""
+    sets = [*([held_out] if held_out else []), *_ood_sets(suite, inside, source, left_out)]
+    check_unique((item.dataset.label for item in sets), "OOD set")
+    for spec in suite.shifted:
+        shifted = _located(suite, "shifted", lambda spec=spec: resolve(spec, source, shape=inside.shape))
+        sets.append(OODSet("", shifted, shifted.missing("test") or "", shifted=True))
+    return sets
+
+
+def _outliers(
+    suite: Suite, inside: ResolvedDataset, out_sets: list[OODSet], source: DataSource
+) -> ResolvedDataset | None:
+    """The OOD set that the suite tunes on; None for the synthetic outliers of each dataset.
+
+    Raises:
+        GauntletError: It is also a test OOD set, and the suite does not say ``oracle: true``.
+    """
+    if suite.tune is None:
+        return None
+    named = suite.tune.outliers
+    outliers = None
+    if named != SYNTHETIC:
+        outliers = _located(suite, "tune", lambda: resolve(named, source, shape=inside.shape))
+    name = SYNTHETIC if outliers is None else outliers.name
+    for part in out_sets:
+        same = part.dataset.name == name and not (outliers is not None and _disjoint(outliers, part.dataset))
+        if same and not part.shifted and not suite.tune.oracle:
+            raise GauntletError(
+                f"{suite.at('tune')}: detectors would be tuned on {part.dataset.label!r}, which is also a test OOD "
+                "set: name other outliers, or say `oracle: true`, and the labels will say so too."
+            )
+    return outliers
 
 
 def _ood_sets(suite: Suite, inside: ResolvedDataset, source: DataSource, left_out: list[LeftOut]) -> list[OODSet]:
@@ -154,13 +219,12 @@ def _ood_sets(suite: Suite, inside: ResolvedDataset, source: DataSource, left_ou
             left_out.append(LeftOut(f"{dataset.label} as OOD for {inside.label}", "it has no test split"))
             continue
         found.append(OODSet(group, dataset, dataset.missing("test") or ""))
-    check_unique((item.dataset.label for item in found), "OOD set")
     return found
 
 
 def _disjoint(inside: ResolvedDataset, outside: ResolvedDataset) -> bool:
     """Whether two views of one dataset share no class (held-out classes as OOD)."""
-    return not set(inside.classes) & set(outside.classes)
+    return bool(inside.classes and outside.classes) and not set(inside.classes) & set(outside.classes)
 
 
 def _expand(specs: tuple[Any, ...]) -> list[Any]:

@@ -26,7 +26,7 @@ from .plan import Job, Plan, make_plan
 from .provenance import provenance
 from .reporter import Reporter
 from .suite import load_suite
-from .workbench import Workbench, checkpoint_store
+from .workbench import Workbench, checkpoint_store, output_cache
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -163,6 +163,7 @@ class Execution:
             plan.suite,
             device,
             checkpoint_store(cache_folder()),
+            output_cache(cache_folder()),
             on_training=reporter.training,
             on_history=self._keep_history,
             stored=store.result,

@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from ..registry import ATTACKS, DETECTORS, GauntletError, Registry, Selected, nearest, select, select_one
+from ..registry import ATTACKS, DETECTORS, GauntletError, Registry, Selected, nearest, parse_spec, select, select_one
+from .tuning import tuned_labels
 
 Spec = str | dict[str, Any]
 
@@ -21,7 +22,7 @@ Spec = str | dict[str, Any]
 Epsilon = float | None
 
 #: Evaluators that a suite can name, in the order in which they run.
-EVALUATORS = ("accuracy", "calibration", "ood", "attack", "checks")
+EVALUATORS = ("accuracy", "calibration", "ood", "attack", "adversarial-detection", "checks")
 
 
 Norm = Literal["linf", "l2", "l1", "l0"]
@@ -35,6 +36,18 @@ DEFAULT_EPSILONS: Mapping[str, tuple[Epsilon, ...]] = {
     "l1": (5.0, 15.0, 40.0),
     "l0": (4.0, 12.0, 30.0),
 }
+
+#: Option of a dataset: each of its classes, or each of a list, is left out in turn.
+LEAVE_OUT = "leave_out"
+
+
+class TuneFile(BaseModel):
+    """The key ``tune`` of a suite file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    outliers: Spec = "validation-outliers"
+    oracle: bool = False
 
 
 class SuiteFile(BaseModel):
@@ -56,6 +69,8 @@ class SuiteFile(BaseModel):
     checks: Literal["none", "standard", "full"] = "standard"
     detectors: list[Spec] | None = Field(default=None, min_length=1)
     ood: list[Spec] | dict[str, list[Spec]] | None = None
+    shifted: list[Spec] = Field(default_factory=list)
+    tune: TuneFile | None = None
     feature_dim: int = Field(default=2048, ge=1)
     fit_limit: int = Field(default=20_000, ge=1)
     batch_size: int = Field(default=512, ge=1)
@@ -64,7 +79,12 @@ class SuiteFile(BaseModel):
     drift: list[dict[str, Any]] = Field(default_factory=list)
     profiles: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
-    @field_validator("datasets", "models", "attacks", "detectors", "ood", "evaluators", mode="before")
+    @field_validator("tune", mode="before")
+    @classmethod
+    def _yes_is_the_default(cls, value: Any) -> Any:
+        return {True: {}, False: None}[value] if isinstance(value, bool) else value
+
+    @field_validator("datasets", "models", "attacks", "detectors", "ood", "shifted", "evaluators", mode="before")
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
@@ -73,6 +93,14 @@ class SuiteFile(BaseModel):
     @classmethod
     def _one_number_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, (int, float, str)) and not isinstance(value, bool) else value
+
+
+@dataclass(frozen=True)
+class Tune:
+    """How detectors are tuned: on which OOD set, and whether that may be a test set."""
+
+    outliers: Spec
+    oracle: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,6 +124,8 @@ class Suite:
     checks: str = "standard"
     detectors: tuple[Selected, ...] = ()
     ood: tuple[tuple[str, Spec], ...] = ()
+    shifted: tuple[Spec, ...] = ()
+    tune: Tune | None = None
     feature_dim: int = 2048
     fit_limit: int = 20_000
     batch_size: int = 512
@@ -175,6 +205,8 @@ def parse_suite(text: str, *, where: str, profile: str | None = None, fallback: 
         attack_images=_per_cost(checked.attack_images),
         worst_case=_per_norm(checked.worst_case),
         checks=checked.checks,
+        shifted=tuple(checked.shifted),
+        tune=None if checked.tune is None else Tune(checked.tune.outliers, checked.tune.oracle),
         feature_dim=checked.feature_dim,
         fit_limit=checked.fit_limit,
         batch_size=checked.batch_size,
@@ -184,13 +216,16 @@ def parse_suite(text: str, *, where: str, profile: str | None = None, fallback: 
         marks=marks,
     )
     ood = _groups(checked.ood)
+    detectors = _axis(draft, DETECTORS, "detectors", checked.detectors)
     changes = {
         "attacks": _axis(draft, ATTACKS, "attacks", checked.attacks, options=("epsilons",)),
         **_budgets(checked.epsilons, draft.at("epsilons")),
-        "detectors": _axis(draft, DETECTORS, "detectors", checked.detectors),
+        "detectors": detectors,
         "ood": ood,
-        "evaluators": _evaluators(draft, checked, bool(ood)),
+        "evaluators": _evaluators(draft, checked, bool(ood) or _leaves_out(draft)),
     }
+    if draft.tune is not None:
+        changes["detectors"] = tuned_labels(detectors, draft.tune.oracle)
     return _complete(Suite(**{**draft.__dict__, **changes}))
 
 
@@ -269,6 +304,7 @@ def _evaluators(suite: Suite, checked: SuiteFile, has_ood: bool) -> tuple[str, .
             "attack": attacked,
             "checks": attacked and checked.checks != "none",
             "ood": checked.detectors is not None and has_ood,
+            "adversarial-detection": False,
         }
         return tuple(name for name in EVALUATORS if present.get(name, True))
     for position, name in enumerate(checked.evaluators):
@@ -278,17 +314,26 @@ def _evaluators(suite: Suite, checked: SuiteFile, has_ood: bool) -> tuple[str, .
     return tuple(name for name in EVALUATORS if name in checked.evaluators)
 
 
+def _leaves_out(suite: Suite) -> bool:
+    """Whether a dataset leaves out classes, which are then its OOD sets."""
+    return any(LEAVE_OUT in parse_spec(spec, "dataset")[1] for spec in suite.datasets if not isinstance(spec, str))
+
+
 def _complete(suite: Suite) -> Suite:
     def missing(evaluator: str, key: str) -> GauntletError:
         return GauntletError(f"{suite.where}: the evaluator {evaluator!r} needs the key {key!r}.")
 
-    if "attack" in suite.evaluators and not suite.attacks:
-        raise missing("attack", "attacks")
+    has_ood = bool(suite.ood) or _leaves_out(suite)
+    for evaluator in ("attack", "adversarial-detection"):
+        if evaluator in suite.evaluators and not suite.attacks:
+            raise missing(evaluator, "attacks")
+    if "adversarial-detection" in suite.evaluators and not suite.detectors:
+        raise missing("adversarial-detection", "detectors")
     if "ood" in suite.evaluators:
-        for key in ("detectors", "ood"):
-            if not getattr(suite, key):
+        for key, present in (("detectors", bool(suite.detectors)), ("ood", has_ood)):
+            if not present:
                 raise missing("ood", key)
-    if suite.detectors and not suite.ood:
+    if suite.detectors and not has_ood and "adversarial-detection" not in suite.evaluators:
         raise GauntletError(f"{suite.at('detectors')}: detectors need OOD sets: name some under `ood:`.")
     if suite.ood and not suite.detectors:
         raise GauntletError(f"{suite.at('ood')}: OOD sets need detectors: name some under `detectors:`.")

@@ -10,16 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..datasets import ImageSet, ResolvedDataset
-from ..detectors import Head, Outputs, random_projection
-from ..models import Calibrated, CheckpointStore, Tap, create_module, load_weights
+from ..datasets import ImageSet, ResolvedDataset, make_outliers
+from ..detectors import Head, Outputs
+from ..models import Calibrated, CheckpointStore, create_module, load_weights
 from ..models.build import check_fit
-from ..registry import GauntletError, digest
+from ..registry import GauntletError, NotAvailable, digest
 from ..results.records import CellResult
 from .model_specs import ModelSpec, training_key
+from .output_cache import OutputCache, weights_fingerprint
 from .plan import Row
 from .recipes import build_recipe
 from .suite import Suite
+from .sweep import Sweeper, Swept, output_names
+from .tuning import SYNTHETIC as OUTLIERS
 
 #: Told about (model label, batches done, batches in all, figures) while a model trains.
 TrainingProgress = Callable[[str, int, int, dict[str, Any]], None]
@@ -28,6 +31,7 @@ HistorySink = Callable[[str, str, list[dict[str, Any]]], None]
 
 _CURVE_IMAGES = 1000
 _KEEP_ON_DEVICE = 2**30  # bytes of one split
+_HEAD = ("head-weight", "head-bias")
 
 
 class Workbench:
@@ -37,6 +41,7 @@ class Workbench:
         suite: For batch size, ``feature_dim`` and ``fit_limit``.
         device: Where models and images live.
         checkpoints: The cache of trained models.
+        cache: The cache of their outputs.
         on_training: Progress of trainings.
         on_history: Receives training histories.
         stored: Gives the stored result of a key, for cells that are derived from others.
@@ -47,13 +52,14 @@ class Workbench:
         suite: Suite,
         device: torch.device,
         checkpoints: CheckpointStore,
+        cache: OutputCache,
         *,
         on_training: TrainingProgress | None = None,
         on_history: HistorySink | None = None,
         stored: Callable[[str], CellResult | None] = lambda key: None,
     ) -> None:
         self.suite, self.device, self.batch_size = suite, device, suite.batch_size
-        self._checkpoints = checkpoints
+        self._checkpoints, self._cache = checkpoints, cache
         self._on_training, self._on_history = on_training, on_history
         self.stored = stored
         self._images: dict[tuple[str, str], ImageSet] = {}
@@ -63,7 +69,9 @@ class Workbench:
     def _forget_row(self) -> None:
         self._module: nn.Module | None = None
         self._failure: Exception | None = None
-        self._tap: Tap | None = None
+        self._weights: str | None = None
+        self._sweeper_of_row: Sweeper | None = None
+        self._why_no_head = "no pass was made"
         self._outputs: dict[tuple[str, str, int | None], Outputs] = {}
         self.needs: frozenset[str] = frozenset()
 
@@ -87,10 +95,8 @@ class Workbench:
         if self._failure is not None:
             raise self._failure
         if self._module is None:
-            row = self.row
             try:
-                module = self._prepare(row.model, row.dataset, row.seed)
-                check_fit(module, row.model.label, row.dataset.label, row.dataset.shape, len(row.dataset.classes))
+                module = self._prepare(self.row.model, self.row.dataset, self.row.seed)
             except Exception as error:
                 self._failure = error
                 raise
@@ -193,7 +199,7 @@ class Workbench:
     # -- outputs ----------------------------------------------------------------------------------------------
 
     def outputs(self, dataset: ResolvedDataset, split: str, *, limit: int | None = None) -> Outputs:
-        """Logits, features and named outputs of one split from one pass, made on the first call.
+        """Everything that was asked for of one split, from one pass or from the cache, made on the first call.
 
         ``limit`` takes a fixed random subset (the images that detectors are fitted on).
         """
@@ -202,63 +208,100 @@ class Workbench:
             images = self.images(dataset, split)
             if limit is not None and len(images) > limit:
                 images = images.subset(fixed_subset(len(images), limit, images.name))
-            self._outputs[key] = self._pass(images)
+            self._outputs[key] = self._read(images, key)
         return self._outputs[key]
+
+    def validation_outliers(self, dataset: ResolvedDataset) -> Outputs:
+        """Outputs on the OOD set that detectors are tuned on: the one that the suite names, or synthetic outliers.
+
+        Raises:
+            NotAvailable: Its files are absent.
+        """
+        if self.row.outliers is not None:
+            if reason := self.row.outliers.missing("test"):
+                raise NotAvailable(reason)
+            return self.outputs(self.row.outliers, "test")
+        key = (dataset.fingerprint("val"), OUTLIERS, None)
+        if key not in self._outputs:
+            outliers = make_outliers(self.images(dataset, "val"))
+            self._outputs[key] = self._read(outliers.to(self.device), key)
+        return self._outputs[key]
+
+    def outputs_of(self, images: ImageSet) -> Outputs:
+        """Everything that was asked for of images that no dataset holds; never cached."""
+        swept = self._sweep(images, output_names(self.needs))
+        return self._assemble(images, dict(swept.tensors), {"layers": swept.layers})
 
     def why_no_head(self) -> str:
         """What keeps the row's model from having a head."""
-        return self._tap.why_no_head if self._tap is not None else "no pass was made"
+        return self._why_no_head
 
     def forget_outputs(self, dataset: ResolvedDataset, split: str) -> None:
         """Free what one split holds."""
         self._outputs = {key: value for key, value in self._outputs.items() if key[0] != dataset.fingerprint(split)}
 
-    def _pass(self, images: ImageSet) -> Outputs:
+    def _fingerprint(self) -> list[Any]:
+        """What the outputs depend on beside the images: architecture, weights, projection."""
+        if self._weights is None:
+            self._weights = weights_fingerprint(self.module())
+        return [self.row.key, self._weights, self.suite.feature_dim]
+
+    def _read(self, images: ImageSet, content: tuple[Any, ...]) -> Outputs:
+        """Outputs of ``images`` from the cache; one sweep adds what is missing there."""
         if len(images) == 0:
             raise GauntletError(f"Dataset {images.name!r} ({images.split}) has no images.")
-        module = self.module()
-        with torch.no_grad():
-            return self._sweep(module, images)
+        key = digest("outputs/1", self._fingerprint(), *content, images.name)
+        wanted = output_names(self.needs)
+        facts = self._cache.facts(key)
+        # Names that were asked for and not found are not asked for again.
+        tensors = self._cache.load(key, set(facts.get("kept", ())) & (wanted | {"features", *_HEAD}))
+        missing = wanted - (set(facts.get("asked", ())) - set(facts.get("kept", ()))) - set(tensors)
+        if missing or not facts:
+            swept = self._sweep(images, missing)
+            facts = {
+                "asked": sorted(wanted | set(facts.get("asked", ()))),
+                "kept": sorted({*tensors, *swept.tensors, *facts.get("kept", ())}),
+                "layers": swept.layers or facts.get("layers", []),
+                "why_no_head": self._sweeper().tap.why_no_head,
+            }
+            self._cache.keep(key, swept.tensors, facts)
+            tensors |= swept.tensors
+        self._why_no_head = facts["why_no_head"]
+        return self._assemble(images, {name: value.to(self.device) for name, value in tensors.items()}, facts)
 
-    def _sweep(self, module: nn.Module, images: ImageSet) -> Outputs:
-        if self._tap is None:
-            self._tap = Tap(module, self._batch(images.subset(torch.arange(min(4, len(images)))).images))
-        head = self._tap.head
-        parts: dict[str, list[Tensor]] = {}
-        for batch in self._batches(images):
-            for name, value in self._tap(batch).items():
-                if self._wanted(name):
-                    parts.setdefault(name, []).append(self._shrink(name, value))
-        named = {name: torch.cat(values) for name, values in parts.items()}
-        features = named.pop("features", None)
+    def _sweep(self, images: ImageSet, missing: set[str]) -> Swept:
+        batches = (
+            (self._batch(batch), indices.to(self.device)) for batch, _, indices in images.batches(self.batch_size)
+        )
+        swept = self._sweeper().sweep(batches, missing, f"{self.row.seed}/{images.name}/{images.split}")
+        head = self._sweeper().tap.head
+        return swept if head is None else swept._replace(tensors=swept.tensors | dict(zip(_HEAD, head, strict=True)))
+
+    def _sweeper(self) -> Sweeper:
+        if self._sweeper_of_row is None:
+            row = self.row
+            check_fit(self.module(), row.model.label, row.dataset.label, row.dataset.shape, len(row.dataset.classes))
+            probe = self.images(row.dataset, "test")
+            few = probe.subset(torch.arange(min(4, len(probe)))).images
+            self._sweeper_of_row = Sweeper(self.module(), self._batch(few), self.suite.feature_dim)
+        return self._sweeper_of_row
+
+    def _assemble(self, images: ImageSet, tensors: dict[str, Tensor], facts: dict[str, Any]) -> Outputs:
+        weight, bias = (tensors.pop(name, None) for name in _HEAD)
+        features, reduced = tensors.pop("features", None), tensors.pop("reduced", None)
         return Outputs(
             labels=images.labels.to(self.device),
-            logits=named.pop("logits", None),
-            features=features,
-            named=named,
-            head=None if head is None else Head(*head),
-            model=module,
+            logits=tensors.pop("logits", None),
+            features=reduced if features is None else features,
+            named=tensors,
+            head=None if weight is None or bias is None else Head(weight, bias),
+            model=self.module(),
             image_batches=lambda: self._batches(images),
-            reduced=self._reduced(features),
+            reduced=None if features is None else reduced,
+            tap=lambda batch: self._sweeper().tap(batch),
+            name=f"{images.name}/{images.split}",
+            layers=tuple(facts.get("layers", ())),
         )
-
-    def _wanted(self, name: str) -> bool:
-        if name == "logits":
-            return True
-        if name == "features":
-            return bool(self.needs & {"features", "head"})
-        return name in self.needs or f"output:{name}" in self.needs
-
-    def _shrink(self, name: str, value: Tensor) -> Tensor:
-        """Project wide features batch by batch, unless a detector needs them whole beside the head."""
-        if name != "features" or "head" in self.needs or value.shape[1] <= self.suite.feature_dim:
-            return value
-        return value @ random_projection(value.shape[1], self.suite.feature_dim, self.device)
-
-    def _reduced(self, features: Tensor | None) -> Tensor | None:
-        if features is None or features.shape[1] <= self.suite.feature_dim:
-            return None
-        return features @ random_projection(features.shape[1], self.suite.feature_dim, self.device)
 
     def _batches(self, images: ImageSet) -> Iterator[Tensor]:
         for batch, _, _ in images.batches(self.batch_size):
@@ -272,6 +315,11 @@ def fixed_subset(total: int, size: int, *stream: Any) -> Tensor:
     """Positions of a random subset that depends on nothing but its arguments, in ascending order."""
     generator = torch.Generator().manual_seed(int(digest("subset", *stream)[:15], 16))
     return torch.randperm(total, generator=generator)[:size].sort().values
+
+
+def output_cache(cache: Path) -> OutputCache:
+    """The cache of outputs below the cache folder."""
+    return OutputCache(cache / "outputs")
 
 
 def checkpoint_store(cache: Path) -> CheckpointStore:

@@ -20,7 +20,8 @@ from __future__ import annotations
 
 from .imageset import ImageSet
 from .options import OPTIONS
+from .outliers import make_outliers
 from .resolve import ResolvedDataset, resolve
 from .source import DataSource
 
-__all__ = ["OPTIONS", "DataSource", "ImageSet", "ResolvedDataset", "resolve"]
+__all__ = ["OPTIONS", "DataSource", "ImageSet", "ResolvedDataset", "make_outliers", "resolve"]

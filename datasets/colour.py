@@ -24,7 +24,7 @@ from .source import DataSource
 Test = Literal["official", "held-out"]
 
 _SHAPE = (3, 32, 32)
-_CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _CIFAR100 = (
     "apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle", "bottle", "bowl", "boy",
     "bridge", "bus", "butterfly", "camel", "can", "castle", "caterpillar", "cattle", "chair", "chimpanzee", "clock",
@@ -76,7 +76,7 @@ class ColourSet:
 
 TABLE = (
     ColourSet(
-        "cifar10", "CIFAR10", "CIFAR10", "Ten classes of animals and vehicles.", "Krizhevsky 2009", _CIFAR10,
+        "cifar10", "CIFAR10", "CIFAR10", "Ten classes of animals and vehicles.", "Krizhevsky 2009", CIFAR10_CLASSES,
         _CIFAR10_FILES, ("cifar-10-batches-py/test_batch", "cifar-10-batches-py/batches.meta"), 50_000,
         (40_000, 50_000),
     ),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..registry import Entry, GauntletError, Selected
-from .numerics import double
+from .numerics import double, rows_per_chunk
 from .outputs import Head, Outputs
 
 T = TypeVar("T")
@@ -85,10 +85,57 @@ class Detector(ABC):
             )
         return features
 
+    def whole_features(self, outputs: Outputs, *, fitting: bool = False) -> Tensor:
+        """The unprojected features, shape (N, D), which the head applies to; checked where a detector is ``fitting``.
+
+        Raises:
+            GauntletError: They are missing or (for a fit) empty or not finite.
+        """
+        if outputs.features is None:
+            raise self._lacks("features")
+        if fitting:
+            self._check_training(outputs.features)
+        return outputs.features.detach() if fitting else outputs.features
+
+    def validation(self, val: Outputs | None) -> Outputs:
+        """``val``; an error where there is none."""
+        if val is None:
+            raise GauntletError(
+                f"Detector {self.name!r} is fitted to validation images, and there are none: "
+                "use it on a dataset with a training split, of which a share is held out."
+            )
+        return val
+
+    def labelled(self, outputs: Outputs, need: str) -> tuple[Tensor, Tensor]:
+        """One need and the labels (N,) of the images that have a class, to fit to; features are the compact ones.
+
+        Raises:
+            GauntletError: The outputs lack the need, or have no image with a class, or features that are not finite.
+        """
+        values = self.compact_features(outputs) if need == "features" else outputs.get(need)
+        if values is None:
+            raise self._lacks(need)
+        labels = outputs.labels.to(values.device)
+        known = labels >= 0
+        if not bool(known.any()):
+            raise GauntletError(f"Detector {self.name!r} cannot be fitted: no training image has a class label.")
+        if bool(known.all()):  # no copy of what may be gigabytes
+            return values.detach(), labels
+        return values.detach()[known], labels[known]
+
+    def required(self, head: Head | None) -> Head:
+        """``head``; an error where the model has none."""
+        if head is None:
+            raise self._lacks("head")
+        return head
+
     def _check_training(self, features: Tensor) -> None:
         if not len(features):
             raise GauntletError(f"Detector {self.name!r} cannot be fitted to an empty training set.")
-        bad = int((~features.isfinite()).any(dim=1).sum())
+        if all(bool(end.isfinite()) for end in features.aminmax()):  # one pass, which NaN and infinity come through
+            return
+        chunks = features.split(rows_per_chunk(features.shape[1]))
+        bad = sum(int((~chunk.isfinite()).any(dim=1).sum()) for chunk in chunks)
         if bad:
             raise GauntletError(
                 f"Detector {self.name!r} cannot be fitted: {bad} of {len(features)} training images have features "
@@ -146,7 +193,7 @@ class FunctionDetector(Detector):
 
 
 def _rows(need: str, value: Any, rows: slice) -> Any:
-    return value if need in ("images", "head", "model") else value[rows]
+    return value if need in ("images", "head", "model", "tap") else value[rows]
 
 
 def build_detector(chosen: Selected | Entry, parameters: Mapping[str, Any] | None = None) -> Detector:

@@ -46,10 +46,13 @@ class KNN(Detector):
                 f"Detector {self.name!r} looks for neighbour k={self.k} among only {len(features)} training images: "
                 "choose a smaller k or more training images."
             )
-        bank = self._prepare(features.detach())
+        bank = torch.empty_like(features)
+        rows = rows_per_chunk(features.shape[1])
+        for own, chunk in zip(bank.split(rows), features.detach().split(rows), strict=True):
+            own.copy_(self._prepare(chunk))
         # Distances do not depend on the origin, but float32 products are the more exact the shorter the vectors are.
         self._centre = bank.mean(dim=0)
-        self._bank = bank - self._centre
+        self._bank = bank.sub_(self._centre)
 
     def score(self, outputs: Outputs) -> Tensor:
         """Distances, shape (N,), float64; in [0, 2] with ``normalize``."""
@@ -67,7 +70,7 @@ class KNN(Detector):
 def _kth_nearest(queries: Tensor, bank: Tensor, k: int) -> Tensor:
     """Position in ``bank`` (N, D) of the k-th nearest neighbour of each query (M, D), shape (M,)."""
     # |q - b|^2 = |q|^2 - 2 (q.b - |b|^2 / 2): the bracket alone ranks the neighbours of one query.
-    offset = -0.5 * bank.square().sum(dim=1)
+    offset = torch.cat([-0.5 * part.square().sum(dim=1) for part in bank.split(rows_per_chunk(bank.shape[1]))])
     found = [
         torch.addmm(offset, chunk, bank.T).topk(k, dim=1).indices[:, -1]
         for chunk in queries.split(rows_per_chunk(len(bank)))

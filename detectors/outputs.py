@@ -36,6 +36,10 @@ class Outputs:
             (B, channels, height, width), on the model's device.
         reduced: What stands in for ``features`` in detectors whose cost grows with D x D or with all training
             features: the same features projected to fewer dimensions. None means that no projection was needed.
+        tap: Maps a batch of images to the model's ``logits``, ``features`` and named outputs, with gradients where
+            they are enabled; or None.
+        name: Which images these are, for detectors that draw at random.
+        layers: Widths of the layers whose ``gram-statistics`` stand side by side.
     """
 
     labels: Tensor
@@ -46,6 +50,9 @@ class Outputs:
     model: nn.Module | None = None
     image_batches: Callable[[], Iterable[Tensor]] | None = None
     reduced: Tensor | None = None
+    tap: Callable[[Tensor], dict[str, Tensor]] | None = None
+    name: str = ""
+    layers: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -59,7 +66,7 @@ class Outputs:
         """The value of one need (``logits``, ``images``, ``output:NAME``, ...), or None where there is none."""
         if need == "images":
             return self.image_batches
-        if need in ("labels", "logits", "features", "head", "model"):
+        if need in ("labels", "logits", "features", "head", "model", "tap"):
             return getattr(self, need)
         return self.named.get(need.removeprefix("output:"))
 
@@ -80,6 +87,9 @@ class Outputs:
             model=self.model,
             image_batches=None if batches is None else lambda: _pick_images(batches(), chosen),
             reduced=pick(self.reduced),
+            tap=self.tap,
+            name=self.name,
+            layers=self.layers,
         )
 
 

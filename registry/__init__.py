@@ -30,7 +30,20 @@ DETECTORS = Registry(
     "detector",
     "gauntlet.detectors",
     leading=True,
-    vocabulary=("logits", "features", "labels", "head", "images", "model", "members", "feature-maps", "passes"),
+    vocabulary=(
+        "logits",
+        "features",
+        "labels",
+        "head",
+        "images",
+        "model",
+        "tap",
+        "members",
+        "feature-maps",
+        "passes",
+        "gram-statistics",
+        "deflated-logits",
+    ),
 )
 REGISTRIES = {
     registry.kind: registry for registry in (DATASETS, MODELS, RECIPES, AUGMENTATIONS, CALIBRATORS, ATTACKS, DETECTORS)

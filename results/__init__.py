@@ -16,7 +16,9 @@ if TYPE_CHECKING:
         mean_interval,
         median_interval,
         ood_bootstrap,
+        paired_auroc,
         proportion_interval,
+        tied_with_best,
     )
     from .store import Store
     from .tables import Table, attack_grid, calibration_table, ood_table, pivot, render, select, write_tables
@@ -58,7 +60,9 @@ _HOMES = {
         "mean_interval",
         "median_interval",
         "ood_bootstrap",
+        "paired_auroc",
         "proportion_interval",
+        "tied_with_best",
     ),
     "store": ("Store",),
     "tables": (
@@ -100,12 +104,14 @@ __all__ = [
     "metric",
     "ood_bootstrap",
     "ood_table",
+    "paired_auroc",
     "pivot",
     "proportion_interval",
     "read_baseline",
     "read_csv",
     "render",
     "select",
+    "tied_with_best",
     "write_baseline",
     "write_csv",
     "write_tables",

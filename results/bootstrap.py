@@ -19,7 +19,15 @@ from .metrics import metric
 GROUPS = 512
 _DRAWS = 2.0**-40  # widths under this are rounding, not information
 
-OOD_METRICS = ("aupr_in", "aupr_out", "fpr95", "fpr95_id", "detection_error")
+OOD_METRICS = (
+    "aupr_in",
+    "aupr_out",
+    "fpr95",
+    "fpr95_id",
+    "detection_error",
+    "aupr_in_trapezoid",
+    "aupr_out_trapezoid",
+)
 CALIBRATION_METRICS = ("ece", "rms", "mce", "signed_gap")
 
 
@@ -151,19 +159,27 @@ def _ood_metrics(id_weights: np.ndarray, ood_weights: np.ndarray, ratio: float) 
     """The metrics of every replicate, from groups in descending score; ``ratio`` is OOD images per ID image."""
     flagged, caught = np.cumsum(id_weights, axis=1), np.cumsum(ood_weights, axis=1)
     kept, accepted = 1 - flagged + id_weights, 1 - caught + ood_weights  # from the other end, the group included
+    precision_out, precision_in = _precision(caught, flagged, 1 / ratio), _precision(kept, accepted, ratio)
     return {
-        "aupr_out": _average_precision(ood_weights, caught, flagged, 1 / ratio),
-        "aupr_in": _average_precision(id_weights, kept, accepted, ratio),
+        "aupr_out": np.einsum("rg,rg->r", ood_weights, precision_out),
+        "aupr_in": np.einsum("rg,rg->r", id_weights, precision_in),
+        "aupr_out_trapezoid": _trapezoid(ood_weights, precision_out),
+        "aupr_in_trapezoid": _trapezoid(id_weights[:, ::-1], precision_in[:, ::-1]),
         "fpr95": _at(flagged, np.sum(caught < 0.95, axis=1)),
         "fpr95_id": _at(accepted, np.sum(kept >= 0.95, axis=1) - 1),
         "detection_error": 0.5 + 0.5 * np.min(flagged - caught, axis=1),  # the last flags all: never above 0.5
     }
 
 
-def _average_precision(weights: np.ndarray, found: np.ndarray, false: np.ndarray, ratio: float) -> np.ndarray:
+def _precision(found: np.ndarray, false: np.ndarray, ratio: float) -> np.ndarray:
     total = found + ratio * false
-    precision = np.divide(found, total, out=np.zeros_like(total), where=total > 0)
-    return np.einsum("rg,rg->r", weights, precision)
+    return np.divide(found, total, out=np.zeros_like(total), where=total > 0)
+
+
+def _trapezoid(weights: np.ndarray, precision: np.ndarray) -> np.ndarray:
+    """Area under precision over recall from (0, 1) on, groups in the order in which they are found."""
+    before = np.concatenate([np.ones_like(precision[:, :1]), precision[:, :-1]], axis=1)
+    return 0.5 * np.einsum("rg,rg->r", weights, precision + before)
 
 
 def _at(values: np.ndarray, column: np.ndarray) -> np.ndarray:

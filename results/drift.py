@@ -201,7 +201,8 @@ def _matchable(frame: pd.DataFrame, columns: Sequence[str] = ()) -> pd.DataFrame
         result = frame.loc[:, list(columns)].assign(reason=reasons_of(frame))
     else:
         result = frame.loc[:, [*_MATCH, *_VALUES]]
-    epsilon = [float(f"{value:.9g}") for value in frame["epsilon"].fillna(-1.0)]  # 8/255 however it was computed
+    codes, budgets = pd.factorize(frame["epsilon"].fillna(-1.0))
+    epsilon = np.array([float(f"{value:.9g}") for value in budgets])[codes]  # 8/255 however it was computed
     whole = {name: frame[name].astype("Int64").fillna(-1).astype("int64") for name in ("seed", "severity")}
     return result.assign(epsilon=epsilon, **whole)
 

@@ -15,15 +15,16 @@ MARKS = "abcdefghijklmnopqrstuvwxyz"
 Footnote = Callable[[pd.DataFrame], Iterator[tuple[pd.Series, str]]]
 
 
-def stand_ins(frame: pd.DataFrame) -> dict[str, str]:
-    """Labels of datasets that stand in for another one, with what they stand in for, as the cells' params say."""
-    found: dict[str, str] = {}
-    for params, rows in frame.groupby("params", sort=False):
+def stand_ins(frame: pd.DataFrame) -> dict[str, tuple[str, pd.Series]]:
+    """Datasets that stand in for another one: what for, and which rows are measured on them, as their params say."""
+    found: dict[str, tuple[str, pd.Series]] = {}
+    for params in frame["params"].unique():
         known = _parsed(str(params))
-        for part, column in (("ood", "ood_dataset"), ("dataset", "dataset")):
-            chosen = known.get(part)
+        for chosen in (known.get("ood"), known.get("dataset")):
             if isinstance(chosen, dict) and "stand_in" in chosen:
-                found |= dict.fromkeys(rows[column].unique(), str(chosen["stand_in"]))
+                rows = frame["params"].eq(params)
+                name, original = str(chosen["name"]), str(chosen["stand_in"])
+                found[name] = original, rows | found[name][1] if name in found else rows
     return found
 
 
@@ -33,8 +34,8 @@ def notes(frame: pd.DataFrame) -> list[tuple[pd.Series, str]]:
 
 
 def _stand_in_data(frame: pd.DataFrame) -> Iterator[tuple[pd.Series, str]]:
-    for name, original in stand_ins(frame).items():
-        yield frame["ood_dataset"].eq(name) | frame["dataset"].eq(name), f"{name} is a stand-in for {original}."
+    for name, (original, rows) in stand_ins(frame).items():
+        yield rows, f"{name} is a stand-in for {original}."
 
 
 def _tuned_on_test(frame: pd.DataFrame) -> Iterator[tuple[pd.Series, str]]:

@@ -120,9 +120,7 @@ def _aligned(table: Table) -> str:
     sign = "-" if any(found[1].startswith("-") for found in numbers) else ""
     spread = max((len(found[2].replace(".", "").lstrip("0")) for found in numbers if found[2]), default=0)
     error = f"({max(spread, 1)})" if any(found[2] for found in numbers) else ""
-    return (
-        f"S[table-format={sign}{whole}.{digits}{error}, separate-uncertainty, table-align-uncertainty, detect-weight]"
-    )
+    return f"S[table-format={sign}{whole}.{digits}{error}, separate-uncertainty, detect-weight]"
 
 
 def _mark(letters: str) -> str:

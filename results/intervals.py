@@ -98,8 +98,8 @@ def auroc_interval(id_scores: Any, ood_scores: Any, level: float = 0.95) -> Inte
         GauntletError: A side is empty or holds NaN or infinite scores.
     """
     id_scores, ood_scores = check_sample(id_scores, "ID scores"), check_sample(ood_scores, "OOD scores")
-    above_id = _twice_below(ood_scores, id_scores)  # (M,) whole numbers, so that "no variance" is exact
-    above_ood = _twice_below(id_scores, ood_scores)  # (N,)
+    above_id = twice_below(ood_scores, id_scores)  # (M,) whole numbers, so that "no variance" is exact
+    above_ood = twice_below(id_scores, ood_scores)  # (N,)
     n, m = len(id_scores), len(ood_scores)
     auroc = float(above_id.mean() / (2 * n))
     if min(n, m) < 2 or (np.ptp(above_id) == 0 and np.ptp(above_ood) == 0):
@@ -110,12 +110,35 @@ def auroc_interval(id_scores: Any, ood_scores: Any, level: float = 0.95) -> Inte
     return max(auroc - half, 0.0), min(auroc + half, 1.0)
 
 
+def autc_interval(id_scores: Any, ood_scores: Any, level: float = 0.95) -> Interval:
+    """Interval of the AUTC, half the difference of two means of scores scaled to [0, 1]; normal approximation.
+
+    The smallest and largest score are taken as they are. Scores without variance have the interval [0, 1].
+
+    Args:
+        id_scores: (N,) scores of ID images, higher = more OOD.
+        ood_scores: (M,) scores of OOD images.
+        level: Coverage.
+    """
+    sides = check_sample(id_scores, "ID scores"), check_sample(ood_scores, "OOD scores")
+    low, high = min(side.min() for side in sides), max(side.max() for side in sides)
+    if min(map(len, sides)) < 2 or low == high:
+        return 0.0, 1.0
+    inside, outside = ((side - low) / (high - low) for side in sides)
+    variance = inside.var(ddof=1) / len(inside) + outside.var(ddof=1) / len(outside)
+    if variance == 0:
+        return 0.0, 1.0
+    point = float(0.5 + (inside.mean() - outside.mean()) / 2)
+    half = float(special.ndtri((1 + level) / 2) * np.sqrt(variance) / 2)
+    return around(point, max(point - half, 0.0), min(point + half, 1.0))
+
+
 def around(point: float, low: float, high: float) -> Interval:
     """The interval, widened where rounding left the point outside."""
     return min(low, point), max(high, point)
 
 
-def _twice_below(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
+def twice_below(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
     """For each score twice the number of ``others`` below it, ties counting one half."""
     others = np.sort(others)
     return np.searchsorted(others, scores, "left") + np.searchsorted(others, scores, "right")

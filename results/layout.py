@@ -198,7 +198,9 @@ def _texts(chosen: pd.DataFrame, percent: bool | None, decimals: int | None, int
         name: metric_named(name).percent if percent is None else percent for name in chosen["metric"].unique()
     }
     names = ("metric", "value", "ci_low", "ci_high", "status", "seeds", "planned")
-    for name, value, low, high, status, seeds, planned in zip(*(chosen[column] for column in names), strict=True):
+    for name, value, low, high, status, seeds, planned in zip(
+        *(chosen[column].tolist() for column in names), strict=True
+    ):
         if status != "ok":
             yield status
             continue

@@ -184,6 +184,33 @@ _PLAIN = (
         interval=_BOOTSTRAP,
     ),
     Metric(
+        "aupr_in_trapezoid",
+        "AUPR-in (trapezoid)",
+        "Area under the precision-recall curve with ID positive, by the trapezoidal rule from (0, 1) on.",
+        interval=_BOOTSTRAP,
+    ),
+    Metric(
+        "aupr_out_trapezoid",
+        "AUPR-out (trapezoid)",
+        "Area under the precision-recall curve with OOD positive, by the trapezoidal rule from (0, 1) on.",
+        interval=_BOOTSTRAP,
+    ),
+    Metric(
+        "autc",
+        "AUTC",
+        "Mean of the areas under the shares of flagged ID and of missed OOD images over all thresholds, scores scaled "
+        "to [0, 1] (Humblot-Renaux, Escalera, Moeslund 2023, arXiv 2306.14658).",
+        higher_is_better=False,
+        interval="normal",
+    ),
+    Metric(
+        "oscr",
+        "OSCR",
+        "Probability that an ID image is classified correctly and scores lower than an OOD image, ties counting one "
+        "half (Dhamija, Guenther, Boult 2018, arXiv 1811.04110).",
+        interval="delong",
+    ),
+    Metric(
         "mean_confidence", "Mean confidence", "Mean largest probability.", higher_is_better=None, interval="student"
     ),
     Metric(

@@ -22,6 +22,7 @@ from .trust import checks_of
 
 CLEAN = "(clean)"
 OOD_LAYOUTS = ("sets", "groups", "models")
+HELD_OUT, WITHOUT = "held-out", " without "
 _CALIBRATION = ("ece", "ece_scaled", "rms", "mce", "signed_gap", "nll", "brier", "temperature")
 
 
@@ -50,6 +51,8 @@ def attack_grid(frame: pd.DataFrame, **options: Any) -> list[Table]:
 def ood_table(frame: pd.DataFrame, metric: str = "auroc", layout: str = "sets", **options: Any) -> list[Table]:
     """A metric of OOD detection, one table per ID dataset; none where no detector ran.
 
+    Datasets that leave out one class after the other share a table, with the classes as columns and their mean.
+
     Args:
         frame: Tidy results.
         metric: Which metric.
@@ -65,7 +68,7 @@ def ood_table(frame: pd.DataFrame, metric: str = "auroc", layout: str = "sets", 
     known = metric_named(metric)
     scores = frame[frame["evaluator"] == "ood"]  # pivot picks the metric, and names the nearest to an unknown one
     tables = []
-    for dataset, part in _by_dataset(scores):
+    for dataset, part in _by_dataset(_left_out_in_turn(scores, metric)):
         part = group_means(part) if layout == "groups" and part["ood_group"].any() else part
         title = f"{known.title}{' in %' if known.percent else ''} of OOD detection on {dataset}"
         rows, columns = _ood_axes(part, layout)
@@ -80,14 +83,32 @@ def _ood_axes(part: pd.DataFrame, layout: str) -> tuple[list[str], list[str]]:
     return rows, ["ood_group", "ood_dataset"] if part["ood_group"].any() else ["ood_dataset"]
 
 
+def _left_out_in_turn(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Rows of ``NAME without CLASS`` under one dataset each NAME, and their mean over classes (no interval)."""
+    held_out = (frame["ood_group"] == HELD_OUT) & frame["dataset"].str.contains(WITHOUT)
+    if not held_out.any():
+        return frame
+    named = frame["dataset"].where(~held_out, frame["dataset"].str.split(WITHOUT).str[0] + ", one class left out")
+    frame = frame.assign(dataset=named)
+    rows = frame[held_out & (frame["metric"] == metric) & (frame["status"] == "ok")]
+    means = rows.drop_duplicates(["model", "dataset", "detector", "seed"]).copy()
+    keys = ["model", "dataset", "detector", "seed"]
+    values = rows.groupby(keys)["value"].mean()
+    means["value"] = [values[tuple(row)] for row in means[keys].itertuples(index=False)]
+    return pd.concat([frame, means.assign(ood_dataset="mean", ci_low=float("nan"), ci_high=float("nan"))])
+
+
 def group_means(frame: pd.DataFrame) -> pd.DataFrame:
     """The mean over the OOD sets of every group; not ok where one of its sets is not, so that means compare.
 
     The interval is that of a mean whose parts err together (they share the ID images): it errs on the wide side.
     """
     by = [name for name in (*IDENTITY_COLUMNS, "ood_group", "metric", "class") if name != "ood_dataset"]
+    frame = frame[~frame["ood_dataset"].str.contains(" mean( |$)")]  # measured ones, which know the shared images
     bad = frame[frame["status"] != "ok"]
     good = frame[frame["status"] == "ok"]
+    marked = good["params"].str.contains('"stand_in"', regex=False)
+    good = good.iloc[np.argsort(~marked.to_numpy(), kind="stable")]  # a mean bears the mark of any of its sets
     grouped = good.groupby(by, sort=False, dropna=False)
     means = grouped.first()
     means[["value", "ci_low", "ci_high"]] = grouped[["value", "ci_low", "ci_high"]].mean()
@@ -148,7 +169,7 @@ def _summary(part: pd.DataFrame, item: SafetyColumn) -> pd.DataFrame:
     cells = part[(part["evaluator"] == item.evaluator) & (part["class"] == "")]
     cells = cells[cells["metric"].isin([item.metric, ""])]
     cells = cells[cells["ood_group"] == item.group] if item.group else cells
-    cells = cells[~cells["attack"].str.startswith("(")]  # worst cases are made of the others
+    cells = cells[~cells["attack"].str.startswith(("(", "worst-case"))]  # worst cases are made of the others
     single = len(cells) == cells["model"].nunique()
     found = []
     for _, own in cells.groupby("model", sort=False):

@@ -30,6 +30,8 @@ def doubts(frame: pd.DataFrame) -> Doubts:
 
 def in_doubt(chosen: pd.DataFrame, failed: Doubts) -> list[bool]:
     """For each row, whether it is a robust figure of a model that fails a check."""
+    if not failed:
+        return [False] * len(chosen)
     columns = ("model", "dataset", "metric", "evaluator", "attack", "status")
     return [
         metric in ROBUST

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .accuracy import Accuracy
+from .adversarial_detection import AdversarialDetection
 from .attack import AttackEvaluator
 from .base import Evaluator
 from .calibration import Calibration
@@ -10,7 +11,8 @@ from .checks import Checks
 from .ood import OOD
 
 EVALUATORS: dict[str, Evaluator] = {
-    evaluator.name: evaluator for evaluator in (Accuracy(), Calibration(), OOD(), AttackEvaluator(), Checks())
+    evaluator.name: evaluator
+    for evaluator in (Accuracy(), Calibration(), OOD(), AttackEvaluator(), AdversarialDetection(), Checks())
 }
 
 __all__ = ["EVALUATORS", "Evaluator"]

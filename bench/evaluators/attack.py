@@ -50,7 +50,7 @@ class AttackEvaluator(Evaluator):
                 attack=attack.label,
                 epsilon=epsilon,
             )
-            for epsilon in _budgets(suite, attack, norm)
+            for epsilon in budgets(suite, attack, norm)
         )
         blocked = {cell.key: reason for cell in cells if (reason := _impossible(attack, norm, cell.identity.epsilon))}
         return Job(self.name, row, attack.label, cells, {"attack": attack, "images": images}, blocked)
@@ -90,7 +90,8 @@ class AttackEvaluator(Evaluator):
                     yield cell.key, measure_minimal(found, targets)
 
 
-def _budgets(suite: Suite, attack: Selected, norm: str) -> tuple[float | None, ...]:
+def budgets(suite: Suite, attack: Selected, norm: str) -> tuple[float | None, ...]:
+    """The attack's own budgets, or those of the suite; None for the smallest that succeeds."""
     from ..suite import parse_epsilons
 
     if attack.entry.meta.get("kind") == "other":

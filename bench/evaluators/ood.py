@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,113 +12,245 @@ import numpy as np
 from ...detectors import Detector, build_detector, check_scores
 from ...registry import NotAvailable, Selected, source_fingerprint
 from ...results.records import CellResult, Measurement
-from ...results.statistics import auroc_interval, ood_bootstrap
+from ...results.statistics import auroc_interval, autc_interval, mean_auroc_interval, ood_bootstrap, oscr_interval
 from ..failures import failure, out_of_memory
+from ..tuning import tune, tuning_facts
 from .base import Evaluator, Finished, small
 
 if TYPE_CHECKING:
+    from ...datasets import ResolvedDataset
     from ...detectors import Outputs
     from ..plan import Job, OODSet, Row
     from ..suite import Suite
     from ..workbench import Workbench
+
+FULL_SPECTRUM = "full-spectrum"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one cell is about: a detector, one OOD set or the several of a group, and what counts as ID beside ID."""
+
+    detector: Selected
+    label: str
+    group: str
+    outside: tuple[OODSet, ...]
+    shifted: tuple[OODSet, ...] = ()
+
+    @property
+    def blocked(self) -> str:
+        """Why it cannot be computed here, if so."""
+        return next((part.blocked for part in (*self.outside, *self.shifted) if part.blocked), "")
 
 
 class OOD(Evaluator):
     """Separates test images from those of another dataset by each detector's score."""
 
     name = "ood"
-    version = 2  # labels of the ID images beside their scores
+    version = 3  # shifted images, means over groups
 
     def plan(self, suite: Suite, row: Row, out_sets: Sequence[OODSet]) -> list[Job]:
         """One job a row: detectors share the outputs, so they run together."""
         from ..plan import Job
 
-        cells, blocked, payload = [], {}, {}
-        for detector in suite.detectors:
-            parameters = {**detector.entry.defaults(), **detector.parameters}
-            component = [detector.entry.name, parameters, source_fingerprint(detector.entry)]
-            fit: list[Any] = [suite.feature_dim, suite.fit_limit, row.seed]
-            if not row.blocked and detector.entry.is_class:
-                fit += [row.dataset.fingerprint(split) for split in ("train", "val") if not row.dataset.missing(split)]
-            for out in out_sets:
-                print_of_set = f"blocked {out.dataset.label}" if out.blocked else out.dataset.fingerprint("test")
-                cell = self.cell(
-                    row,
-                    component,
-                    fit,
-                    print_of_set,
-                    facts={"ood_group": out.group},
-                    params={
-                        "detector": {"name": detector.entry.name, **parameters},
-                        "feature_dim": suite.feature_dim,
-                        "fit_limit": suite.fit_limit,
-                        "ood": out.dataset.describe(),
-                    },
-                    detector=detector.label,
-                    ood_dataset=out.dataset.label,
-                )
-                cells.append(cell)
-                payload[cell.key] = (detector, out.dataset)
-                if out.blocked:
-                    blocked[cell.key] = out.blocked
+        tasks = [task for detector in suite.detectors for task in _tasks(detector, out_sets)]
+        cells = [self._cell(suite, row, task) for task in tasks]
+        payload = {cell.key: task for cell, task in zip(cells, tasks, strict=True)}
+        blocked = {key: task.blocked for key, task in payload.items() if task.blocked}
         return [Job(self.name, row, "ood", tuple(cells), payload, blocked)] if cells else []
+
+    def _cell(self, suite: Suite, row: Row, task: Task) -> Any:
+        detector = task.detector
+        tuned = tuning_facts(suite, detector)
+        return self.cell(
+            row,
+            detector_content(suite, row, detector),
+            [_print_of(part) for part in task.outside],
+            [_print_of(part) for part in task.shifted],
+            facts={"ood_group": task.group},
+            params={
+                "detector": {"name": detector.entry.name, **detector.entry.defaults(), **detector.parameters},
+                "feature_dim": suite.feature_dim,
+                "fit_limit": suite.fit_limit,
+                "ood": _described(task.outside),
+                **({"shifted": _described(task.shifted)} if task.shifted else {}),
+                **({"tune": tuned} if tuned else {}),
+            },
+            detector=detector.label,
+            ood_dataset=task.label,
+        )
 
     def needs(self, job: Job, missing: frozenset[str]) -> set[str]:
         """What the detectors of the missing cells read."""
-        return {need for key in missing for need in job.payload[key][0].entry.needs}
+        return {need for key in missing for need in job.payload[key].detector.entry.needs}
 
     def run(self, job: Job, missing: frozenset[str], bench: Workbench) -> Iterator[Finished]:
         """Score each set once per detector; a detector that fails takes only its own cells with it."""
         inside = bench.outputs(job.row.dataset, "test")
-        todo: dict[str, tuple[Selected, list[tuple[str, Any]]]] = {}
-        for key, (chosen, dataset) in job.payload.items():
+        todo: dict[str, list[tuple[str, Task]]] = {}
+        for key, task in job.payload.items():
             if key in missing:
-                todo.setdefault(chosen.label, (chosen, []))[1].append((key, dataset))
-        for chosen, cells in todo.values():
-            keys = [key for key, _ in cells]
+                todo.setdefault(task.detector.label, []).append((key, task))
+        for label, tasks in todo.items():
             try:
-                detector = self._fitted(chosen, job, inside, bench)
-                reference = check_scores(detector.score(inside), len(inside), chosen.label)
+                scorer = Scorer(tasks[0][1].detector, job.row, inside, bench)
             except Exception as error:  # of any kind: the detector may be the user's own
                 if out_of_memory(error):
                     raise
-                yield from ((key, failure(error, chosen.label)) for key in keys)
+                yield from ((key, failure(error, label)) for key, _ in tasks)
                 continue
-            for key, dataset in cells:
+            for key, task in tasks:
                 started = time.perf_counter()
                 try:
-                    outside = bench.outputs(dataset, "test")
-                    scores = check_scores(detector.score(outside), len(outside), chosen.label)
-                    result = _measure(reference.cpu().numpy(), scores.cpu().numpy())
-                    result = replace(result, arrays={**result.arrays, "id_label": small(inside.labels)})
+                    result = scorer.measure(task)
                 except Exception as error:  # of any kind: the detector may be the user's own
                     if out_of_memory(error):
                         raise
-                    result = failure(error, chosen.label)
+                    result = failure(error, label)
                 yield key, replace(result, seconds=time.perf_counter() - started)
 
-    def _fitted(self, chosen: Selected, job: Job, inside: Outputs, bench: Workbench) -> Detector:
-        detector = build_detector(chosen)
-        if "head" in detector.needs and inside.head is None:
-            raise NotAvailable(f"{chosen.label} needs a head, but {bench.why_no_head()}.")
-        for need in detector.needs:
-            if need != "head" and inside.get(need) is None:
-                raise NotAvailable(f"{chosen.label} needs {need}, which model {job.row.model.label} does not yield.")
-        if detector.needs_fit:
-            if reason := job.row.dataset.missing("train"):
-                raise NotAvailable(reason)
-            train = bench.outputs(job.row.dataset, "train", limit=bench.suite.fit_limit)
-            val = bench.outputs(job.row.dataset, "val") if getattr(detector, "needs_val", False) else None
-            detector.fit(train, val, inside.head)
-        return detector
+
+class Scorer:
+    """A fitted detector, with the scores of every set that it has seen."""
+
+    def __init__(self, chosen: Selected, row: Row, inside: Outputs, bench: Workbench) -> None:
+        self._row, self._bench, self._label = row, bench, chosen.label
+        chosen, self._choices = tune(chosen, row, bench)
+        self._detector = fitted_detector(chosen, row, inside, bench)
+        self._inside = self._score(inside), _correct(inside)
+        self._labels = small(inside.labels)
+        self._known: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
+
+    def measure(self, task: Task) -> CellResult:
+        """The metrics of a cell, a mean over sets where it has several, and the hyper-parameters that were chosen."""
+        scores, correct = self._inside
+        for part in task.shifted:
+            more, right = self._side(part.dataset)
+            scores = np.concatenate([scores, more])
+            correct = None if correct is None or right is None else np.concatenate([correct, right])
+        outside = [self._side(part.dataset)[0] for part in task.outside]
+        result = measure(scores, outside[0], correct) if len(outside) == 1 else _mean(scores, outside, correct)
+        if result.arrays:
+            unknown = np.full(len(scores) - len(self._labels), -1, dtype=self._labels.dtype)
+            result = replace(result, arrays={**result.arrays, "id_label": np.concatenate([self._labels, unknown])})
+        chosen = tuple(Measurement(f"tuned_{name}", float(value)) for name, value in self._choices.items())
+        return replace(result, measurements=(*result.measurements, *chosen))
+
+    def _side(self, dataset: ResolvedDataset) -> tuple[np.ndarray, np.ndarray | None]:
+        key = dataset.fingerprint("test")
+        if key not in self._known:
+            outputs = self._bench.outputs(dataset, "test")
+            same = dataset.classes == self._row.dataset.classes
+            self._known[key] = self._score(outputs), _correct(outputs) if same else None
+        return self._known[key]
+
+    def _score(self, outputs: Outputs) -> np.ndarray:
+        scores = check_scores(self._detector.score(outputs), len(outputs), self._label)
+        return np.asarray(scores.cpu())
 
 
-def _measure(inside: np.ndarray, outside: np.ndarray) -> CellResult:
-    from ..kernels import ood_metrics
+def detector_content(suite: Suite, row: Row, detector: Selected) -> list[Any]:
+    """What the key of a cell covers of a detector: itself, what it is fitted to, and how it is tuned."""
+    content = [
+        [detector.entry.name, {**detector.entry.defaults(), **detector.parameters}, source_fingerprint(detector.entry)],
+        [suite.feature_dim, suite.fit_limit, row.seed],
+        tuning_facts(suite, detector),
+    ]
+    if not row.blocked and (detector.entry.is_class or content[2]):
+        if content[2] and row.outliers is not None and not row.outliers.missing("test"):
+            content.append(row.outliers.fingerprint("test"))
+        content += [row.dataset.fingerprint(split) for split in ("train", "val") if not row.dataset.missing(split)]
+    return content
+
+
+def fitted_detector(chosen: Selected, row: Row, inside: Outputs, bench: Workbench) -> Detector:
+    """The detector, fitted to what it wants of the row.
+
+    Raises:
+        NotAvailable: The model does not yield what it needs, or there is nothing to fit it to.
+    """
+    detector = build_detector(chosen)
+    if "head" in detector.needs and inside.head is None:
+        raise NotAvailable(f"{chosen.label} needs a head, but {bench.why_no_head()}.")
+    for need in detector.needs:
+        if need != "head" and inside.get(need) is None:
+            raise NotAvailable(f"{chosen.label} needs {need}, which model {row.model.label} does not yield.")
+    if detector.needs_fit:
+        if reason := row.dataset.missing("train"):
+            raise NotAvailable(reason)
+        train = bench.outputs(row.dataset, "train", limit=bench.suite.fit_limit)
+        val = bench.outputs(row.dataset, "val") if getattr(detector, "needs_val", False) else None
+        detector.fit(train, val, inside.head)
+    return detector
+
+
+def measure(inside: np.ndarray, outside: np.ndarray, correct: np.ndarray | None) -> CellResult:
+    """All metrics of scores of ID and OOD images; the OSCR where it is known which ID images are classified right."""
+    from ..kernels import ood_metrics, oscr
 
     points = ood_metrics(inside, outside)
-    rest = {name: value for name, value in points.items() if name != "auroc"}
-    intervals = {"auroc": auroc_interval(inside, outside), **ood_bootstrap(inside, outside, rest)}
+    rest = {name: value for name, value in points.items() if name not in ("auroc", "autc")}
+    intervals = {
+        "auroc": auroc_interval(inside, outside),
+        "autc": autc_interval(inside, outside),
+        **ood_bootstrap(inside, outside, rest),
+    }
+    if correct is not None:
+        points["oscr"] = oscr(inside, outside, correct)
+        intervals["oscr"] = oscr_interval(inside, outside, correct)
     n = len(inside) + len(outside)
     measurements = tuple(Measurement(name, value, *intervals[name], n) for name, value in points.items())
     return CellResult(measurements=measurements, arrays={"id_score": inside, "ood_score": outside})
+
+
+def _mean(inside: np.ndarray, sides: Sequence[np.ndarray], correct: np.ndarray | None) -> CellResult:
+    """Unweighted means over OOD sets.
+
+    The AUROC's interval knows that all sets share the ID images; that of every other metric is the mean of both ends,
+    which is never too narrow.
+    """
+    tables = [{m.metric: m for m in measure(inside, side, correct).measurements} for side in sides]
+    joint = mean_auroc_interval(inside, sides)
+
+    def mean(name: str) -> Measurement:
+        values = np.array([(t[name].value, t[name].ci_low, t[name].ci_high) for t in tables], dtype=np.float64)
+        value, low, high = (float(part) for part in values.mean(axis=0))
+        low, high = joint if name == "auroc" else (low, high)
+        return Measurement(name, value, low, high, len(inside) + sum(map(len, sides)))
+
+    return CellResult(measurements=tuple(mean(name) for name in tables[0]))
+
+
+def _tasks(detector: Selected, out_sets: Sequence[OODSet]) -> Iterator[Task]:
+    """One set after the other, the mean of each named group of several, and the same with shifted ID images."""
+    shifted = tuple(part for part in out_sets if part.shifted)
+    outside = [part for part in out_sets if not part.shifted]
+    groups: dict[str, list[OODSet]] = {}
+    for part in outside:
+        groups.setdefault(part.group, []).append(part)
+    plain = [Task(detector, part.dataset.label, part.group, (part,)) for part in outside]
+    plain += [
+        Task(detector, f"{group} mean", group, tuple(parts))
+        for group, parts in groups.items()
+        if group and len(parts) > 1
+    ]
+    yield from plain
+    if shifted:
+        for task in plain:
+            group = f"{task.group} {FULL_SPECTRUM}".strip()
+            yield replace(task, label=f"{task.label} ({FULL_SPECTRUM})", group=group, shifted=shifted)
+
+
+def _print_of(part: OODSet) -> str:
+    return f"blocked {part.dataset.label}" if part.blocked else part.dataset.fingerprint("test")
+
+
+def _described(parts: Sequence[OODSet]) -> Mapping[str, Any] | list[Mapping[str, Any]]:
+    facts: list[Mapping[str, Any]] = [part.dataset.describe() for part in parts]
+    return facts[0] if len(facts) == 1 else facts
+
+
+def _correct(outputs: Outputs) -> np.ndarray | None:
+    if outputs.logits is None:
+        return None
+    return np.asarray((outputs.logits.argmax(dim=1) == outputs.labels).cpu())

@@ -44,9 +44,9 @@ def _unfinished(frame: pd.DataFrame) -> Iterator[Finding]:
 
 
 def _stand_in_data(frame: pd.DataFrame) -> Iterator[Finding]:
-    for name, original in stand_ins(frame).items():
-        cells = frame.loc[frame["ood_dataset"].eq(name) | frame["dataset"].eq(name), "key"].nunique()
-        yield Finding("note", "stand-in data", f"{name} is a stand-in for {original}.", cells)
+    for name, (original, rows) in stand_ins(frame).items():
+        text = f"{name} is a stand-in for {original}."
+        yield Finding("note", "stand-in data", text, frame.loc[rows, "key"].nunique())
 
 
 def _sanity_checks(frame: pd.DataFrame) -> Iterator[Finding]:

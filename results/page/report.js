@@ -73,6 +73,8 @@ function columnsOf(board, view) {
     ...rest, name: metric.name, type: "num", className: "value metric", visible: i < MAIN, render: valueCell(metric, view.metrics[metric.name], view),
     title: `<span title="${text(metric.about)}">${text(metric.title)}${unit(metric)}${{ higher: " ↑", lower: " ↓", "": "" }[metric.better]}</span>`,
   }));
+  // on a phone the main figure comes right after the name, where it is seen without scrolling
+  if (matchMedia("(max-width: 700px)").matches) columns.splice(1, 0, ...columns.splice(view.dimensions.length, 1));
   if (view.status.of.some((words) => words !== "ok")) columns.push({ ...rest, name: "status", title: "Status", className: "text", render: statusCell(view) });
   return columns;
 }

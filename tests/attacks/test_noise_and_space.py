@@ -65,7 +65,7 @@ def test_repeated_noise_only_adds_successes_and_spends_less_on_the_fooled(traine
     (often,) = attack("gaussian-noise", trained, correct, [2.0], repeats=10)
     assert not (once.success & ~often.success).any()
     assert often.success.sum() > 2 * once.success.sum()
-    assert 2 * 300 == once.forwards < often.forwards < 11 * 300
+    assert 300 == once.forwards < often.forwards < 10 * 300
 
 
 def test_another_key_draws_other_noise(trained, correct) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from gauntlet.registry import REGISTRIES
 
@@ -42,6 +43,22 @@ def write_plugin(tmp_path: Path) -> Any:
         return str(path)
 
     return write
+
+
+@pytest.fixture
+def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Sizes of the batches that go through `cnn-small`."""
+    from gauntlet.models.cnn_small import CNNSmall
+
+    counted: list[int] = []
+    original = CNNSmall.forward
+
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        counted.append(len(x))
+        return original(self, x)
+
+    monkeypatch.setattr(CNNSmall, "forward", forward)
+    return counted
 
 
 def small_suite(**changes: Any) -> dict[str, Any]:

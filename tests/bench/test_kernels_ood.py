@@ -12,7 +12,7 @@ from pytorch_ood.metrics import functional as peer
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from gauntlet import GauntletError
-from gauntlet.bench.kernels import ood_metrics
+from gauntlet.bench.kernels import ood_metrics, oscr
 
 #: Few distinct values, so that nearly every threshold has ties within and across the sides; both zeros occur.
 TIED = st.lists(st.sampled_from([-2.0, -0.1, -0.0, 0.0, 0.1, 0.5, 3.0]), min_size=1, max_size=60)
@@ -73,7 +73,8 @@ def test_the_thresholded_metrics_follow_their_definitions(sides):
 def test_only_the_order_of_the_scores_counts(sides):
     distinct = np.unique([*sides[0], *sides[1]])
     ranks = [np.searchsorted(distinct, side) for side in sides]
-    assert ood_metrics(*ranks) == ood_metrics(*map(np.array, sides))
+    found, expected = ood_metrics(*ranks), ood_metrics(*map(np.array, sides))
+    assert {**found, "autc": 0} == {**expected, "autc": 0}  # which alone looks at distances
 
 
 @given(SIDES)
@@ -110,6 +111,9 @@ def test_constant_scores_are_a_guess():
         "fpr95": 1.0,
         "fpr95_id": 1.0,
         "detection_error": 0.5,
+        "aupr_in_trapezoid": 0.875,
+        "aupr_out_trapezoid": 0.625,
+        "autc": 0.5,
     }
 
 
@@ -122,6 +126,9 @@ def test_perfect_and_reversed_separation():
         "fpr95": 0.0,
         "fpr95_id": 0.0,
         "detection_error": 0.0,
+        "aupr_in_trapezoid": 1.0,
+        "aupr_out_trapezoid": 1.0,
+        "autc": pytest.approx(1 / 6),
     }
     worst = ood_metrics([2.0, 3.0], [0.0, 1.0])
     assert (worst["auroc"], worst["fpr95"], worst["fpr95_id"], worst["detection_error"]) == (0.0, 1.0, 1.0, 0.5)
@@ -171,3 +178,32 @@ def test_an_empty_side_is_one_sentence(inside, outside, side):
 def test_tensors_on_a_gpu_give_the_same_numbers():
     for scores in (torch.randn(2, 3000), torch.randn(2, 3000).round(), torch.tensor([[-0.0, 1.0], [0.0, 1.0]])):
         assert ood_metrics(*scores.cuda()) == ood_metrics(*scores)
+
+
+@given(SIDES)
+@exact
+def test_trapezoid_auprs_are_pytorch_oods(sides):
+    found = ood_metrics(*map(torch.tensor, sides))
+    scores, is_ood = map(torch.from_numpy, together(*sides))
+    assert found["aupr_out_trapezoid"] == pytest.approx(float(peer.aupr(scores, -is_ood, "ood")), abs=1e-12)
+    assert found["aupr_in_trapezoid"] == pytest.approx(float(peer.aupr(scores, -is_ood, "id")), abs=1e-12)
+
+
+@given(SIDES)
+@exact
+def test_autc_is_pytorch_oods_and_one_half_where_that_is_undefined(sides):
+    found = ood_metrics(*map(torch.tensor, sides))["autc"]
+    scores, is_ood = map(torch.from_numpy, together(*sides))
+    constant = bool(scores.min() == scores.max())
+    assert found == pytest.approx(0.5 if constant else float(peer.autc(scores, -is_ood)), abs=1e-9)
+
+
+@given(SIDES, st.randoms(use_true_random=False))
+@exact
+def test_oscr_is_pytorch_oods(sides, random):
+    scores, is_ood = map(torch.from_numpy, together(*sides))
+    right = torch.tensor([random.random() < 0.7 for _ in sides[0]])
+    labels = torch.where(is_ood == 1, -1, 1)
+    predictions = torch.cat([right.long(), torch.ones(len(sides[1])).long()])
+    expected = peer.oscr_score(scores, predictions, labels)
+    assert oscr(*map(np.array, sides), right) == pytest.approx(expected, abs=1e-12)

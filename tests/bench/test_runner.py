@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,22 +48,6 @@ def values(out: Path) -> pd.DataFrame:
     return frame[[*VALUES, "ci_low", "ci_high", "status"]].sort_values(VALUES[:9], ignore_index=True)
 
 
-@pytest.fixture
-def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Sizes of the batches that go through `cnn-small`."""
-    from gauntlet.models.cnn_small import CNNSmall
-
-    counted: list[int] = []
-    original = CNNSmall.forward
-
-    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
-        counted.append(len(x))
-        return original(self, x)
-
-    monkeypatch.setattr(CNNSmall, "forward", forward)
-    return counted
-
-
 def test_a_run_measures_every_cell_and_writes_the_tidy_frame_and_the_tables(tmp_path):
     outcome = run_suite(small_suite(), out=tmp_path)
     assert outcome.complete
@@ -95,8 +80,9 @@ def test_epsilon_zero_gives_clean_accuracy_on_the_attacked_images(tmp_path):
             assert np.isclose(arrays["attacked"].mean(), zero["value"].iloc[0])
 
 
-def test_each_split_goes_through_the_model_once(tmp_path, forwards):
+def test_each_split_goes_through_the_model_once(tmp_path, forwards, own_cache):
     run_suite(small_suite(attacks=None, epsilons=None), out=tmp_path)  # trains, if no test before did
+    shutil.rmtree(own_cache / "outputs")
     forwards.clear()
     again = small_suite(
         attacks=None,
@@ -107,6 +93,16 @@ def test_each_split_goes_through_the_model_once(tmp_path, forwards):
     test, val, train, glyphs, noise = 540, 180, 1077, 100, 100
     probes = 2 + 4 + 4  # does the model fit the data; which layer is the last; is it the head
     assert sum(forwards) == test + val + train + glyphs + noise + probes
+
+
+def test_a_new_detector_costs_no_forward_pass(tmp_path, forwards):
+    """Outputs come from the disk; whatever the detector, its numbers are those of a run that made its own passes."""
+    suite = {"attacks": None, "epsilons": None}
+    run_suite(small_suite(**suite, detectors=["msp", "vim", {"knn": {"k": 5}}]), out=tmp_path / "first")
+    forwards.clear()
+    outcome = run_suite(small_suite(**suite, detectors=["msp", "energy", "mahalanobis", "dice"]), out=tmp_path / "new")
+    assert outcome.complete
+    assert forwards == []
 
 
 def test_a_second_run_computes_nothing_and_gives_the_same_table(tmp_path, forwards):

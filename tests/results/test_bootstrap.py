@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import auc, average_precision_score, precision_recall_curve
 
 from gauntlet.registry import GauntletError
 from gauntlet.results import calibration_bootstrap, metric, ood_bootstrap, proportion_interval
@@ -35,7 +35,14 @@ def ood_points(id_scores: np.ndarray, ood_scores: np.ndarray) -> dict[str, float
         "fpr95": flagged[caught >= 0.95][-1],
         "fpr95_id": accepted[kept >= 0.95][0],
         "detection_error": min(0.5, (0.5 * (1 - caught) + 0.5 * flagged).min()),
+        "aupr_in_trapezoid": _area(~is_ood, -scores),
+        "aupr_out_trapezoid": _area(is_ood, scores),
     }
+
+
+def _area(positive: np.ndarray, scores: np.ndarray) -> float:
+    precision, recall, _ = precision_recall_curve(positive, scores)
+    return float(auc(recall, precision))
 
 
 def calibration_points(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> dict[str, float]:
@@ -90,7 +97,8 @@ def test_ood_intervals_hold_the_point_keep_the_range_and_have_width(
 
 def test_perfect_separation_has_the_exact_bound_of_pairs() -> None:
     points = ood_points(np.zeros(80), np.ones(50))
-    assert points == {"aupr_in": 1.0, "aupr_out": 1.0, "fpr95": 0.0, "fpr95_id": 0.0, "detection_error": 0.0}
+    errors = ("fpr95", "fpr95_id", "detection_error")
+    assert points == {name: 0.0 if name in errors else 1.0 for name in OOD_METRICS}
     intervals = ood_bootstrap(np.zeros(80), np.ones(50), points)
     assert intervals["aupr_in"] == pytest.approx(proportion_interval(50, 50))
     assert intervals["fpr95"] == pytest.approx(proportion_interval(0, 50))

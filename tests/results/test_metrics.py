@@ -11,6 +11,7 @@ from gauntlet.results.bootstrap import CALIBRATION_METRICS, OOD_METRICS
 NAMES = (
     *("accuracy", "robust_accuracy", "attack_success_rate", "median_norm", "forwards", "backwards"),
     *("auroc", "aupr_in", "aupr_out", "fpr95", "fpr95_id", "detection_error"),
+    *("aupr_in_trapezoid", "aupr_out_trapezoid", "autc", "oscr"),
     *("check_passed", "check_figure", "seconds"),
     *("mean_confidence", "temperature", "ece", "rms", "mce", "signed_gap", "nll", "brier"),
     *("ece_scaled", "rms_scaled", "mce_scaled", "signed_gap_scaled", "nll_scaled", "brier_scaled"),

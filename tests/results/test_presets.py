@@ -11,7 +11,7 @@ import pytest
 
 from gauntlet.registry import GauntletError
 from gauntlet.results import attack_grid, calibration_table, ood_table, render, write_tables
-from gauntlet.results.frame import empty_frame
+from gauntlet.results.frame import COLUMNS, empty_frame
 
 Builder = Callable[..., pd.DataFrame]
 
@@ -104,3 +104,32 @@ def test_tables_are_written_where_there_is_something_to_show(
         "calibration.md", "calibration.tex", "safety.md", "safety.tex",
     ]  # fmt: skip
     assert write_tables(empty_frame(), folder) == []
+
+
+def test_classes_left_out_in_turn_share_a_table_with_their_mean() -> None:
+    rows = [
+        {
+            **dict.fromkeys(COLUMNS, ""),
+            "evaluator": "ood",
+            "model": "CNN",
+            "dataset": f"digits without {digit}",
+            "seed": 0,
+            "detector": detector,
+            "ood_dataset": str(digit),
+            "ood_group": "held-out",
+            "metric": "auroc",
+            "value": value + digit / 100,
+            "ci_low": 0.1,
+            "ci_high": 0.99,
+            "status": "ok",
+            "epsilon": float("nan"),
+            "severity": float("nan"),
+        }
+        for detector, value in (("msp", 0.5), ("knn", 0.7))
+        for digit in (0, 1)
+    ]
+    (table,) = ood_table(pd.DataFrame(rows))
+    assert table.title.endswith("digits, one class left out")
+    text = render(table, "github")
+    for shown in ("held-out / mean", "50.5", "70.5"):
+        assert shown in text

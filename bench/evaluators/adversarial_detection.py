@@ -1,0 +1,155 @@
+"""Adversarial inputs as OOD: any attack against any detector."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...attacks import Attack, AttackResult, Draws, Victim, check_ball
+from ...datasets import ImageSet
+from ...detectors import Outputs, check_scores
+from ...registry import Selected, source_fingerprint
+from ...results.records import CellResult
+from ..failures import failure, out_of_memory
+from ..tuning import tune, tuning_facts
+from .attack import budgets
+from .attack_measures import find_targets
+from .base import Evaluator, Finished
+from .ood import detector_content, fitted_detector, measure
+
+if TYPE_CHECKING:
+    from ..plan import Job, OODSet, Row
+    from ..suite import Suite
+    from ..workbench import Workbench
+
+
+class AdversarialDetection(Evaluator):
+    """Tells images that the model gets right from those that an attack made of them and that fool it."""
+
+    name = "adversarial-detection"
+
+    def plan(self, suite: Suite, row: Row, out_sets: Sequence[OODSet]) -> list[Job]:
+        """One job an attack: its images are made once for all detectors."""
+        return [self._job(suite, row, attack) for attack in suite.attacks]
+
+    def _job(self, suite: Suite, row: Row, attack: Selected) -> Job:
+        from ..plan import Job
+
+        parameters = {**attack.entry.defaults(), **attack.parameters}
+        component = [attack.entry.name, parameters, source_fingerprint(attack.entry)]
+        norm = str(parameters.get("norm", attack.entry.meta.get("norm", "")))
+        images = suite.images_for(str(attack.entry.meta.get("cost", "fast")))
+        epsilons = [epsilon for epsilon in budgets(suite, attack, norm) if epsilon is not None]
+        cells, payload = [], {}
+        for detector in suite.detectors:
+            tuned = tuning_facts(suite, detector)
+            for epsilon in epsilons:
+                chosen = {**detector.entry.defaults(), **detector.parameters}
+                cell = self.cell(
+                    row,
+                    component,
+                    epsilon,
+                    images,
+                    detector_content(suite, row, detector),
+                    facts={"norm": norm},
+                    params={
+                        "attack": {"name": attack.entry.name, **parameters},
+                        "images": images,
+                        "detector": {"name": detector.entry.name, **chosen},
+                        **({"tune": tuned} if tuned else {}),
+                    },
+                    attack=attack.label,
+                    epsilon=epsilon,
+                    detector=detector.label,
+                )
+                cells.append(cell)
+                payload[cell.key] = (detector, epsilon)
+        return Job(self.name, row, attack.label, tuple(cells), {**payload, "attack": attack, "images": images})
+
+    def needs(self, job: Job, missing: frozenset[str]) -> set[str]:
+        """What the detectors of the missing cells read."""
+        return {need for key in missing for need in job.payload[key][0].entry.needs}
+
+    def run(self, job: Job, missing: frozenset[str], bench: Workbench) -> Iterator[Finished]:
+        """Attack once at all missing epsilons, then let each detector look at what came out."""
+        images = find_targets(job.row, job.payload["images"], bench).images
+        epsilons = sorted({job.payload[key][1] for key in missing})
+        clean, fooling = _attacked(job, images, epsilons, bench)
+        inside = bench.outputs(job.row.dataset, "test")
+        for label in dict.fromkeys(job.payload[cell.key][0].label for cell in job.cells if cell.key in missing):
+            mine = {
+                job.payload[cell.key][1]: cell.key
+                for cell in job.cells
+                if cell.key in missing and job.payload[cell.key][0].label == label
+            }
+            chosen = job.payload[next(iter(mine.values()))][0]
+            try:
+                detector = fitted_detector(tune(chosen, job.row, bench)[0], job.row, inside, bench)
+                reference = _scores(detector, clean, label)
+                results = {
+                    key: _compare(reference, None if outputs is None else _scores(detector, outputs, label), label)
+                    for epsilon, key in mine.items()
+                    for outputs in [fooling[epsilon]]
+                }
+            except Exception as error:  # of any kind: the detector may be the user's own
+                if out_of_memory(error):
+                    raise
+                results = {key: failure(error, label) for key in mine.values()}
+            yield from results.items()
+
+
+def _attacked(
+    job: Job, images: ImageSet, epsilons: Sequence[float], bench: Workbench
+) -> tuple[Outputs | None, dict[float, Outputs | None]]:
+    """Outputs on the clean images, and on those at each epsilon that fool the model (None where there are none)."""
+    if not len(images):
+        return None, dict.fromkeys(epsilons)
+    chosen: Selected = job.payload["attack"]
+    attack: Attack = chosen.entry.factory(**chosen.parameters)
+    stream = f"{job.row.seed}/{job.row.dataset.name}/{chosen.entry.name}"
+    x, y = images.images.to(bench.device), images.labels.to(bench.device)
+    with Victim(bench.module(), device=bench.device, batch_size=bench.batch_size) as victim:
+        results = attack.run(victim, x, y, epsilons, rng=Draws(stream, images.indices))
+        fooled = [_fooled(victim, attack, result, x, y) for result in results]
+    sets = {
+        epsilon: _as_set(images, result.images[mask], mask.cpu(), f"{images.name}/{chosen.label}/{epsilon:g}")
+        for epsilon, result, mask in zip(epsilons, results, fooled, strict=True)
+    }
+    return bench.outputs_of(images), {
+        epsilon: bench.outputs_of(made) if len(made) else None for epsilon, made in sets.items()
+    }
+
+
+def _fooled(victim: Victim, attack: Attack, result: AttackResult, x: Tensor, y: Tensor) -> Tensor:
+    """Which images inside the ball fool the model, classified again."""
+    check_ball(result.images, x, attack.norm, result.epsilon)
+    predictions = torch.cat([victim.logits(batch).argmax(1) for batch in result.images.split(victim.batch_size)])
+    return predictions != y
+
+
+def _as_set(images: ImageSet, pixels: Tensor, mask: Tensor, name: str) -> ImageSet:
+    mask = mask.to(images.labels.device)
+    return replace(
+        images,
+        pixels=pixels.detach().float().clamp(0, 1).contiguous(),
+        labels=images.labels[mask],
+        indices=images.indices[mask],
+        name=name,
+    )
+
+
+def _scores(detector: Any, outputs: Outputs | None, label: str) -> np.ndarray | None:
+    if outputs is None:
+        return None
+    return np.asarray(check_scores(detector.score(outputs), len(outputs), label).cpu())
+
+
+def _compare(clean: np.ndarray | None, adversarial: np.ndarray | None, label: str) -> CellResult:
+    if clean is None or adversarial is None:
+        return CellResult(status="skipped", reason=f"{label}: the attack fooled the model on no image.")
+    return measure(clean, adversarial, None)

@@ -1,0 +1,48 @@
+"""ASH: energy after most activations are removed."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..registry import detector
+from .activations import ratio, survivors
+from .head import head_energy
+from .numerics import double
+from .outputs import Head
+
+
+@detector(
+    "ash",
+    reference="Djurisic, Bozanic, Ashok, Liu 2022, arXiv 2209.09858",
+    tags=("post-hoc", "features"),
+    grid={"q": [0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]},
+)
+def ash(features: Tensor, head: Head, *, variant: Literal["b", "p", "s"] = "b", q: float = 0.9) -> Tensor:
+    """Energy of features of which only the largest are kept: as one value (b), as they are (p), or scaled (s).
+
+    With s1 and s2 the sums of an image's activations before and after pruning and k their number after it, variant b
+    sets the survivors to s1 / k, p leaves them, and s multiplies them by exp(s1 / s2) (by e where all are 0).
+
+    Args:
+        features: Shape (N, D), pooled.
+        head: The final linear layer.
+        variant: ``b``, ``p`` or ``s``.
+        q: Share of activations that are removed, in [0, 1).
+
+    Returns:
+        Scores, shape (N,), in the unit of the logits.
+
+    Raises:
+        GauntletError: ``q`` is out of range.
+    """
+    precise = double(features)
+    kept, places = survivors(precise, q, "ash")
+    total = precise.sum(dim=1, keepdim=True)
+    if variant == "b":
+        kept = (total / kept.shape[1]).expand_as(kept)
+    elif variant == "s":
+        kept = kept * ratio(total, kept.sum(dim=1, keepdim=True)).exp()
+    return head_energy(torch.zeros_like(precise).scatter(1, places, kept), head)

@@ -1,0 +1,33 @@
+"""GradNorm in closed form."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..registry import detector
+from .head import apply_head
+from .numerics import double
+from .outputs import Head
+
+
+@detector(
+    "gradnorm",
+    reference="Huang, Geng, Li 2021, arXiv 2110.00218",
+    tags=("post-hoc", "features"),
+)
+def gradnorm(features: Tensor, head: Head, *, temperature: float = 1.0) -> Tensor:
+    """Negative L1 norm of the gradient of KL(uniform || softmax(l / T)) in the last weight.
+
+    That gradient is the outer product of ``(p - 1/C) / T`` and z, so that its norm needs no backward pass:
+    ``-|z|_1 |p - 1/C|_1 / T``.
+
+    Args:
+        features: Shape (N, D).
+        head: The final linear layer.
+        temperature: T > 0.
+
+    Returns:
+        Scores of at most 0, shape (N,).
+    """
+    p = (apply_head(features, head) / temperature).softmax(dim=1)
+    return -double(features).abs().sum(dim=1) * (p - 1 / p.shape[1]).abs().sum(dim=1) / temperature

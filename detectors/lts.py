@@ -1,0 +1,39 @@
+"""LTS: energy of logits tempered by how much of the features a few units carry."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..registry import GauntletError, detector
+from .activations import ratio, survivors
+from .head import apply_head
+from .numerics import double
+from .outputs import Head
+
+
+@detector(
+    "lts",
+    reference="Djurisic, Liu, Nikolic 2024, arXiv 2409.20221",
+    tags=("post-hoc", "features"),
+    grid={"p": [0.02, 0.05, 0.1, 0.2]},
+)
+def lts(features: Tensor, head: Head, *, p: float = 0.05) -> Tensor:
+    """Energy of ``l (s1 / s2)^2``: s1 is the sum of an image's positive activations, s2 that of its largest share p.
+
+    Args:
+        features: Shape (N, D), pooled.
+        head: The final linear layer, which gives the logits l.
+        p: Share of activations in s2, in (0, 1].
+
+    Returns:
+        Scores, shape (N,), in the unit of the logits.
+
+    Raises:
+        GauntletError: ``p`` is out of range.
+    """
+    if not 0 < p <= 1:
+        raise GauntletError(f"Detector 'lts' needs p above 0 and at most 1, got {p}.")
+    active = double(features).relu()
+    largest, _ = survivors(active, 1 - p, "lts")
+    factor = ratio(active.sum(dim=1), largest.sum(dim=1)).square()
+    return -(apply_head(features, head) * factor[:, None]).logsumexp(dim=1)

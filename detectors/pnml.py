@@ -1,0 +1,63 @@
+"""pNML: the regret of the last layer."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..registry import GauntletError, detector
+from .base import Detector
+from .gaussians import rounding_of, whitening
+from .head import apply_head
+from .numerics import double, rows_per_chunk
+from .outputs import Head, Outputs
+from .probabilities import log_probabilities
+
+
+@detector(
+    "pnml",
+    needs=("features", "head"),
+    reference="Bibas, Feder, Hassner 2021, arXiv 2110.09246",
+    tags=("post-hoc", "features"),
+)
+class PNML(Detector):
+    """Regret of not knowing the label, ``log(sum_c p_c / (p_c + (1 - p_c) p_c^k)) / log C``.
+
+    ``k = t / (1 + t)`` with ``t = z' (X'X)+ z``; features z and training features X are scaled to length 1, and p is
+    the softmax of the head of the scaled feature.
+    """
+
+    def __init__(self) -> None:
+        self._root: Tensor | None = None  # (D, rank): root root' = (X'X)+
+
+    def fit(self, train: Outputs, val: Outputs | None, head: Head | None) -> None:
+        """Accumulate training features (N, D).
+
+        Raises:
+            GauntletError: There are none, or they are not finite.
+        """
+        scaled = F.normalize(self.compact_features(train).detach(), dim=1)
+        scatter = double(scaled).new_zeros(scaled.shape[1], scaled.shape[1])
+        for chunk in scaled.split(rows_per_chunk(scaled.shape[1])):
+            scatter += double(chunk).T @ double(chunk)
+        self._root = whitening(scatter / len(scaled), rounding_of(scaled)) / math.sqrt(len(scaled))
+
+    def score(self, outputs: Outputs) -> Tensor:
+        """Regrets in [0, 1], shape (N,), float64.
+
+        Raises:
+            GauntletError: The head has one class only.
+        """
+        root = self.fitted(self._root)
+        compact = F.normalize(double(self.compact_features(outputs, len(root))), dim=1)
+        features, head = self.pull(outputs)
+        if len(head.bias) < 2:
+            raise GauntletError(f"Detector {self.name!r} needs at least two classes, got one.")
+        t = (compact @ root).square().sum(dim=1, keepdim=True)
+        log_p, log_rest = log_probabilities(apply_head(F.normalize(double(features), dim=1), head))
+        # p / (p + (1 - p) p^k) is the logistic function of this; k - 1 = -1 / (1 + t)
+        margins = log_p / (1 + t) - log_rest
+        return torch.sigmoid(margins).sum(dim=1).log() / math.log(len(head.bias))

@@ -1,0 +1,37 @@
+"""SCALE: energy of features scaled by how much of them a few units carry."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..registry import detector
+from .activations import ratio, survivors
+from .head import head_energy
+from .numerics import double
+from .outputs import Head
+
+
+@detector(
+    "scale",
+    reference="Xu, Lian, Liu, Tao 2023, arXiv 2310.00227",
+    tags=("post-hoc", "features"),
+    grid={"q": [0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]},
+)
+def scale(features: Tensor, head: Head, *, q: float = 0.85) -> Tensor:
+    """Energy of ``z exp(s1 / s2)``: s1 is the sum of an image's activations, s2 that of the largest 1 - q of them.
+
+    Args:
+        features: Shape (N, D), pooled.
+        head: The final linear layer.
+        q: Share of activations that s2 leaves out, in [0, 1).
+
+    Returns:
+        Scores, shape (N,), in the unit of the logits.
+
+    Raises:
+        GauntletError: ``q`` is out of range.
+    """
+    precise = double(features)
+    kept, _ = survivors(precise, q, "scale")
+    factor = ratio(precise.sum(dim=1), kept.sum(dim=1)).exp()
+    return head_energy(precise * factor[:, None], head)

@@ -1,0 +1,56 @@
+"""The directions in which training features hardly vary, as ViM and Residual use them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..registry import GauntletError
+from .numerics import double, rows_per_chunk
+from .outputs import Head, random_projection
+
+
+class ResidualSpace(NamedTuple):
+    """An origin, and an orthonormal basis of the directions outside the principal ones."""
+
+    origin: Tensor  # (D,)
+    basis: Tensor  # (D, D - dim)
+
+
+def principal_dimension(width: int, dim: int | None, name: str) -> int:
+    """``dim``, or by default half the width, at most 1000 from 2048 features on and 512 from 1024 on.
+
+    Raises:
+        GauntletError: It is not below the width, so that nothing would be left outside.
+    """
+    chosen = {0: width // 2, 1: 512}.get(width // 1024, 1000) if dim is None else dim
+    if not 0 <= chosen < width:
+        raise GauntletError(f"Detector {name!r} needs dim of at least 0 and below the {width} features, got {chosen}.")
+    return chosen
+
+
+def fit_residual_space(features: Tensor, head: Head, dim: int) -> ResidualSpace:
+    """Principal directions of features (N, D) about the origin ``-W+ b``, in which the logits are purely linear.
+
+    Where the features are projected, so is the origin.
+    """
+    origin = -torch.linalg.pinv(double(head.weight)) @ double(head.bias)
+    if len(origin) != features.shape[1]:
+        origin = origin @ double(random_projection(len(origin), features.shape[1], origin.device))
+    scatter = origin.new_zeros(len(origin), len(origin))
+    for chunk in features.split(rows_per_chunk(len(origin))):
+        deviation = double(chunk) - origin
+        scatter += deviation.T @ deviation
+    _, vectors = torch.linalg.eigh(scatter / len(features))
+    return ResidualSpace(origin, vectors[:, : len(origin) - dim].contiguous())
+
+
+def residual_norm(features: Tensor, space: ResidualSpace) -> Tensor:
+    """Lengths (N,) of features (N, D) outside the principal directions, float64."""
+    parts = [
+        torch.linalg.vector_norm((double(chunk) - space.origin) @ space.basis, dim=1)
+        for chunk in features.split(rows_per_chunk(len(space.origin)))
+    ]
+    return torch.cat(parts)

@@ -1,0 +1,64 @@
+"""Maximum softmax probability of a calibrated model."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from ..registry import GauntletError, detector
+from .base import Detector
+from .msp import msp
+from .numerics import double
+from .outputs import Head, Outputs
+
+_RANGE = (0.02, 50.0)
+
+
+@detector(
+    "temperature-scaled",
+    needs=("logits", "labels"),
+    reference="Guo, Pleiss, Sun, Weinberger 2017, arXiv 1706.04599",
+    tags=("post-hoc", "logits"),
+)
+class TemperatureScaled(Detector):
+    """``msp`` at the temperature that minimises the NLL of validation images.
+
+    The temperature is searched in [0.02, 50]; where the NLL falls up to an end (as when every image is right), that
+    end is taken.
+    """
+
+    needs_val = True
+
+    def __init__(self) -> None:
+        self.temperature: float | None = None
+
+    def fit(self, train: Outputs, val: Outputs | None, head: Head | None) -> None:
+        """Find the temperature from validation logits (N, C) and labels (N,).
+
+        Raises:
+            GauntletError: There are no validation images with a class.
+        """
+        held_out = self.validation(val)
+        logits, labels = self.labelled(held_out, "logits")
+        self.temperature = _best_temperature(double(logits).detach(), labels)
+
+    def score(self, outputs: Outputs) -> Tensor:
+        """Scores in [0, 1 - 1/C], shape (N,)."""
+        temperature = self.fitted(self.temperature)
+        return msp(self.pull(outputs)[0], temperature=temperature)
+
+
+def _best_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The NLL is convex in 1/T: its slope, the mean of E_p[l] - l_y, is searched for its root by halving."""
+    classes = logits.shape[1]
+    if int(labels.max()) >= classes:
+        raise GauntletError(f"Labels up to {int(labels.max())} do not fit logits of {classes} classes.")
+    centred = logits - logits.gather(1, labels[:, None])
+    low, high = (math.log(bound) for bound in _RANGE)
+    while high - low > 1e-10:
+        middle = (low + high) / 2
+        inverse = math.exp(-middle)
+        slope = float(((centred * inverse).softmax(dim=1) * centred).sum(dim=1).mean())
+        low, high = (middle, high) if slope > 0 else (low, middle)
+    return math.exp((low + high) / 2)

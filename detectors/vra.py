@@ -1,0 +1,50 @@
+"""VRA: energy with activations clipped on both sides."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..registry import GauntletError, detector
+from .activations import quantile
+from .base import Detector
+from .head import head_energy
+from .outputs import Head, Outputs
+
+
+@detector(
+    "vra",
+    needs=("features", "head"),
+    reference="Xu, Lian, Liu, Tao 2023, arXiv 2302.11716",
+    tags=("post-hoc", "features"),
+    grid={"low": [0.01, 0.05, 0.1, 0.15], "high": [0.85, 0.9, 0.95, 0.99]},
+)
+class VRA(Detector):
+    """Energy of ``W clip(z, a, b) + bias``; a and b are quantiles of all validation activations together.
+
+    Args:
+        low: Quantile of the lower bound, in [0, 1].
+        high: Quantile of the upper bound, in [low, 1].
+    """
+
+    needs_val = True
+
+    def __init__(self, low: float = 0.1, high: float = 0.9) -> None:
+        if not 0 <= low <= high <= 1:
+            raise GauntletError(f"Detector 'vra' needs 0 <= low <= high <= 1, got low {low} and high {high}.")
+        self.low, self.high = low, high
+        self._bounds: tuple[float, float] | None = None
+
+    def fit(self, train: Outputs, val: Outputs | None, head: Head | None) -> None:
+        """Find the bounds in validation features, shape (N, D).
+
+        Raises:
+            GauntletError: There are none, or they are not finite.
+        """
+        features = self.whole_features(self.validation(val), fitting=True)
+        self._bounds = quantile(features, self.low), quantile(features, self.high)
+
+    def score(self, outputs: Outputs) -> Tensor:
+        """Scores, shape (N,), in the unit of the logits."""
+        low, high = self.fitted(self._bounds)
+        features, head = self.pull(outputs)
+        return head_energy(features.clamp(low, high), head)
