@@ -34,12 +34,13 @@ def image_set(count: int, device: str = "cpu") -> ImageSet:
 
 
 class Files(Dataset):
-    """What torchvision's MNIST does for an item: a PIL image, then ToTensor."""
+    """What torchvision's MNIST does for an item, with the transforms of PyTorch's own MNIST example."""
 
     def __init__(self, images: ImageSet) -> None:
         from torchvision import transforms
 
-        self.data, self.targets, self.transform = images.pixels[:, 0], images.labels, transforms.ToTensor()
+        self.data, self.targets = images.pixels[:, 0], images.labels
+        self.transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))])
 
     def __len__(self) -> int:
         return len(self.data)
@@ -61,6 +62,7 @@ def in_turn(first: Callable[[], Any], second: Callable[[], Any], rounds: int = 3
 
 def usual_loop(data: ImageSet, device: torch.device, workers: int) -> None:
     net = MODELS.create("cnn-small").to(device)
+    net.body[0] = torch.nn.Identity()  # the loader normalises
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
     loader = DataLoader(Files(data), batch_size=128, shuffle=True, num_workers=workers)
     for images, labels in loader:
