@@ -24,7 +24,7 @@ from .victim import Victim
     kind="fixed",
     access="gradient",
     cost="fast",
-    tags=("native", "white-box"),
+    tags=("native", "white-box", "single-step"),
     reference="Goodfellow et al. 2014, arXiv 1412.6572",
 )
 class FGSM(Attack):

@@ -50,6 +50,7 @@ def run_options(command: F) -> F:
     """The options of commands that compute."""
     for option in (
         click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:i]|mps"),
+        click.option("--logger", metavar="tensorboard|wandb", help="Write training curves there too (offline)."),
         out_option,
     ):
         command = option(command)
@@ -110,14 +111,18 @@ def plan(suite: str, out: Path, as_json: bool, **options: Any) -> None:
 
 
 @cli.command(name="list")
-@click.argument("kind", required=False)
+@click.argument("kinds", nargs=-1)
 @click.option("--plugin", "plugins", multiple=True, metavar="FILE|MODULE", help="Load a plug-in; repeatable.")
+@click.option("--unavailable", is_flag=True, help="Only what cannot run here, with the reason.")
 @json_option
-def list_(kind: str | None, plugins: tuple[str, ...], as_json: bool) -> None:
-    """Show the registries: datasets, models, recipes, attacks, detectors, and the built-in suites."""
+def list_(kinds: tuple[str, ...], plugins: tuple[str, ...], unavailable: bool, as_json: bool) -> None:
+    """Show the registries: datasets, models, recipes, attacks, detectors, ..., and the built-in suites.
+
+    KINDS are some of them, such as `models recipes`; without any, all are shown.
+    """
     from .listing import listing
 
-    text, problems = listing(kind, plugins, as_json=as_json)
+    text, problems = listing(kinds, plugins, as_json=as_json, unavailable=unavailable)
     click.echo(text)
     _report_problems(problems)
 
@@ -153,9 +158,10 @@ def _report_problems(problems: Any) -> None:
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Entry point: errors are one sentence on stderr; a traceback only with ``--debug``."""
-    from . import cli_results
+    from . import cli_results, cli_verify
 
     cli_results.register(cli)
+    cli_verify.register(cli)
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
     try:

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from .reporter import Reporter
 
@@ -29,6 +37,8 @@ class ConsoleReporter(Reporter):
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
             TextColumn("{task.fields[figures]}"),
             console=console,
             transient=True,
@@ -76,6 +86,8 @@ class ConsoleReporter(Reporter):
         self._shown = time.monotonic()
         loss, accuracy = float(figures["loss"]), float(figures["accuracy"])
         text = f"epoch {figures['epoch']}, loss {loss:.4f}, accuracy {accuracy:.2%}"
+        if "speed" in figures:
+            text += f", {figures['speed']:,.0f} images/s"
         self._progress.update(self._training, completed=done, figures=text)
         if done == total:
             self._progress.remove_task(self._training)

@@ -9,17 +9,32 @@ from typing import Any
 from tabulate import tabulate
 
 from ..registry import REGISTRIES, Entry, GauntletError, load_entry_points, load_plugins, nearest
+from .availability import unavailable as why_not
 from .suite import builtin_suites, load_suite
 
-_FACTS = ("norm", "kind", "access", "cost", "shape", "splits", "children")
+_WIDTHS = {"name": None, "summary": 34, "parameters": 34, "unavailable": 60, "requirements": 16, "fault": 30}
+_FACTS = (
+    *("norm", "kind", "access", "cost", "shape", "splits", "children", "requirements", "coupling"),
+    *("weights", "profiles"),
+)
+_NOTES = {
+    "model": "Also: torchvision/NAME, any classification model of torchvision (pretrained: true takes its weights), "
+    "and module:function, any function that returns a torch.nn.Module.\n"
+    "'weights' counts parameters with default settings."
+}
 
 
-def listing(kind: str | None, plugins: Sequence[str] = (), *, as_json: bool = False) -> tuple[str, list[str]]:
-    """The text of one kind (``attacks``, ``attack``, ``suites``) or of all; and plug-ins that did not load."""
+def listing(
+    kinds: Sequence[str] = (), plugins: Sequence[str] = (), *, as_json: bool = False, unavailable: bool = False
+) -> tuple[str, list[str]]:
+    """The text of some kinds (``attacks``, ``attack``, ``suites``) or of all; and plug-ins that did not load.
+
+    With ``unavailable`` only what cannot run here, with the reason; otherwise only what can.
+    """
     problems = [*load_entry_points(REGISTRIES.values()), *load_plugins(plugins, REGISTRIES.values())]
-    kinds = [*REGISTRIES, "suite"]
-    chosen = kinds if kind is None else [_kind(kind, kinds)]
-    content = {name: _suites() if name == "suite" else [_facts(entry) for entry in REGISTRIES[name]] for name in chosen}
+    known = [*REGISTRIES, "suite"]
+    chosen = [_kind(kind, known) for kind in kinds] or known
+    content = {name: _rows(name, unavailable) for name in chosen if not (unavailable and name == "suite")}
     if as_json:
         return json.dumps(content, indent=1, default=str), problems
     return "\n\n".join(_table(name, rows) for name, rows in content.items()), problems
@@ -33,12 +48,23 @@ def _kind(word: str, kinds: Sequence[str]) -> str:
     return singular
 
 
+def _rows(kind: str, unavailable: bool) -> list[dict[str, Any]]:
+    if kind == "suite":
+        return _suites()
+    entries = [entry for entry in REGISTRIES[kind] if bool(why_not(entry)) == unavailable]
+    return [{**_facts(entry), **({"unavailable": why_not(entry)} if unavailable else {})} for entry in entries]
+
+
 def _suites() -> list[dict[str, Any]]:
     return [{"name": name, "summary": load_suite(name).summary} for name in builtin_suites()]
 
 
 def _facts(entry: Entry) -> dict[str, Any]:
-    facts = {name: entry.meta[name] for name in _FACTS if name in entry.meta}
+    facts = {name: entry.meta[name] for name in (*_FACTS, "fault") if name in entry.meta}
+    if entry.kind == "model" and (count := _weights(entry.name)) is not None:
+        facts["weights"] = count
+    if "profiles" in facts:
+        facts["profiles"] = list(facts["profiles"])
     return {
         "name": entry.name,
         "aliases": list(entry.aliases),
@@ -58,16 +84,36 @@ def _facts(entry: Entry) -> dict[str, Any]:
     }
 
 
+def _weights(name: str) -> int | None:
+    """Parameters of a model with its default settings, counted without making them; None where it needs more."""
+    import torch
+
+    from ..registry import MODELS
+
+    entry = MODELS.get(name)
+    if child := entry.meta.get("children"):
+        counts = [_weights(member) for member in entry.defaults().get(child, ()) if isinstance(member, str)]
+        return sum(count for count in counts if count) or None
+    try:
+        with torch.device("meta"):
+            return sum(parameter.numel() for parameter in entry.factory().parameters())
+    except Exception:  # a plug-in that needs parameters, or that cannot be built without memory
+        return None
+
+
 def _table(kind: str, rows: list[dict[str, Any]]) -> str:
-    facts = [name for name in _FACTS if any(name in row for row in rows)]
+    facts = [name for name in _FACTS if any(row.get(name) for row in rows)]
     headers = ["name", *facts, *(["needs"] if kind == "detector" else []), "parameters", "summary", "reference"]
     if kind == "suite":
         headers = ["name", "summary"]
+    elif any("unavailable" in row for row in rows):
+        headers = ["name", "unavailable", "reference"]
     body = [[_text(header, row.get(header, "")) for header in headers] for row in rows]
-    widths = [None if header == "name" else 34 if header in ("summary", "parameters") else 28 for header in headers]
+    widths = [_WIDTHS.get(header, 28) for header in headers]
     if kind == "suite":
         widths = [None, 100]
-    return f"{kind}s ({len(rows)})\n" + tabulate(body, headers=headers, tablefmt="simple", maxcolwidths=widths)
+    table = tabulate(body, headers=headers, tablefmt="simple", maxcolwidths=widths)
+    return "\n".join(filter(None, (f"{kind}s ({len(rows)})", table, _NOTES.get(kind, ""))))
 
 
 def _text(header: str, value: Any) -> str:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..datasets import ResolvedDataset
 from ..registry import (
+    CALIBRATORS,
     MODELS,
-    RECIPES,
     Entry,
     GauntletError,
     Selected,
@@ -18,11 +19,13 @@ from ..registry import (
     digest,
     is_pattern,
     nearest,
+    parse_spec,
     select_one,
     source_fingerprint,
 )
+from .recipes import blocked_by, describe_recipe, recipe_identity, resolve_recipe
 
-_OPTIONS = ("recipe", "weights", "replica")
+_OPTIONS = ("recipe", "weights", "replica", "calibrator")
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class ModelSpec:
         weights: A file of the user's own weights; then nothing is trained.
         replica: Tells apart members that are otherwise equal; each is trained from its own random start.
         members: The models it is built from.
+        calibrator: Fitted on the validation split, on top of everything else.
     """
 
     entry: Entry
@@ -46,6 +50,7 @@ class ModelSpec:
     weights: Path | None = None
     replica: int = 0
     members: tuple[ModelSpec, ...] = ()
+    calibrator: Selected | None = None
 
     @property
     def recipe_label(self) -> str:
@@ -63,6 +68,21 @@ class ModelSpec:
             return False
         return self.recipe is not None or any(member.trains for member in self.members)
 
+    @property
+    def calibrates(self) -> bool:
+        """Whether the model or one of its members is calibrated on validation data."""
+        return self.calibrator is not None or any(member.calibrates for member in self.members)
+
+    @property
+    def recipes(self) -> list[Selected]:
+        """The recipes by which Gauntlet trains the model and its members."""
+        own = [self.recipe] if self.recipe is not None and self.weights is None else []
+        return own + [recipe for member in self.members for recipe in member.recipes]
+
+    def blocked(self, dataset: ResolvedDataset) -> str:
+        """Why it cannot be trained on ``dataset`` here; empty if it can."""
+        return next((reason for recipe in self.recipes if (reason := blocked_by(recipe, dataset))), "")
+
     def describe(self) -> dict[str, Any]:
         """Everything that was chosen, JSON-able, for the ``params`` column."""
         facts: dict[str, Any] = {**self.entry.defaults(), **self.parameters}
@@ -71,13 +91,12 @@ class ModelSpec:
                 {"name": member.entry.name, **member.describe()} for member in self.members
             ]
         if self.recipe is not None:
-            facts["recipe"] = {
-                "name": self.recipe.entry.name,
-                **self.recipe.entry.defaults(),
-                **self.recipe.parameters,
-            }
+            facts["recipe"] = describe_recipe(self.recipe)
         if self.weights is not None:
             facts["weights"] = self.weights.name
+        if self.calibrator is not None:
+            entry = self.calibrator.entry
+            facts["calibrator"] = {"name": entry.name, **entry.defaults(), **self.calibrator.parameters}
         return facts
 
 
@@ -87,11 +106,11 @@ def resolve_models(specs: tuple[Any, ...], recipe: Any) -> list[ModelSpec]:
     Raises:
         GauntletError: A name, parameter or option is wrong, or two labels are equal.
     """
-    default = _recipe(recipe)
-    named = {spec for spec in specs if isinstance(spec, str) and not is_pattern(spec)}
+    default = resolve_recipe(recipe)
+    named = {spec for spec in specs if isinstance(spec, str) and not _picks_many(spec)}
     models: list[ModelSpec] = []
     for spec in specs:
-        if isinstance(spec, str) and is_pattern(spec):
+        if isinstance(spec, str) and _picks_many(spec):
             found = [entry.name for entry in MODELS.match(spec)]
             if not found:
                 raise GauntletError(f"No model matches {spec!r}; `gauntlet list models` shows them all.")
@@ -105,11 +124,18 @@ def resolve_models(specs: tuple[Any, ...], recipe: Any) -> list[ModelSpec]:
     return models
 
 
+def _picks_many(spec: str) -> bool:
+    """Whether it is a pattern, and not ``module:function``."""
+    key, colon, _ = spec.partition(":")
+    known = key == "tag" or any(key in entry.meta for entry in MODELS)
+    return is_pattern(spec) and (not colon or known)
+
+
 def resolve_model(spec: Any, default_recipe: Selected | None) -> ModelSpec:
     """One model spec, with the models inside it."""
     chosen = select_one(MODELS, spec, options=_OPTIONS)
     entry, parameters, options = chosen.entry, dict(chosen.parameters), chosen.options
-    recipe = _recipe(options["recipe"]) if "recipe" in options else default_recipe
+    recipe = resolve_recipe(options["recipe"]) if "recipe" in options else default_recipe
     replica = options.get("replica", 0)
     if not isinstance(replica, int) or isinstance(replica, bool):
         raise GauntletError(f"model {entry.name!r}: replica must be a whole number, got {replica!r}.")
@@ -120,31 +146,49 @@ def resolve_model(spec: Any, default_recipe: Selected | None) -> ModelSpec:
         if not members:
             raise GauntletError(f"model {chosen.label!r}: {child} is empty; name at least one model.")
     trained = bool(entry.meta.get("trained"))
+    calibrator = select_one(CALIBRATORS, options["calibrator"]) if options.get("calibrator") else None
     return ModelSpec(
         entry=entry,
-        label=chosen.label,
+        label=_label(spec, chosen, calibrator),
         parameters=parameters,
         recipe=None if trained or "weights" in options else recipe,
         weights=_weights(options.get("weights"), chosen.label),
         replica=replica,
         members=members,
+        calibrator=calibrator,
     )
 
 
-def training_key(spec: ModelSpec, data: str, classes: int, shape: tuple[int, int, int], seed: int) -> str:
+def _label(spec: Any, chosen: Selected, calibrator: Selected | None) -> str:
+    """The label that was given, else the default one, with ``+ T`` where a temperature joins."""
+    if calibrator is None or (isinstance(spec, Mapping) and "label" in parse_spec(spec, "model")[1]):
+        return chosen.label
+    return f"{chosen.label} + {calibrator.entry.meta.get('short', calibrator.label)}"
+
+
+def training_key(spec: ModelSpec, dataset: ResolvedDataset, seed: int) -> str:
     """Digest of everything that determines trained weights: architecture, recipe, data, seed and their sources."""
     assert spec.recipe is not None
-    recipe = spec.recipe.entry
+    data = digest([dataset.fingerprint(split) for split in ("train", "val")])
     return digest(
-        "training/1",
+        "training/2",
         [spec.entry.name, {**spec.entry.defaults(), **spec.parameters}, source_fingerprint(spec.entry)],
-        [recipe.name, {**recipe.defaults(), **spec.recipe.parameters}, source_fingerprint(recipe)],
-        [data, classes, shape, seed, spec.replica],
+        recipe_identity(spec.recipe, dataset),
+        [data, len(dataset.classes), dataset.shape, seed, spec.replica],
     )
 
 
-def model_key(spec: ModelSpec, data: str, classes: int, shape: tuple[int, int, int], seed: int) -> str:
+def model_key(spec: ModelSpec, dataset: ResolvedDataset, seed: int) -> str:
     """Digest that tells whether two models are the same function: how it was trained, or the weights it came with."""
+    key = _uncalibrated_key(spec, dataset, seed)
+    if spec.calibrator is None:
+        return key
+    entry = spec.calibrator.entry
+    parameters = {**entry.defaults(), **spec.calibrator.parameters}
+    return digest("calibrated/1", key, entry.name, parameters, source_fingerprint(entry), dataset.fingerprint("val"))
+
+
+def _uncalibrated_key(spec: ModelSpec, dataset: ResolvedDataset, seed: int) -> str:
     identity = [
         "model/1",
         spec.entry.name,
@@ -154,14 +198,11 @@ def model_key(spec: ModelSpec, data: str, classes: int, shape: tuple[int, int, i
     if spec.weights is not None:
         return digest(*identity, "weights", hashlib.sha256(spec.weights.read_bytes()).hexdigest())
     if spec.members:
-        return digest(*identity, [model_key(member, data, classes, shape, seed) for member in spec.members])
+        return digest(*identity, [model_key(member, dataset, seed) for member in spec.members])
     if spec.recipe is not None:
-        return training_key(spec, data, classes, shape, seed)
+        return training_key(spec, dataset, seed)
+    classes, shape = len(dataset.classes), dataset.shape
     return digest(*identity, "as built", classes, shape, seed if spec.entry.meta.get("random") else 0)
-
-
-def _recipe(spec: Any) -> Selected | None:
-    return None if spec is None or spec == "none" else select_one(RECIPES, spec)
 
 
 def _weights(value: Any, label: str) -> Path | None:

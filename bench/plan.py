@@ -10,6 +10,7 @@ from ..datasets import DataSource, ResolvedDataset, resolve
 from ..registry import DATASETS, GauntletError, check_unique, digest, is_pattern, parse_spec
 from ..results.records import PlannedCell
 from .model_specs import ModelSpec, model_key, resolve_models
+from .recipes import warnings
 from .suite import Suite
 
 
@@ -54,11 +55,12 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Plan:
-    """All jobs of a suite, row by row, and what was left out."""
+    """All jobs of a suite, row by row, what was left out, and what the user should know before it runs."""
 
     suite: Suite
     jobs: tuple[Job, ...]
     left_out: tuple[LeftOut, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def cells(self) -> list[PlannedCell]:
@@ -91,7 +93,8 @@ def make_plan(suite: Suite, source: DataSource) -> Plan:
     if not jobs:
         reasons = "; ".join(f"{item.what}: {item.reason}" for item in left_out[:3])
         raise GauntletError(f"{suite.where}: nothing in this suite fits together ({reasons}).")
-    return Plan(suite, tuple(jobs), tuple(left_out))
+    notes = dict.fromkeys(note for model in models for recipe in model.recipes for note in warnings(recipe))
+    return Plan(suite, tuple(jobs), tuple(left_out), tuple(notes))
 
 
 @dataclass(frozen=True)
@@ -105,13 +108,11 @@ class OODSet:
 
 def make_row(model: ModelSpec, dataset: ResolvedDataset, seed: int) -> Row:
     """The row of a model on a dataset; blocked where a file is absent."""
-    needed = ("train", "val", "test") if model.trains else ("test",)
-    blocked = next((reason for split in needed if (reason := dataset.missing(split))), "")
+    needed = ("train", "val", "test") if model.trains else ("val", "test") if model.calibrates else ("test",)
+    blocked = next((reason for split in needed if (reason := dataset.missing(split))), "") or model.blocked(dataset)
     if blocked:
         return Row(model, dataset, seed, digest("blocked", model.label, dataset.label, seed), blocked)
-    data = digest([dataset.fingerprint(split) for split in ("train", "val")]) if model.trains else ""
-    key = model_key(model, data, len(dataset.classes), dataset.shape, seed)
-    return Row(model, dataset, seed, key)
+    return Row(model, dataset, seed, model_key(model, dataset, seed))
 
 
 def misfit(model: ModelSpec, dataset: ResolvedDataset) -> str:
@@ -143,7 +144,7 @@ def _ood_sets(suite: Suite, inside: ResolvedDataset, source: DataSource, left_ou
         dataset = _located(
             suite,
             "ood",
-            lambda spec=spec: resolve(spec, source, shape=inside.shape),
+            lambda spec=spec: resolve(spec, source, shape=inside.shape, of=inside.name),
         )
         if dataset.name == inside.name and not _disjoint(inside, dataset):
             reason = "it is the in-distribution set itself"

@@ -45,6 +45,8 @@ def describe_plan(plan: Plan, out: Path) -> str:
     ]
     if reasons := _skip_reasons(plan, states):
         parts.append("Skipped:\n" + "\n".join(f"  {count} cells: {reason}" for reason, count in reasons.items()))
+    if plan.notes:
+        parts.append("Note:\n" + "\n".join(f"  {note}" for note in plan.notes))
     if plan.left_out:
         parts.append("Left out:\n" + "\n".join(f"  {item.what}: {item.reason}" for item in plan.left_out))
     return "\n\n".join(parts)

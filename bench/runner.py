@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from ..results.store import Store
 from ..results.tables import write_tables
 from .evaluators import EVALUATORS
 from .failures import JobTimeout, failure, out_of_memory, time_limit
+from .loggers import Sink, open_logger
 from .places import cache_folder, data_root, pick_device
 from .plan import Job, Plan, make_plan
 from .provenance import provenance
@@ -101,6 +102,7 @@ def run_suite(
     download: bool = False,
     plugins: Iterable[str] = (),
     profile: str | None = None,
+    logger: str | None = None,
     reporter: Reporter | None = None,
 ) -> Outcome:
     """Plan, train what is missing, evaluate, write `results.csv` and the tables; see :func:`run`."""
@@ -108,10 +110,11 @@ def run_suite(
     where = pick_device(device)
     plan, problems = prepare(suite, data=data, download=download, plugins=plugins, profile=profile)
     reporter = reporter or Reporter()
+    sinks = [] if logger is None else [open_logger(logger, Path(out))]
     with Store.open(folder / "store.sqlite") as store:
         run_id = store.begin_run(plan.suite.name, plan.suite.text, provenance(where))
         store.plan(run_id, plan.cells)
-        execution = Execution(plan, store, run_id, where, reporter)
+        execution = Execution(plan, store, run_id, where, reporter, sinks)
         interrupted = False
         try:
             with reporter:
@@ -140,18 +143,28 @@ class Execution:
         run_id: The run they belong to.
         device: Where to compute.
         reporter: Is told what happens.
+        sinks: Told of every training, beside the store.
     """
 
-    def __init__(self, plan: Plan, store: Store, run_id: str, device: torch.device, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        store: Store,
+        run_id: str,
+        device: torch.device,
+        reporter: Reporter,
+        sinks: Sequence[Sink] = (),
+    ) -> None:
         self._plan, self._store, self._run_id, self._device = plan, store, run_id, device
         self._reporter = reporter
+        self._sinks = (store.put_history, *sinks)
         self.counts: dict[str, int] = {}
         self._bench = Workbench(
             plan.suite,
             device,
             checkpoint_store(cache_folder()),
             on_training=reporter.training,
-            on_history=store.put_history,
+            on_history=self._keep_history,
             stored=store.result,
         )
 
@@ -160,11 +173,21 @@ class Execution:
         done = self._finished(self._plan.cells)
         self._count("cached", sum(cell.key in done for cell in self._plan.cells))
         self._reporter.start(self._plan, len(done))
+        self._tell_notes()
         for _, jobs in itertools.groupby(self._plan.jobs, key=lambda job: id(job.row)):
             self._run_row(list(jobs))
 
+    def _keep_history(self, key: str, label: str, rows: list[dict[str, Any]]) -> None:
+        for sink in self._sinks:
+            sink(key, label, rows)
+
+    def _tell_notes(self) -> None:
+        for note in self._plan.notes:
+            self._reporter.note(note)
+
     def train(self) -> None:
         """Train the models of every row, without evaluating them."""
+        self._tell_notes()
         rows = {id(job.row): job.row for job in self._plan.jobs}
         for row in rows.values():
             self._bench.open_row(row, ())
@@ -274,14 +297,16 @@ def train_suite(
     download: bool = False,
     plugins: Iterable[str] = (),
     profile: str | None = None,
+    logger: str | None = None,
     reporter: Reporter | None = None,
 ) -> Outcome:
     """Train the models of a suite; nothing is evaluated, and no cells are recorded."""
     where = pick_device(device)
     plan, problems = prepare(suite, data=data, download=download, plugins=plugins, profile=profile)
     reporter = reporter or Reporter()
+    sinks = [] if logger is None else [open_logger(logger, Path(out))]
     with Store.open(Path(out) / "store.sqlite") as store:
-        execution = Execution(plan, store, "", where, reporter)
+        execution = Execution(plan, store, "", where, reporter, sinks)
         interrupted = False
         try:
             with reporter:

@@ -53,7 +53,7 @@ class SuiteFile(BaseModel):
     epsilons: list[float | str] | dict[Norm, list[float | str]] | None = Field(default=None, min_length=1)
     attack_images: Count | dict[Cost, Count] = 1000
     worst_case: bool | dict[Norm, list[str]] = True
-    checks: Literal["standard", "full"] = "standard"
+    checks: Literal["none", "standard", "full"] = "standard"
     detectors: list[Spec] | None = Field(default=None, min_length=1)
     ood: list[Spec] | dict[str, list[Spec]] | None = None
     feature_dim: int = Field(default=2048, ge=1)
@@ -265,7 +265,11 @@ def _groups(ood: Sequence[Spec] | Mapping[str, Sequence[Spec]] | None) -> tuple[
 def _evaluators(suite: Suite, checked: SuiteFile, has_ood: bool) -> tuple[str, ...]:
     if checked.evaluators is None:
         attacked = checked.attacks is not None
-        present = {"attack": attacked, "checks": attacked, "ood": checked.detectors is not None and has_ood}
+        present = {
+            "attack": attacked,
+            "checks": attacked and checked.checks != "none",
+            "ood": checked.detectors is not None and has_ood,
+        }
         return tuple(name for name in EVALUATORS if present.get(name, True))
     for position, name in enumerate(checked.evaluators):
         if name not in EVALUATORS:

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from ..datasets import ImageSet, ResolvedDataset
 from ..detectors import Head, Outputs, random_projection
-from ..models import CheckpointStore, Tap, create_module, load_weights
+from ..models import Calibrated, CheckpointStore, Tap, create_module, load_weights
 from ..models.build import check_fit
 from ..registry import GauntletError, digest
 from ..results.records import CellResult
 from .model_specs import ModelSpec, training_key
 from .plan import Row
+from .recipes import build_recipe
 from .suite import Suite
 
 #: Told about (model label, batches done, batches in all, figures) while a model trains.
@@ -25,6 +26,7 @@ TrainingProgress = Callable[[str, int, int, dict[str, Any]], None]
 #: Told (training key, label, history) once a model is trained or loaded.
 HistorySink = Callable[[str, str, list[dict[str, Any]]], None]
 
+_CURVE_IMAGES = 1000
 _KEEP_ON_DEVICE = 2**30  # bytes of one split
 
 
@@ -105,24 +107,41 @@ class Workbench:
         with torch.random.fork_rng(devices=self._cuda_devices()):
             torch.manual_seed(stream)
             module = create_module(
-                spec.entry, spec.parameters, classes=len(dataset.classes), shape=dataset.shape, members=members
+                spec.entry,
+                spec.parameters,
+                classes=len(dataset.classes),
+                shape=dataset.shape,
+                members=members,
+                download=dataset.source.download,
             )
             module.to(self.device).to(memory_format=torch.channels_last)
             if spec.weights is not None:
                 load_weights(module, spec.weights)
             elif spec.recipe is not None:
                 self._train(spec, module, dataset, seed, stream)
-        return module.eval()
+        return self._calibrated(spec, module.eval(), dataset)
+
+    def _calibrated(self, spec: ModelSpec, module: nn.Module, dataset: ResolvedDataset) -> nn.Module:
+        if spec.calibrator is None:
+            return module
+        val = self.images(dataset, "val")
+        with torch.no_grad():
+            logits = torch.cat([module(batch) for batch in self._batches(val)])
+        calibrator = spec.calibrator.entry.factory(**spec.calibrator.parameters)
+        try:
+            calibrator.fit(logits, val.labels.to(self.device))
+        except GauntletError as error:
+            raise GauntletError(f"Model {spec.label!r} cannot be calibrated on {dataset.label!r}: {error}") from None
+        return Calibrated(module, calibrator).eval()
 
     def _train(self, spec: ModelSpec, module: nn.Module, dataset: ResolvedDataset, seed: int, stream: int) -> None:
         assert spec.recipe is not None
-        data = digest([dataset.fingerprint(split) for split in ("train", "val")])
-        key = training_key(spec, data, len(dataset.classes), dataset.shape, seed)
+        key = training_key(spec, dataset, seed)
         if key in self._checkpoints:
             facts = self._checkpoints.load(key, module)
         else:
             check_fit(module, spec.label, dataset.label, dataset.shape, len(dataset.classes))
-            recipe = spec.recipe.entry.factory(**spec.recipe.parameters)
+            recipe = build_recipe(spec.recipe, dataset)
             report = self._on_training
             progress = (
                 None if report is None else (lambda done, total, figures: report(spec.label, done, total, figures))
@@ -135,6 +154,8 @@ class Workbench:
                 device=self.device,
                 seed=stream,
                 progress=progress,
+                test=self._for_curves(dataset),
+                resume=self._checkpoints.progress_file(key),
             )
             facts = {
                 "model": spec.entry.name,
@@ -149,6 +170,11 @@ class Workbench:
             self._checkpoints.save(key, module, facts)
         if self._on_history is not None:
             self._on_history(key, spec.label, facts.get("history", []))
+
+    def _for_curves(self, dataset: ResolvedDataset) -> ImageSet:
+        """A fixed sample of the test split, enough to draw a curve at little cost."""
+        test = dataset.load("test")
+        return test.subset(fixed_subset(len(test), _CURVE_IMAGES, dataset.name, "curves"))
 
     def _cuda_devices(self) -> list[torch.device]:
         return [self.device] if self.device.type == "cuda" else []

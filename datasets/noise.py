@@ -17,16 +17,16 @@ from .checks import check_draw, check_shape
 )
 def gaussian_noise(*, shape: tuple[int, int, int] = (1, 28, 28), count: int = 1000, seed: int = 0) -> np.ndarray:
     """Independent normal pixels with mean 0.5 and standard deviation 0.5, clipped to [0, 1]."""
-    return (0.5 + 0.5 * _stream("gaussian-noise", shape, count, seed).randn(count, *shape)).clip(0, 1)
+    return (0.5 + 0.5 * stream("gaussian-noise", shape, count, seed).randn(count, *shape)).clip(0, 1)
 
 
 @dataset("uniform-noise", tags=("noise", "embedded"), splits=("test",), classes=())
 def uniform_noise(*, shape: tuple[int, int, int] = (1, 28, 28), count: int = 1000, seed: int = 0) -> np.ndarray:
     """Independent pixels, uniform in [0, 1]."""
-    return _stream("uniform-noise", shape, count, seed).rand(count, *shape)
+    return stream("uniform-noise", shape, count, seed).rand(count, *shape)
 
 
-def _stream(name: str, shape: tuple[int, int, int], count: int, seed: int) -> np.random.RandomState:
+def stream(name: str, shape: tuple[int, int, int], count: int, seed: int) -> np.random.RandomState:
     """Frozen for all time, and drawn image by image: a larger set starts with the smaller one."""
     check_draw(name, count, seed)
     check_shape(name, shape)

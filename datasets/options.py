@@ -8,8 +8,9 @@ from typing import Any
 
 from ..registry import GauntletError, coerce, nearest
 from .checks import check_shape
+from .shifts import SHIFTS
 
-OPTIONS = ("hold_out", "only", "limit", "val", "shape")
+OPTIONS = ("hold_out", "only", "limit", "val", "shape", "shift")
 DEFAULT_VAL = 0.1
 
 
@@ -23,6 +24,7 @@ class Options:
         limit: Largest number of images of a split.
         val: Share of ``train`` that becomes ``val``, between 0 and 1.
         shape: (C, H, W) to convert to.
+        shift: What is done to the test images only (``rotation``, ``noise``), in order.
     """
 
     hold_out: tuple[int | str, ...] = ()
@@ -30,6 +32,7 @@ class Options:
     limit: int | None = None
     val: float | None = None
     shape: tuple[int, int, int] | None = None
+    shift: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], name: str) -> Options:
@@ -49,6 +52,7 @@ class Options:
             "limit": _limit,
             "val": _share,
             "shape": _shape,
+            "shift": _shifts,
         }
         return cls(**{option: readers[option](value, f"Dataset {name!r}: {option}") for option, value in given.items()})
 
@@ -118,6 +122,14 @@ def _shape(value: Any, where: str) -> tuple[int, int, int]:
     shape = _coerce(value, tuple[int, int, int], where)
     check_shape(where.split("'")[1], shape)
     return shape
+
+
+def _shifts(value: Any, where: str) -> tuple[str, ...]:
+    names = (value,) if isinstance(value, str) else tuple(_coerce(value, list[str], where))
+    for name in names:
+        if name not in SHIFTS:
+            raise GauntletError(f"{where} has no {name!r}; {nearest(name, SHIFTS)}")
+    return names
 
 
 def _coerce(value: Any, kind: Any, where: str) -> Any:

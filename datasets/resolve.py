@@ -13,7 +13,9 @@ from .source import DataSource
 __all__ = ["ResolvedDataset", "resolve"]
 
 
-def resolve(spec: Any, source: DataSource, *, shape: tuple[int, int, int] | None = None) -> ResolvedDataset:
+def resolve(
+    spec: Any, source: DataSource, *, shape: tuple[int, int, int] | None = None, of: str | None = None
+) -> ResolvedDataset:
     """Find the dataset that ``spec`` names and check all that can be checked without loading it.
 
     Args:
@@ -22,6 +24,7 @@ def resolve(spec: Any, source: DataSource, *, shape: tuple[int, int, int] | None
         source: Where files come from.
         shape: (C, H, W) that the images must have, that of the in-distribution set. A dataset with a ``shape``
             parameter of its own renders it, unless the suite gave that parameter; all others are converted.
+        of: Name of the dataset that sets made from another one (``permuted``) take, unless the suite says which.
 
     Raises:
         GauntletError: A name, parameter, option or class is unknown or out of range.
@@ -31,6 +34,8 @@ def resolve(spec: Any, source: DataSource, *, shape: tuple[int, int, int] | None
     options = Options.parse(selected.options, entry.name)
     if shape is not None and entry.has("shape"):
         parameters.setdefault("shape", tuple(shape))
+    if of is not None and entry.has("of") and not DATASETS.get(of).has("of"):
+        parameters.setdefault("of", of)
     resolved = ResolvedDataset(
         entry, label=_label(spec, selected, options), parameters=parameters, options=options, source=source, shape=shape
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from .convert import conversion, convert
 from .imageset import ImageSet, as_image_set
 from .options import DEFAULT_VAL, Options
 from .presence import Presence
+from .shifts import shifted
 from .source import DataSource
 from .splitting import fixed_subset, stratified
 
@@ -61,6 +63,17 @@ class ResolvedDataset:
     def name(self) -> str:
         """Name in the registry."""
         return self.entry.name
+
+    @property
+    def source(self) -> DataSource:
+        """Where its files come from."""
+        return self._source
+
+    def sibling(self, spec: Any) -> ResolvedDataset:
+        """Another dataset from the same source, in the shape of this one (outliers, say)."""
+        from .resolve import resolve
+
+        return resolve(spec, self._source, shape=self.shape, of=self.name)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -116,6 +129,12 @@ class ResolvedDataset:
         """
         return self._unknown(split) or self._presence.missing(self._origins(split))
 
+    def files(self, split: str) -> list[Path]:
+        """The files that ``split`` is read from, whether they exist or not."""
+        if (unknown := self._unknown(split)) is not None:
+            raise GauntletError(unknown)
+        return self._presence.files(self._origins(split))
+
     def fingerprint(self, split: str) -> str:
         """Digest of everything that decides the images of ``split``; no image is loaded.
 
@@ -133,6 +152,7 @@ class ResolvedDataset:
                 self._options.limit,
                 self._val if self._is_cut(split) else None,
                 self._targets,
+                *((self._options.shift,) if self._options.shift and split == "test" else ()),
             )
         return self._fingerprints[split]
 
@@ -152,6 +172,8 @@ class ResolvedDataset:
             if not len(images):
                 names = ", ".join(self.classes) or "any class"
                 raise GauntletError(f"Dataset {self.name!r}: its {split} split has no images of {names}.")
+            if split == "test" and self._options.shift:
+                images = shifted(images, self._options.shift)
             self._loaded[split] = images
         return self._loaded[split]
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from .build import create_module
+from .calibrators import Calibrated, Calibrator
 from .checkpoint import CheckpointStore, load_weights
 from .tap import Tap
 
-__all__ = ["CheckpointStore", "Tap", "create_module", "load_weights"]
+__all__ = ["Calibrated", "Calibrator", "CheckpointStore", "Tap", "create_module", "load_weights"]

@@ -18,17 +18,19 @@ def create_module(
     classes: int,
     shape: tuple[int, int, int],
     members: Sequence[nn.Module] | None = None,
+    download: bool = False,
 ) -> nn.Module:
     """Build the network of ``entry`` for images of ``shape`` (C, H, W) and ``classes`` classes.
 
-    ``classes``, ``channels`` and ``shape`` are passed on where the entry takes them and the suite does not say
-    otherwise; ``members`` replaces the parameter named by the entry's ``children``.
+    ``classes``, ``channels``, ``shape`` and ``download`` (whether a model may download weights) are passed on where
+    the entry takes them and the suite does not say otherwise; ``members`` replaces the parameter named by the
+    entry's ``children``.
 
     Raises:
         GauntletError: The model refuses its parameters, or what it returns is not a module.
     """
     arguments = dict(parameters)
-    for name, value in {"classes": classes, "channels": shape[0], "shape": shape}.items():
+    for name, value in {"classes": classes, "channels": shape[0], "shape": shape, "download": download}.items():
         if entry.has(name):
             arguments.setdefault(name, value)
     if members is not None:

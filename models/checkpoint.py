@@ -39,6 +39,10 @@ class CheckpointStore:
         """The folder of this key."""
         return self.folder / key
 
+    def progress_file(self, key: str) -> Path:
+        """Where a training of this key keeps its last finished epoch while it goes on."""
+        return self.folder / f".{key}.epoch.safetensors"
+
     def __contains__(self, key: str) -> bool:
         return (self.path(key) / "training.json").is_file()
 

@@ -43,3 +43,8 @@ class Normalize(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise images (N, C, H, W)."""
         return (x - self.mean) / self.std
+
+
+def conv_block(before: int, after: int, stride: int = 1) -> list[nn.Module]:
+    """3x3 convolution without bias, batch-norm, ReLU."""
+    return [nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]

@@ -11,8 +11,20 @@ from .selection import Selected, check_unique, parse_spec, select, select_one
 from .source import digest, source_fingerprint
 
 DATASETS = Registry("dataset", "gauntlet.datasets", leading=True, vocabulary=("split", "source"))
-MODELS = Registry("model", "gauntlet.models", supplied=("classes", "channels", "shape"))
+MODELS = Registry(
+    "model",
+    "gauntlet.models",
+    supplied=("classes", "channels", "shape", "download"),
+    finder="gauntlet.models.external:find",
+)
 RECIPES = Registry("recipe", "gauntlet.models.training")
+AUGMENTATIONS = Registry(
+    "augmentation",
+    "gauntlet.models.training",
+    leading=True,
+    vocabulary=("images", "batch", "rng", "classes"),
+)
+CALIBRATORS = Registry("calibrator", "gauntlet.models")
 ATTACKS = Registry("attack", "gauntlet.attacks")
 DETECTORS = Registry(
     "detector",
@@ -20,16 +32,22 @@ DETECTORS = Registry(
     leading=True,
     vocabulary=("logits", "features", "labels", "head", "images", "model", "members", "feature-maps", "passes"),
 )
-REGISTRIES = {registry.kind: registry for registry in (DATASETS, MODELS, RECIPES, ATTACKS, DETECTORS)}
+REGISTRIES = {
+    registry.kind: registry for registry in (DATASETS, MODELS, RECIPES, AUGMENTATIONS, CALIBRATORS, ATTACKS, DETECTORS)
+}
 
 dataset = DATASETS.register
 model = MODELS.register
 recipe = RECIPES.register
+augmentation = AUGMENTATIONS.register
+calibrator = CALIBRATORS.register
 attack = ATTACKS.register
 detector = DETECTORS.register
 
 __all__ = [
     "ATTACKS",
+    "AUGMENTATIONS",
+    "CALIBRATORS",
     "DATASETS",
     "DETECTORS",
     "MODELS",
@@ -42,6 +60,8 @@ __all__ = [
     "Registry",
     "Selected",
     "attack",
+    "augmentation",
+    "calibrator",
     "check_unique",
     "coerce",
     "dataset",

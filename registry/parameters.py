@@ -46,12 +46,16 @@ def read_signature(factory: Callable[..., Any], *, leading: bool) -> tuple[tuple
     """Split a signature into its leading needs and its keyword parameters.
 
     With ``leading`` (functions of kinds whose first arguments are data, such as detectors), the positional
-    parameters without default are needs. Everything else is a parameter.
+    parameters without default are needs. Everything else is a parameter. A class that passes ``**settings`` on has
+    the parameters of its base class too.
     """
     hints = _type_hints(factory)
     needs: list[str] = []
     parameters: list[Parameter] = []
+    inherited: tuple[Parameter, ...] = ()
     for parameter in inspect.signature(factory).parameters.values():
+        if parameter.kind == parameter.VAR_KEYWORD:
+            inherited = _inherited(factory)
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         positional = parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
@@ -59,7 +63,14 @@ def read_signature(factory: Callable[..., Any], *, leading: bool) -> tuple[tuple
             needs.append(parameter.name)
         else:
             parameters.append(Parameter(parameter.name, hints.get(parameter.name, Any), parameter.default))
-    return tuple(needs), tuple(parameters)
+    own = {parameter.name for parameter in parameters}
+    return tuple(needs), (*parameters, *(parameter for parameter in inherited if parameter.name not in own))
+
+
+def _inherited(factory: Callable[..., Any]) -> tuple[Parameter, ...]:
+    """Parameters of the next ``__init__`` among the bases of a class; none for functions."""
+    definers = [base for base in getattr(factory, "__mro__", ())[:-1] if "__init__" in vars(base)]
+    return read_signature(definers[1], leading=False)[1] if len(definers) > 1 else ()
 
 
 def check_parameters(parameters: Sequence[Parameter], values: Mapping[str, Any], owner: str) -> dict[str, Any]:

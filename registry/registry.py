@@ -33,6 +33,7 @@ class Registry:
         leading: Whether leading arguments of registered functions are data (``needs``) rather than parameters.
         vocabulary: The needs that exist; a need ``output:NAME`` is always allowed. Empty: anything goes.
         supplied: Parameters that Gauntlet fills in where nobody gives them.
+        finder: ``module:function`` that is asked for the entry (or None) of a name that is not registered.
     """
 
     def __init__(
@@ -43,12 +44,14 @@ class Registry:
         leading: bool = False,
         vocabulary: tuple[str, ...] = (),
         supplied: tuple[str, ...] = (),
+        finder: str = "",
     ) -> None:
         self.kind = kind
         self._package = package
         self._leading = leading
         self._vocabulary = vocabulary
         self.supplied = frozenset(supplied)
+        self._finder = finder
         self._entries: dict[str, Entry] = {}
         self._aliases: dict[str, str] = {}
         self._discovered = False
@@ -174,11 +177,15 @@ class Registry:
     def get(self, name: str) -> Entry:
         """The entry called ``name`` (or an alias of it)."""
         self.discover()
-        entry = self._find(name)
+        entry = self._find(name) or self._found_elsewhere(name)
         if entry is None:
             known = [*self._entries, *(alias for entry in self._entries.values() for alias in entry.aliases)]
             raise GauntletError(f"Unknown {self.kind} {name!r}; {nearest(str(name), known)}")
         return entry
+
+    def _found_elsewhere(self, name: str) -> Entry | None:
+        module, _, function = self._finder.partition(":")
+        return getattr(importlib.import_module(module), function)(name) if module else None
 
     def _find(self, name: str) -> Entry | None:
         lowered = name.lower()

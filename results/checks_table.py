@@ -16,16 +16,21 @@ def checks_table(frame: pd.DataFrame) -> list[Table]:
 
 def _table(dataset: str, part: pd.DataFrame) -> Table:
     names = [name for name in ("model", "seed") if name == "model" or part[name].nunique() > 1]
-    rows = [(*(str(row[name]) for name in names), str(row["attack"])) for _, row in part.iterrows()]
+    rows = [
+        (*(str(row[name]) for name in names), str(row["attack"]), _result(row), str(row["reason"]))
+        for _, row in part.iterrows()
+    ]
     return Table(
         title=f"Sanity checks of the attacked models on {dataset}",
-        row_names=(*names, "check"),
+        row_names=(*names, "check", "result", "finding"),
         rows=tuple(rows),
-        columns=(("result",), ("finding",)),
-        cells=tuple((_result(row), str(row["reason"])) for _, row in part.iterrows()),
+        columns=(),
+        cells=((),) * len(rows),
         notes=(f"A model that fails a check has its robust figures marked {MARK} in every table.",),
     )
 
 
 def _result(row: pd.Series) -> str:
-    return str(row["status"]) if row["status"] != "ok" else "pass" if row["value"] else "FAIL"
+    if row["status"] != "ok":
+        return str(row["status"])
+    return "–" if row["metric"] == "" else "pass" if row["value"] else "FAIL"

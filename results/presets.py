@@ -179,7 +179,8 @@ def minimal_table(frame: pd.DataFrame, **options: Any) -> list[Table]:
 
     Only attacks that were asked for `minimal`; none where no attack was.
     """
-    wanted = frame[(frame["evaluator"] == "attack") & (frame["metric"] == "median_norm") & frame["epsilon"].isna()]
+    asked = (frame["evaluator"] == "attack") & frame["epsilon"].isna() & (frame["norm"] != "none")
+    wanted = frame[asked & (frame["metric"] == "median_norm")]
     return [
         pivot(
             pd.concat([part, checks_of(frame)], ignore_index=True),

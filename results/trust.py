@@ -30,14 +30,16 @@ def doubts(frame: pd.DataFrame) -> Doubts:
 
 def in_doubt(chosen: pd.DataFrame, failed: Doubts) -> list[bool]:
     """For each row, whether it is a robust figure of a model that fails a check."""
-    if not failed:
+    if not failed:  # usually; and a million rows take their time
         return [False] * len(chosen)
-    pairs = zip(
-        chosen["model"], chosen["dataset"], chosen["metric"], chosen["evaluator"], chosen["attack"], strict=True
-    )
+    columns = ("model", "dataset", "metric", "evaluator", "attack", "status")
     return [
-        metric in ROBUST and evaluator == "attack" and not attack.startswith("(") and (model, dataset) in failed
-        for model, dataset, metric, evaluator, attack in pairs
+        metric in ROBUST
+        and evaluator == "attack"
+        and not attack.startswith("(")
+        and status == "ok"
+        and (model, dataset) in failed
+        for model, dataset, metric, evaluator, attack, status in zip(*(chosen[name] for name in columns), strict=True)
     ]
 
 

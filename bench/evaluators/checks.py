@@ -15,7 +15,7 @@ from . import checks_model as model
 from . import checks_stored as stored
 from .attack import AttackEvaluator
 from .base import Evaluator, Finished
-from .evidence import Check, Evidence, NotApplicable, Trial
+from .evidence import Check, Evidence, NotApplicable, Trial, Verdict
 
 if TYPE_CHECKING:
     from ..plan import Job, OODSet, Row
@@ -78,13 +78,14 @@ def _looked_at(check: Check, evidence: Evidence, unfinished: int) -> CellResult:
     try:
         verdict = check(evidence)
     except NotApplicable as lacking:
-        return CellResult(status="skipped", reason=f"Not applicable: {lacking}")
+        verdict = Verdict(None, f"Not applicable: {lacking}")
     except GauntletError as error:
         return CellResult(status="failed", reason=str(error))
-    if verdict.passed and unfinished:
+    if verdict.passed is not False and unfinished:
         return CellResult(status="skipped", reason=f"Waits for {unfinished} cells of attacks; so far: {verdict.text}")
-    figure = () if verdict.figure is None else (Measurement("check_figure", verdict.figure),)
-    return CellResult(measurements=(Measurement("check_passed", float(verdict.passed)), *figure), reason=verdict.text)
+    figures = {"check_passed": verdict.passed, "check_figure": verdict.figure}
+    measured = (Measurement(name, float(value)) for name, value in figures.items() if value is not None)
+    return CellResult(measurements=tuple(measured), reason=verdict.text)
 
 
 def gather(job: Job, bench: Workbench) -> tuple[Evidence, int]:

@@ -40,7 +40,7 @@ def work_done(evidence: Evidence) -> Verdict:
         if not trial.measured("forwards") > 0 or (trial.gradient and not trial.measured("backwards") > 0):
             return Verdict(False, f"{trial.where} asked the model for nothing.", 0.0)
         still = float((trial.result.arrays["distances"][0] == 0).mean())
-        if trial.kind == "fixed" and still > 0.5:
+        if trial.kind == "fixed" and trial.gradient and trial.sound and still > 0.5:  # noise may end where it began
             return Verdict(False, f"{trial.where} left {still:.0%} of the images as they were.", still)
     return Verdict(True, f"All {len(checked)} attacks asked the model and moved the images.")
 

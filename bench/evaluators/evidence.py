@@ -30,9 +30,9 @@ class NotApplicable(Exception):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check found: whether the model's robust figures may be trusted as far as it goes, and why, in words."""
+    """Whether the model's robust figures may be trusted as far as a check goes (``None``: not applicable), and why."""
 
-    passed: bool
+    passed: bool | None
     text: str
     figure: float | None = None
 

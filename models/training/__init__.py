@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from .batch import Batch
+from .hooks import Hook, Pass
 from .recipe import EpochLog, Progress, Recipe
+from .trainer import Trainer
 
-__all__ = ["EpochLog", "Progress", "Recipe"]
+__all__ = ["Batch", "EpochLog", "Hook", "Pass", "Progress", "Recipe", "Trainer"]

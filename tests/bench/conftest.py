@@ -54,6 +54,7 @@ def small_suite(**changes: Any) -> dict[str, Any]:
         "epsilons": [0, 0.1],
         "attack_images": 40,
         "worst_case": False,
+        "checks": "none",
         "detectors": ["msp", {"knn": {"k": 5}}],
         "ood": {"near": [{"glyphs": {"limit": 100}}], "far": [{"uniform-noise": {"limit": 100}}]},
     }

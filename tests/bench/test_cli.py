@@ -200,3 +200,42 @@ def test_everything_works_without_a_git_program(suite, tmp_path):
     done = subprocess.run(command, env={**os.environ, "PATH": ""}, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "git executable" not in done.stderr
+
+
+def test_verify_says_what_an_attack_did_on_the_known_models(call):
+    status, out, _ = call("verify", "attack", "fgsm")
+    assert status == 0
+    lines = out.splitlines()
+    assert [line.split()[1] for line in lines[:5]] == ["linear", "constant", "masked", "randomised", "trained"]
+    assert lines[-1] == "attack fgsm conforms."
+
+
+def test_verify_of_an_attack_that_lies_exits_with_1(call, write_plugin):
+    plugin = write_plugin(
+        '''
+        import torch
+        from gauntlet import attack
+        from gauntlet.attacks.base import Attack, AttackResult
+
+        @attack("liar", norm="linf", kind="fixed", access="none", cost="fast")
+        class Liar(Attack):
+            """Claims what it has not done."""
+
+            def attack(self, victim, images, labels, epsilons, rng):
+                success, norms = torch.ones_like(labels, dtype=torch.bool), torch.zeros(len(labels))
+                return [AttackResult(epsilon, images, success, norms, 1, 0) for epsilon in epsilons]
+        '''
+    )
+    status, out, _ = call("verify", "attack", "liar", "--plugin", plugin)
+    assert status == 1
+    assert "FAIL  constant" in out
+    assert "attack liar does not conform." in out
+
+
+def test_what_cannot_run_here_is_listed_apart_with_the_reason(call):
+    _, unavailable, _ = call("list", "attacks", "--unavailable")
+    assert "foolbox/l2/binarization-refinement" in unavailable
+    assert "cannot work here" in unavailable
+    _, listed, _ = call("list", "attacks")
+    assert "foolbox/l2/binarization-refinement" not in listed
+    assert "foolbox/l0/pointwise" in listed

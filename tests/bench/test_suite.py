@@ -62,11 +62,12 @@ def test_every_built_in_suite_is_valid():
         (GOOD.replace("[0.1, 8/255]", "[.inf]"), "my.yaml:7:1: epsilon must be a finite number >= 0, got inf."),
         (
             GOOD.replace("8/255", "8/0"),
-            "my.yaml:7:1: epsilon '8/0' is not a number or a fraction such as 8/255.",
+            "my.yaml:7:1: epsilon '8/0' is not a number, a fraction such as 8/255, or minimal.",
         ),
         (GOOD + "seeds: [a]\n", "my.yaml:11:9: 'seeds': input should be a valid integer"),
         (GOOD + "evaluators: [acuracy]\n", "my.yaml:11:14: unknown evaluator 'acuracy'; did you mean 'accuracy'?"),
-        (GOOD.replace("epsilons: [0.1, 8/255]\n", ""), "my.yaml: the evaluator 'attack' needs the key 'epsilons'."),
+        (GOOD + "checks: some\n", "my.yaml:11:1: 'checks': input should be 'none', 'standard' or 'full', got 'some'."),
+        (GOOD + "attack_images: {quick: 3}\n", "'attack_images': input should be a valid integer"),
         (GOOD.replace("ood:\n  near: [glyphs]\n", ""), "detectors need OOD sets: name some under `ood:`."),
         (GOOD.replace("detectors: msp\n", ""), "OOD sets need detectors: name some under `detectors:`."),
         ("a: [1,\nb: }", "my.yaml:2:4: not valid YAML"),
@@ -104,3 +105,38 @@ def test_profiles_override_keys():
 
 def test_epsilons_keep_their_order_and_drop_repeats():
     assert parse_epsilons([0.3, "1/10", 0.3, 0], "x") == (0.3, 0.1, 0.0)
+
+
+def test_epsilons_by_norm_and_without_any_the_defaults_of_the_norm():
+    suite = parse_suite(GOOD.replace("[0.1, 8/255]", "{linf: [8/255, minimal], l2: [1]}"), where="my.yaml")
+    assert suite.budgets("linf") == (8 / 255, None)
+    assert suite.budgets("l2") == (1.0,)
+    assert suite.budgets("l0") == (4.0, 12.0, 30.0)
+    bare = parse_suite(GOOD.replace("epsilons: [0.1, 8/255]\n", ""), where="my.yaml")
+    assert bare.budgets("linf") == (0.03, 0.1, 0.3)
+    assert all(value == int(value) for value in bare.budgets("l0"))
+
+
+def test_images_by_cost_class():
+    suite = parse_suite(GOOD + "attack_images: {fast: 360, full: 8}\n", where="my.yaml")
+    assert [suite.images_for(cost) for cost in ("fast", "standard", "full")] == [360, 8, 8]
+    assert parse_suite(GOOD + "attack_images: 5\n", where="my.yaml").images_for("full") == 5
+
+
+def test_checks_run_where_something_is_attacked_unless_they_are_declined():
+    assert parse_suite(GOOD, where="my.yaml").evaluators[-1] == "checks"
+    assert "checks" not in parse_suite(GOOD + "checks: none\n", where="my.yaml").evaluators
+
+
+@pytest.mark.parametrize("name", ["foolbox-linf", "foolbox-l2", "foolbox-l1", "foolbox-l0", "attacks-full"])
+def test_our_own_suites_raise_the_steps_that_are_too_short_in_foolbox(name):
+    from gauntlet.bench.suite import load_suite
+
+    suite = load_suite(name)
+    short = [attack for attack in suite.attacks if "0.025 epsilons" in str(attack.entry.meta.get("fault"))]
+    assert all(attack.parameters["rel_stepsize"] == 0.1 for attack in short)
+    assert len(suite.attacks) >= 3
+    if name == "attacks-full":
+        from gauntlet.registry import ATTACKS
+
+        assert {attack.entry.name for attack in suite.attacks} == {entry.name for entry in ATTACKS}

@@ -206,3 +206,123 @@ def test_perfectly_separated_logits_become_plus_three_and_minus_a_third():
     top = math.exp(3) / (math.exp(3) + 9 * math.exp(-1 / 3))
     assert top == pytest.approx(0.75696, abs=5e-6)
     torch.testing.assert_close(logits.softmax(1).amax(1), torch.full((100,), top), rtol=0, atol=1e-4)
+
+
+# -- the networks of reports R1 and R4, and the usual ones ----------------------------------------------------
+
+COUNTS = {
+    "cnn": 62_006,
+    "cnn-plus": 2_197_706,
+    "svhn-cnn": 814_570,
+    "madry": 3_274_634,
+    "resnet18": 11_173_962,
+    "wrn-28-10": 36_479_194,
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_networks_have_the_counts_of_the_handbook_or_paper(name: str):
+    with torch.device("meta"):
+        assert count(MODELS.create(name)) == COUNTS[name]
+
+
+SMALL = [
+    ("cnn", {}, (3, 32, 32)),
+    ("cnn-plus", {"width": 0.1}, (3, 32, 32)),
+    ("svhn-cnn", {"width": 0.1}, (3, 32, 32)),
+    ("madry", {"width": 0.1}, (1, 28, 28)),
+    ("resnet18", {"channels": 1}, (1, 8, 8)),
+    ("resnet34", {}, (3, 16, 16)),
+    ("resnet50", {}, (3, 16, 16)),
+    ("wrn-28-10", {"depth": 10, "widen": 1}, (3, 32, 32)),
+    ("torchvision/resnet18", {}, (3, 64, 64)),
+    ("torchvision/squeezenet1_1", {}, (3, 64, 64)),
+]
+
+
+@pytest.mark.parametrize(("name", "parameters", "shape"), SMALL, ids=[row[0] for row in SMALL])
+def test_they_give_logits_and_a_head_that_explains_them(name: str, parameters: dict, shape: tuple[int, int, int]):
+    net = build(name, classes=7, **parameters).eval()
+    x = torch.rand(3, *shape)
+    assert net(x).shape == (3, 7)
+    without_linear = name == "torchvision/squeezenet1_1"
+    assert Tap(net, x).why_no_head == ("the model has no final linear layer" if without_linear else "")
+
+
+def test_the_small_image_stem_keeps_the_resolution():
+    net = build("resnet18").eval()
+    seen = []
+    net.network.layer1.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
+    net(torch.rand(1, 3, 32, 32))
+    assert seen == [(1, 64, 32, 32)]
+
+
+def test_the_wide_resnet_needs_a_depth_that_exists():
+    with pytest.raises(GauntletError, match=r"depth of 6 n \+ 4 \(10, 16, 22, 28, ...\), got 27"):
+        build("wrn-28-10", depth=27)
+
+
+def test_madrys_weights_are_truncated_normal_and_its_biases_a_tenth():
+    net = build("madry")
+    assert net.fc.weight.abs().max() <= 0.2
+    assert 0.08 < net.body[7].weight.std() < 0.1
+    assert torch.equal(net.fc.bias.detach(), torch.full((10,), 0.1))
+
+
+# -- models that are only named -------------------------------------------------------------------------------
+
+
+def test_a_function_of_a_module_is_a_model(tmp_path, monkeypatch):
+    (tmp_path / "my_nets.py").write_text(
+        "from torch import nn\ndef tiny(classes=10, *, wide=3):\n    return nn.Sequential(nn.Flatten(), "
+        "nn.Linear(64, wide), nn.Linear(wide, classes))\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    net = MODELS.create("my_nets:tiny", wide=5)
+    assert net(torch.rand(2, 1, 8, 8)).shape == (2, 10)
+    assert net[1].out_features == 5
+    with pytest.raises(GauntletError, match=r"the module 'my_nets' has no function 'tinny'; did you mean 'tiny'"):
+        MODELS.create("my_nets:tinny")
+
+
+def test_torchvisions_model_is_torchvisions_behind_its_normalisation():
+    from torchvision import models
+
+    ours, theirs = build("torchvision/resnet18").eval(), models.resnet18(weights=None).eval()
+    theirs.load_state_dict(ours.model.state_dict())
+    x = torch.rand(2, 3, 48, 48)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    torch.testing.assert_close(ours(x), theirs((x - mean) / std))
+
+
+def test_torchvisions_weights_come_from_its_cache_or_with_permission_only(tmp_path, monkeypatch):
+    from torchvision import models
+
+    from gauntlet.registry import NotAvailable
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(
+        NotAvailable, match=r"The weights of torchvision/squeezenet1_1 are not at .*; run with --download"
+    ):
+        build("torchvision/squeezenet1_1", pretrained=True)
+    state = models.squeezenet1_1(weights=None).state_dict()
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    name = models.SqueezeNet1_1_Weights.DEFAULT.url.rpartition("/")[2]
+    torch.save(state, tmp_path / "hub" / "checkpoints" / name)
+    found = build("torchvision/squeezenet1_1", pretrained=True).model.state_dict()
+    assert all(torch.equal(found[key], state[key]) for key in state)
+    with pytest.raises(GauntletError, match="own weights have 1000 classes, the dataset has 10"):
+        build("torchvision/squeezenet1_1", pretrained=True, classes=10)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("torchvision/resnet19", "torchvision has no classification model 'resnet19'; did you mean 'resnet18'"),
+        ("no_such_module:net", "the module 'no_such_module' cannot be imported"),
+        ("cnn-pluss", "did you mean 'cnn-plus'"),
+    ],
+)
+def test_a_model_that_nobody_knows_is_one_sentence(name: str, problem: str):
+    with pytest.raises(GauntletError, match=problem):
+        MODELS.create(name)

@@ -1,0 +1,168 @@
+"""Augmentations: registered functions on whole batches, on the device that the images are on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from ...registry import AUGMENTATIONS, GauntletError, augmentation, select_one
+from .batch import Batch, probabilities
+from .hooks import Hook
+
+if TYPE_CHECKING:
+    from .loop import Loop
+
+#: From a batch, draws and the number of classes to the augmented batch.
+Augmentation = Callable[[Batch, Generator, int], Batch]
+
+
+class Augment(Hook):
+    """Augments every batch, anew in every epoch."""
+
+    def __init__(self, augmentations: Sequence[Augmentation]) -> None:
+        self.augmentations = list(augmentations)
+
+    def change(self, loop: Loop, batch: Batch) -> Batch:
+        """Apply them in order."""
+        for one in self.augmentations:
+            batch = one(batch, loop.rng, len(loop.train.classes))
+        return batch
+
+
+def read_augmentations(specs: Sequence[Any]) -> list[Augmentation]:
+    """From ``[flip, {crop: {padding: 4}}]`` to functions.
+
+    Raises:
+        GauntletError: A name or parameter is unknown.
+    """
+    return [_bound(spec) for spec in ([specs] if isinstance(specs, str) else specs)]
+
+
+def _bound(spec: Any) -> Augmentation:
+    chosen = select_one(AUGMENTATIONS, spec)
+
+    def apply(batch: Batch, rng: Generator, classes: int) -> Batch:
+        given = {"images": batch.images, "batch": batch, "rng": rng, "classes": classes}
+        made = chosen.entry.factory(*(given[need] for need in chosen.entry.needs), **chosen.parameters)
+        return made if isinstance(made, Batch) else replace(batch, images=made)
+
+    return apply
+
+
+@augmentation("rotation")
+def rotation(images: Tensor, rng: Generator, *, degrees: float = 20.0) -> Tensor:
+    """Rotate each image by an angle uniform in [-degrees, degrees], bilinear, black outside."""
+    angle = _uniform(images, rng, -math.radians(degrees), math.radians(degrees))
+    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    aspect = images.shape[2] / images.shape[3]  # grid coordinates span [-1, 1] whatever the sides are
+    rows = [torch.stack([cos, -sin * aspect, zero], 1), torch.stack([sin / aspect, cos, zero], 1)]
+    return warp(images, torch.stack(rows, 1))
+
+
+@augmentation("translation")
+def translation(images: Tensor, rng: Generator, *, share: float = 0.2) -> Tensor:
+    """Move each image by up to ``share`` of its sides in both directions, bilinear, black outside."""
+    across, down = (_uniform(images, rng, -2 * share, 2 * share) for _ in range(2))
+    one, zero = torch.ones_like(across), torch.zeros_like(across)
+    return warp(images, torch.stack([torch.stack([one, zero, across], 1), torch.stack([zero, one, down], 1)], 1))
+
+
+@augmentation("crop")
+def crop(images: Tensor, rng: Generator, *, padding: int = 4) -> Tensor:
+    """Pad with black and take a random window of the old size."""
+    count, _, height, width = images.shape
+    padded = F.pad(images, (padding,) * 4)
+    top, left = (torch.randint(2 * padding + 1, (count, 1), generator=rng, device=images.device) for _ in range(2))
+    rows = top + torch.arange(height, device=images.device)
+    columns = left + torch.arange(width, device=images.device)
+    which = torch.arange(count, device=images.device)[:, None, None]
+    windows = padded.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]]
+    return windows.permute(0, 3, 1, 2)
+
+
+@augmentation("flip")
+def flip(images: Tensor, rng: Generator, *, p: float = 0.5) -> Tensor:
+    """Mirror each image left to right with probability ``p``."""
+    return torch.where(_each(_uniform(images, rng) < p), images.flip(3), images)
+
+
+@augmentation("noise")
+def noise(images: Tensor, rng: Generator, *, low: float = 0.1, high: float = 0.3) -> Tensor:
+    """Add normal noise whose standard deviation is uniform in [low, high] for each image; clip."""
+    sigma = _each(_uniform(images, rng, low, high))
+    draws = torch.randn(images.shape, generator=rng, device=images.device)
+    return (images + sigma * draws).clamp_(0, 1)
+
+
+@augmentation("mixup", reference="Zhang, Cisse, Dauphin, Lopez-Paz 2017, arXiv 1710.09412")
+def mixup(batch: Batch, rng: Generator, classes: int, *, alpha: float = 1.0) -> Batch:
+    """Blend every image with another by one weight from Beta(alpha, alpha); targets likewise."""
+    weight = beta(alpha, alpha, rng)
+    partner = torch.randperm(len(batch), generator=rng, device=rng.device)
+    targets = probabilities(batch.targets, classes)
+    images = batch.images.lerp(batch.images[partner], 1 - weight)
+    return replace(batch, images=images, targets=targets.lerp(targets[partner], 1 - weight))
+
+
+@augmentation("cutmix", reference="Yun, Han, Oh et al. 2019, arXiv 1905.04899")
+def cutmix(batch: Batch, rng: Generator, classes: int, *, alpha: float = 1.0, p: float = 0.5) -> Batch:
+    """With probability ``p``, paste a box of another image into every image; targets by the area that is kept."""
+    weight, draw = beta(alpha, alpha, rng), float(torch.rand((), generator=rng, device=rng.device))
+    partner = torch.randperm(len(batch), generator=rng, device=rng.device)
+    height, width = batch.images.shape[2:]
+    centre = torch.rand(2, generator=rng, device=rng.device).tolist()
+    if draw >= p:
+        return batch
+    top, bottom = _side(centre[0], height, weight)
+    left, right = _side(centre[1], width, weight)
+    images = batch.images.clone()
+    images[:, :, top:bottom, left:right] = batch.images[partner][:, :, top:bottom, left:right]
+    pasted = (bottom - top) * (right - left) / (height * width)
+    targets = probabilities(batch.targets, classes)
+    return replace(batch, images=images, targets=targets.lerp(targets[partner], pasted))
+
+
+def _side(centre: float, length: int, weight: float) -> tuple[int, int]:
+    """Where a box of side sqrt(1 - weight) of ``length`` begins and ends, clipped at the border."""
+    half, middle = int(length * math.sqrt(1 - weight)) / 2, int(centre * length)
+    return max(0, round(middle - half)), min(length, round(middle + half))
+
+
+def beta(a: float, b: float, rng: Generator) -> float:
+    """One draw from Beta(a, b), by the quotient of two Gamma draws.
+
+    Raises:
+        GauntletError: a or b is not positive.
+    """
+    if not (a > 0 and b > 0):
+        raise GauntletError(f"A Beta distribution needs positive parameters, got {a} and {b}.")
+    return float(betas(a, b, 1, rng))
+
+
+def betas(a: float, b: float, count: int, rng: Generator) -> Tensor:
+    """Draws (count,) from Beta(a, b)."""
+    shape = torch.tensor([[a], [b]], dtype=torch.float64, device=rng.device).expand(2, count).contiguous()
+    x, y = torch._standard_gamma(shape, generator=rng)
+    return (x / (x + y).clamp(min=1e-300)).float()
+
+
+def warp(images: Tensor, matrices: Tensor) -> Tensor:
+    """Images seen through affine maps (N, 2, 3) of grid coordinates; bilinear, black outside."""
+    grid = F.affine_grid(matrices.to(images.dtype), list(images.shape), align_corners=False)
+    moved = F.grid_sample(images, grid, padding_mode="zeros", align_corners=False)
+    return moved.clamp_(0, 1).contiguous(memory_format=torch.channels_last)
+
+
+def _uniform(images: Tensor, rng: Generator, low: float = 0.0, high: float = 1.0) -> Tensor:
+    """One number for each image (N,)."""
+    return low + (high - low) * torch.rand(len(images), generator=rng, device=images.device)
+
+
+def _each(values: Tensor) -> Tensor:
+    return values.view(-1, 1, 1, 1)

@@ -1,0 +1,284 @@
+"""The training loop: one for all recipes, which differ in their hooks."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...datasets import ImageSet
+from ...registry import GauntletError
+from .batch import Batch, as_images, hard
+from .hooks import Hook, Objective, Pass
+from .optim import Optimisation
+from .recipe import EpochLog, Progress
+from .resume import EpochFile, optimizer_tensors, restore_optimizer
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How long, with what batches, and what is kept; the fields are parameters of :class:`~.trainer.Trainer`."""
+
+    epochs: int
+    batch_size: int
+    keep: str
+    patience: int | None
+    steps: int | None
+    precision: str
+
+
+class Loop:
+    """One training. Hooks read what they need from its attributes.
+
+    Attributes:
+        module: The network, on ``device``.
+        train: The training images.
+        epoch: Number of the epoch at hand, from 0.
+        step: Number of updates done.
+        rng: Draws of augmentations and outliers, on the device.
+        seed: The seed that all streams derive from.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        train: ImageSet,
+        watched: dict[str, ImageSet],
+        settings: LoopSettings,
+        optimisation: Optimisation,
+        hooks: Sequence[Hook],
+        *,
+        device: torch.device,
+        seed: int,
+        progress: Progress | None = None,
+        resume: EpochFile | None = None,
+    ) -> None:
+        self.module, self.train, self.device, self.seed = module, train, device, seed
+        self.settings, self.optimisation, self.hooks = settings, optimisation, list(hooks)
+        self.epoch = self.step = 0
+        self.optimizer = optimisation.build(module)
+        self.rng = torch.Generator(device).manual_seed(seed + 1)
+        self._order = torch.Generator().manual_seed(seed)
+        self._watched, self._progress, self._resume = watched, progress, resume
+        self._criterion = next((hook for hook in hooks if hook.replaces == "criterion"), Hook())
+        self._history: list[EpochLog] = []
+        self._best: tuple[float, dict[str, Tensor]] | None = None
+        self.pixels, self.targets = train.pixels.to(device), train.labels.to(device)
+
+    # -- lengths ----------------------------------------------------------------------------------------------
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of one epoch; a last one of a single image is left out, since batch-norm needs two."""
+        whole, rest = divmod(len(self.targets), self.settings.batch_size)
+        return whole + (rest > 1)
+
+    @property
+    def total(self) -> int:
+        """Batches of the whole training."""
+        return self.settings.steps or self.settings.epochs * self.steps_per_epoch
+
+    # -- the run ----------------------------------------------------------------------------------------------
+
+    def run(self) -> list[EpochLog]:
+        """Train; returns one record an epoch.
+
+        Raises:
+            GauntletError: The loss is no longer a number; the last good epoch stays in the epoch checkpoint.
+        """
+        self._take_up()
+        for hook in self.hooks:
+            hook.start(self)
+        while self.step < self.total and not self._out_of_patience():
+            started = time.perf_counter()
+            log = self._epoch()
+            with self._evaluating():
+                for name, images in self._watched.items():
+                    log[f"{name}_loss"], log[f"{name}_accuracy"] = evaluate(self.module, images, self.device)
+                log["seconds"] = time.perf_counter() - started
+                self._check(log)
+                for hook in self.hooks:
+                    hook.after_epoch(self, log)
+                self._history.append(log)
+                if self.settings.keep == "best" and (self._best is None or log["val_loss"] < self._best[0]):
+                    self._best = (log["val_loss"], copy.deepcopy(self.module.state_dict()))
+            self.epoch += 1
+            if self.step < self.total:
+                self._save()
+        self._finish()
+        return self._history
+
+    def _epoch(self) -> EpochLog:
+        self.module.train()
+        permutation = torch.randperm(len(self.targets), generator=self._order).to(self.device)
+        batches = permutation.split(self.settings.batch_size)[: min(self.steps_per_epoch, self.total - self.step)]
+        # Sums stay on the device: reading them every step would make a GPU wait.
+        loss_sum, right = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
+        seen, started = 0, time.perf_counter()
+        for positions in batches:
+            self._set_lr()
+            batch = Batch(as_images(self.pixels[positions]), self.targets[positions], positions)
+            for hook in self.hooks:
+                batch = hook.change(self, batch)
+            for part in self._parts(batch):
+                loss, logits = self._update(part)
+            loss_sum += loss.detach() * len(batch)
+            right += (logits.detach().argmax(1) == hard(part.targets)).sum()
+            seen += len(batch)
+            self.step += 1
+            if self._progress is not None:
+                speed = seen / max(time.perf_counter() - started, 1e-9)
+                figures = {"epoch": self.epoch + 1, "loss": loss_sum / seen, "accuracy": right / seen, "speed": speed}
+                self._progress(self.step, self.total, figures)
+        lr = self.optimizer.param_groups[0]["lr"]
+        return {"epoch": self.epoch + 1, "loss": float(loss_sum) / seen, "accuracy": float(right) / seen, "lr": lr}
+
+    def _update(self, batch: Batch) -> Pass:
+        result = self.objective()(batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        result.loss.backward()
+        self.optimizer.step()
+        for hook in self.hooks:
+            hook.after_step(self)
+        return result
+
+    def _parts(self, batch: Batch) -> Iterator[Batch]:
+        parts: Iterator[Batch] = iter([batch])
+        for hook in self.hooks:
+            parts = _expanded(hook, self, parts)
+        return parts
+
+    # -- the loss ---------------------------------------------------------------------------------------------
+
+    def objective(self) -> Objective:
+        """The loss as all hooks together define it."""
+        chain: Objective = self._network
+        for hook in reversed(self.hooks):
+            chain = partial(hook.objective, self, inner=chain)
+        return chain
+
+    def logits(self, images: Tensor) -> Tensor:
+        """One pass (N, K) in float32, in the precision of this training."""
+        if self._half:
+            with torch.autocast(self.device.type, torch.bfloat16):
+                return self.module(images).float()
+        return self.module(images)
+
+    @property
+    def _half(self) -> bool:
+        precision = self.settings.precision
+        return precision == "bfloat16" or (precision == "auto" and self.device.type == "cuda")
+
+    def _network(self, batch: Batch) -> Pass:
+        if batch.outliers is None:
+            logits = self.logits(batch.images)
+            return Pass(self._criterion.criterion(logits, batch.targets), logits)
+        # One pass over both, so that batch-norm sees the mixture.
+        inside, outside = self.logits(torch.cat([batch.images, batch.outliers])).split(
+            [len(batch.images), len(batch.outliers)]
+        )
+        loss = self._criterion.criterion(inside, batch.targets)
+        return Pass(loss + sum(hook.penalty(inside, outside) for hook in self.hooks), inside)
+
+    # -- around the epochs ------------------------------------------------------------------------------------
+
+    def _set_lr(self) -> None:
+        lr = self.optimisation.lr_at(self.step, self.total, self.steps_per_epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+
+    @contextlib.contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            for hook in self.hooks:
+                stack.enter_context(hook.evaluating(self))
+            yield
+
+    def _out_of_patience(self) -> bool:
+        if self.settings.patience is None or not self._history:
+            return False
+        losses = [log["val_loss"] for log in self._history]
+        return len(losses) - 1 - losses.index(min(losses)) >= self.settings.patience
+
+    def _check(self, log: EpochLog) -> None:
+        # What the last step of an epoch did shows in the validation loss only.
+        watched = [log["val_loss"]] if len(self._watched["val"]) else []
+        for loss in (log["loss"], *watched):
+            if not math.isfinite(loss):
+                kept = self._resume.path if self._resume is not None and self._resume.path.is_file() else None
+                kept_words = f"; the state after epoch {self.epoch} is kept in {kept}" if kept else ""
+                raise GauntletError(
+                    f"Training diverged: the loss is {loss} in epoch {log['epoch']} of {self.settings.epochs}; lower "
+                    f"the lr (now {self.optimisation.lr:g}){kept_words}."
+                )
+
+    def _finish(self) -> None:
+        if self._best is not None:
+            self.module.load_state_dict(self._best[1])
+        else:
+            with self._evaluating():
+                final = copy.deepcopy(self.module.state_dict())
+            self.module.load_state_dict(final)
+        self.module.eval()
+
+    # -- interruption -----------------------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        if self._resume is None:
+            return
+        state = {
+            "module": self.module.state_dict(),
+            "optimizer": optimizer_tensors(self.optimizer),
+            "best": {} if self._best is None else self._best[1],
+            "rng": {"order": self._order.get_state(), "draws": self.rng.get_state(), "cpu": torch.get_rng_state()},
+            **{f"hook{number}": hook.state() for number, hook in enumerate(self.hooks)},
+        }
+        if self.device.type == "cuda":
+            state["rng"]["cuda"] = torch.cuda.get_rng_state(self.device)
+        best = None if self._best is None else self._best[0]
+        self._resume.save(state, {"epoch": self.epoch, "step": self.step, "history": self._history, "best": best})
+
+    def _take_up(self) -> None:
+        found = None if self._resume is None else self._resume.load()
+        if found is None:
+            return
+        state, facts = found
+        self.epoch, self.step, self._history = facts["epoch"], facts["step"], facts["history"]
+        self.module.load_state_dict(state["module"])
+        restore_optimizer(self.optimizer, state.get("optimizer", {}))
+        self._best = None if facts["best"] is None else (facts["best"], state["best"])
+        self._order.set_state(state["rng"]["order"])
+        self.rng.set_state(state["rng"]["draws"])
+        torch.set_rng_state(state["rng"]["cpu"])
+        if self.device.type == "cuda" and "cuda" in state["rng"]:
+            torch.cuda.set_rng_state(state["rng"]["cuda"], self.device)
+        for number, hook in enumerate(self.hooks):
+            hook.restore(state.get(f"hook{number}", {}))
+
+
+def _expanded(hook: Hook, loop: Loop, batches: Iterator[Batch]) -> Iterator[Batch]:
+    for batch in batches:
+        yield from hook.steps(loop, batch)
+
+
+@torch.no_grad()
+def evaluate(module: nn.Module, images: ImageSet, device: torch.device, batch_size: int = 1024) -> tuple[float, float]:
+    """Mean cross entropy and accuracy in eval mode; (nan, nan) on an empty set."""
+    if len(images) == 0:
+        return math.nan, math.nan
+    module.eval()
+    loss, right = 0.0, 0
+    for x, y, _ in images.batches(batch_size):
+        logits = module(as_images(x.to(device)))
+        y = y.to(device)
+        loss += float(F.cross_entropy(logits, y, reduction="sum"))
+        right += int((logits.argmax(1) == y).sum())
+    return loss / len(images), right / len(images)

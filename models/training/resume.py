@@ -1,0 +1,79 @@
+"""Epoch checkpoints: everything an interrupted training needs to go on as if nothing had happened."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+#: Raised when the content changes; an epoch checkpoint of another version is ignored.
+_VERSION = "1"
+
+State = dict[str, dict[str, Tensor]]
+
+
+class EpochFile:
+    """The last finished epoch of one training, in one safetensors file that is replaced whole.
+
+    Args:
+        path: Where it lies; its folder is made on the first save.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def save(self, state: Mapping[str, Mapping[str, Tensor]], facts: Mapping[str, Any]) -> None:
+        """Keep groups of tensors and JSON-able facts. A folder that cannot be written costs only the resuming."""
+        draft = self.path.with_name(f"{self.path.name}.{os.getpid()}")
+        tensors = {f"{group}/{name}": _plain(value) for group, held in state.items() for name, value in held.items()}
+        with contextlib.suppress(OSError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            save_file(tensors, draft, {"version": _VERSION, "facts": json.dumps(dict(facts))})
+            draft.replace(self.path)
+
+    def load(self) -> tuple[State, dict[str, Any]] | None:
+        """What was saved last; None where there is nothing, or nothing that can be read."""
+        state: State = {}
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("version") != _VERSION:
+                    return None
+                for name in file.keys():  # noqa: SIM118  it is no mapping
+                    group, _, rest = name.partition("/")
+                    state.setdefault(group, {})[rest] = file.get_tensor(name)
+                return state, json.loads(metadata["facts"])
+        except Exception:  # absent or damaged: the training starts anew, as it would have without the file
+            return None
+
+    def remove(self) -> None:
+        """The training is over."""
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's memory (moments, step counts) by parameter number and name."""
+    state = optimizer.state_dict()["state"]
+    return {f"{number}/{name}": value for number, held in state.items() for name, value in held.items()}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give an optimiser its memory back."""
+    held: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        number, _, name = key.partition("/")
+        held.setdefault(int(number), {})[name] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": held})
+
+
+def _plain(value: Tensor) -> Tensor:
+    return value.detach().to("cpu").clone(memory_format=torch.contiguous_format)

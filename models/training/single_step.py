@@ -1,0 +1,143 @@
+"""Training on single-step examples: `fgsm-augmentation` and `fast-at`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...registry import recipe
+from .batch import Batch
+from .hooks import Hook, Objective, Pass
+from .trainer import Trainer
+
+if TYPE_CHECKING:
+    from .loop import Loop
+
+
+def input_gradient(loop: Loop, images: Tensor, targets: Tensor) -> Tensor:
+    """Gradient (N, C, H, W) of the cross entropy at ``images``; in eval mode, and none reaches the weights."""
+    modes = [(part, part.training) for part in loop.module.modules()]
+    loop.module.eval()
+    try:
+        probe = images.detach().requires_grad_()
+        loss = F.cross_entropy(loop.logits(probe), targets, reduction="sum")
+        return torch.autograd.grad(loss, probe)[0]
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+class FGSMAugmentation(Hook):
+    """Adds the FGSM examples of every batch: as an update of their own, or in the mean of both losses."""
+
+    def __init__(self, epsilon: float | None, interval: tuple[float, float], mode: str) -> None:
+        self.epsilon, self.interval, self.mode = epsilon, interval, mode
+
+    def _adversarial(self, loop: Loop, batch: Batch) -> Batch:
+        epsilon: float | Tensor = self.epsilon if self.epsilon is not None else 0.0
+        if self.epsilon is None:
+            low, high = self.interval
+            epsilon = low + (high - low) * torch.rand((), generator=loop.rng, device=loop.device)
+        gradient = input_gradient(loop, batch.images, batch.targets)
+        return replace(batch, images=(batch.images + epsilon * gradient.sign()).clamp(0, 1), outliers=None)
+
+    def steps(self, loop: Loop, batch: Batch) -> Iterator[Batch]:
+        """The clean batch, then, where the mode is alternating, its examples."""
+        if self.mode == "joint":
+            yield batch
+            return
+        adversarial = self._adversarial(loop, batch)
+        yield batch
+        yield adversarial
+
+    def objective(self, loop: Loop, batch: Batch, inner: Objective) -> Pass:
+        """In joint mode the mean of both losses."""
+        if self.mode != "joint":
+            return inner(batch)
+        clean, adversarial = inner(batch), inner(self._adversarial(loop, batch))
+        return Pass((clean.loss + adversarial.loss) / 2, clean.logits)
+
+
+@recipe(
+    "fgsm-augmentation",
+    reference="Goodfellow, Shlens, Szegedy 2014, arXiv 1412.6572",
+    profiles={
+        "r1": {"epochs": 200, "lr": 1e-4, "epsilon": None},
+        "r1-plus": {"epochs": 50, "lr": 1e-4, "epsilon": None},
+        "r4": {"epochs": 20, "epsilon": 0.1},
+    },
+)
+class FGSMAugmented(Trainer):
+    """Clean batches and their FGSM examples in turn, or both in one update.
+
+    Args:
+        epsilon: Radius in Linf; None: drawn for each batch from ``interval``.
+        interval: Smallest and largest radius where it is drawn.
+        mode: ``alternating``: an update on the clean batch, then one on its examples, which were made before;
+            ``joint``: one on the mean of both losses.
+        **settings: Those of :class:`Trainer`.
+    """
+
+    name = "fgsm-augmentation"
+
+    def __init__(
+        self,
+        *,
+        epsilon: float | None = None,
+        interval: tuple[float, float] = (0.01, 0.15),
+        mode: Literal["alternating", "joint"] = "alternating",
+        **settings: Any,
+    ) -> None:
+        super().__init__(**settings)
+        self._require(epsilon is None or 0 <= epsilon < math.inf, "an epsilon >= 0", epsilon)
+        self._require(
+            0 <= interval[0] <= interval[1] < math.inf, "an interval [low, high] with 0 <= low <= high", interval
+        )
+        self.epsilon, self.interval, self.mode = epsilon, interval, mode
+
+    def own_hooks(self) -> list[Hook]:
+        """The examples."""
+        return [FGSMAugmentation(self.epsilon, self.interval, self.mode)]
+
+
+class FastAdversarial(Hook):
+    """Trains on one long FGSM step from a random point of the ball."""
+
+    def __init__(self, epsilon: float, stride: float) -> None:
+        self.epsilon, self.stride = epsilon, stride
+
+    def objective(self, loop: Loop, batch: Batch, inner: Objective) -> Pass:
+        """The loss of the examples alone."""
+        x = batch.images
+        draws = torch.rand(x.shape, generator=loop.rng, device=x.device)
+        start = (x + self.epsilon * (2 * draws - 1)).clamp(0, 1)
+        moved = start + self.stride * self.epsilon * input_gradient(loop, start, batch.targets).sign()
+        return inner(replace(batch, images=(x + (moved - x).clamp(-self.epsilon, self.epsilon)).clamp(0, 1)))
+
+
+@recipe("fast-at", reference="Wong, Rice, Kolter 2020, arXiv 2001.03994")
+class FastAT(Trainer):
+    """Single-step adversarial training with a random start.
+
+    Args:
+        epsilon: Radius in Linf.
+        stride: Length of the step, in epsilons; 1.25 is the paper's for CIFAR-10.
+        **settings: Those of :class:`Trainer`.
+    """
+
+    name = "fast-at"
+
+    def __init__(self, *, epsilon: float = 0.3, stride: float = 1.25, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._require(0 <= epsilon < math.inf and stride > 0, "epsilon >= 0 and stride > 0", f"{epsilon} and {stride}")
+        self.epsilon, self.stride = epsilon, stride
+
+    def own_hooks(self) -> list[Hook]:
+        """The examples."""
+        return [FastAdversarial(self.epsilon, self.stride)]

@@ -1,0 +1,108 @@
+"""Calibrators: the NLL they minimise, what they leave alone, and the head they fold into."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gauntlet.models import Calibrated, Tap
+from gauntlet.registry import CALIBRATORS, MODELS, GauntletError
+
+NAMES = [entry.name for entry in CALIBRATORS]
+Nets = Callable[..., nn.Sequential]
+
+
+def sample(scale: Tensor, shift: Tensor, count: int = 20_000) -> tuple[Tensor, Tensor]:
+    """Logits z and labels drawn from softmax(scale * z + shift)."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(count, 4, generator=generator, dtype=torch.float64)
+    return logits, torch.multinomial((scale * logits + shift).softmax(1), 1, generator=generator)[:, 0]
+
+
+def nll(logits: Tensor, labels: Tensor) -> float:
+    return float(F.cross_entropy(logits, labels))
+
+
+SCALE, SHIFT = torch.tensor([0.3, 0.5, 0.8, 1.2], dtype=torch.float64), torch.tensor([-1.0, 0.0, 0.5, 0.5])
+
+
+def test_temperature_recovers_the_factor_of_the_logits():
+    calibrator = CALIBRATORS.create("temperature")
+    calibrator.fit(*sample(torch.tensor(0.4), torch.tensor(0.0)))
+    assert calibrator.scale.tolist() == pytest.approx([0.4] * 4, rel=0.03)
+    assert calibrator.shift.tolist() == [0.0] * 4
+
+
+def test_vector_scaling_recovers_scales_and_shifts_up_to_a_common_shift():
+    calibrator = CALIBRATORS.create("vector")
+    calibrator.fit(*sample(SCALE, SHIFT))
+    assert calibrator.scale.tolist() == pytest.approx(SCALE.tolist(), rel=0.1)
+    centred = calibrator.shift - calibrator.shift.mean()
+    assert centred.tolist() == pytest.approx((SHIFT - SHIFT.mean()).tolist(), abs=0.15)
+
+
+def test_platt_has_one_scale_and_is_platts_sigmoid_for_two_classes():
+    from sklearn.linear_model import LogisticRegression
+
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(3000, 2, generator=generator, dtype=torch.float64)
+    margin = logits[:, 1] - logits[:, 0]
+    labels = (torch.rand(3000, generator=generator) < torch.sigmoid(2 * margin - 0.7)).long()
+    calibrator = CALIBRATORS.create("platt", penalty=1e-9)
+    calibrator.fit(logits, labels)
+    known = LogisticRegression(C=1e9, tol=1e-10).fit(margin[:, None], labels)
+    assert len(calibrator.scale.unique()) == 1
+    assert float(calibrator.scale[0]) == pytest.approx(known.coef_.item(), rel=1e-3)
+    assert float(calibrator.shift[1] - calibrator.shift[0]) == pytest.approx(known.intercept_.item(), abs=1e-3)
+
+
+def test_more_freedom_gives_a_lower_nll_on_the_data_it_is_fitted_on():
+    logits, labels = sample(SCALE, SHIFT, 3000)
+    losses = [nll(logits, labels)]
+    for name in ("temperature", "platt", "vector"):
+        calibrator = CALIBRATORS.create(name)
+        calibrator.fit(logits, labels)
+        losses.append(nll(calibrator(logits), labels))
+    assert losses == sorted(losses, reverse=True)
+
+
+def test_a_temperature_changes_no_prediction():
+    logits, labels = sample(SCALE, SHIFT, 2000)
+    calibrator = CALIBRATORS.create("temperature")
+    calibrator.fit(logits, labels)
+    assert torch.equal(calibrator(logits).argmax(1), logits.argmax(1))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_data_without_errors_are_refused_in_one_sentence(name: str):
+    logits = 9 * torch.eye(4).repeat(5, 1)
+    with pytest.raises(GauntletError, match="held-out images of which some are classified wrongly"):
+        CALIBRATORS.create(name).fit(logits, torch.arange(20) % 4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("kind", ["plain", "m5", "ensemble"])
+def test_the_head_of_a_calibrated_model_has_the_calibration_folded_in(name: str, kind: str, make_net: Nets):
+    torch.manual_seed(0)
+    if kind == "plain":
+        net, shape = make_net(), (1, 8, 8)
+    else:
+        members = [MODELS.create("m5", width=0.1), MODELS.create("m7", width=0.1)]
+        net, shape = MODELS.create("ensemble", members=members) if kind == "ensemble" else members[0], (1, 28, 28)
+    x = torch.rand(6, *shape)
+    calibrator = CALIBRATORS.create(name)
+    logits = torch.randn(500, 10)
+    calibrator.fit(logits, (logits + torch.randn(500, 10)).argmax(1))
+    model = Calibrated(net.eval(), calibrator).eval()
+    tap = Tap(model, x)
+    outputs = tap(x)
+    torch.testing.assert_close(outputs["logits"], calibrator(net(x)))
+    torch.testing.assert_close(model(x), outputs["logits"])
+    assert tap.why_no_head == ""
+    weight, bias = tap.head
+    torch.testing.assert_close(outputs["features"] @ weight.T + bias, outputs["logits"], rtol=1e-4, atol=1e-4)
+    assert ("members" in outputs) == (kind == "ensemble")
