@@ -131,7 +131,9 @@ def safety_table(frame: pd.DataFrame, **options: Any) -> list[Table]:
             table = pivot(pd.concat(rows, ignore_index=True), ["model"], ["metric"], names,
                           **{"title": f"Safety summary on {dataset}", "percent": True, **options})  # fmt: skip
             titles = {item.name: item.title for item in SAFETY}
-            tables.append(replace(table, columns=tuple((titles[name],) for name in names)))
+            note = "–: not measured, or some of its cells failed, so that no mean is comparable."
+            notes = (*table.notes, note) if any("–" in row for row in table.cells) else table.notes
+            tables.append(replace(table, columns=tuple((titles[name],) for name in names), notes=notes))
     return tables
 
 
@@ -162,7 +164,7 @@ SAFETY = (
 
 
 def _summary(part: pd.DataFrame, item: SafetyColumn) -> pd.DataFrame:
-    """The column's value of every model; a model with cells that are not ok shows that instead of a mean.
+    """The column's value of every model; a model with cells that failed has none.
 
     Intervals are averaged, too: they are on the wide side, since the cells share their images and err together.
     """
@@ -173,9 +175,11 @@ def _summary(part: pd.DataFrame, item: SafetyColumn) -> pd.DataFrame:
     single = len(cells) == cells["model"].nunique()
     found = []
     for _, own in cells.groupby("model", sort=False):
-        bad = own[own["status"] != "ok"]
-        row = (bad if len(bad) else own).head(1).copy()
-        if not len(bad) and not single:
+        if not own["status"].isin(["ok", "skipped"]).all() or not (own["status"] == "ok").any():
+            continue  # a mean over whatever was measured would rank models wrongly
+        own = own[own["status"] == "ok"]
+        row = own.head(1).copy()
+        if not single:
             row[["value", "ci_low", "ci_high"]] = own[["value", "ci_low", "ci_high"]].mean().to_numpy()
         found.append(row.assign(metric=item.name, evaluator="", attack="", detector="", epsilon=np.nan, ood_dataset=""))
     return pd.concat(found) if found else cells

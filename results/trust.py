@@ -30,7 +30,7 @@ def doubts(frame: pd.DataFrame) -> Doubts:
 
 def in_doubt(chosen: pd.DataFrame, failed: Doubts) -> list[bool]:
     """For each row, whether it is a robust figure of a model that fails a check."""
-    if not failed:
+    if not failed:  # usually; and a million rows take their time
         return [False] * len(chosen)
     columns = ("model", "dataset", "metric", "evaluator", "attack", "status")
     return [
