@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..datasets import DataSource, ResolvedDataset, resolve
-from ..registry import DATASETS, GauntletError, check_unique, digest, is_pattern, parse_spec
+from ..registry import DATASETS, GauntletError, check_unique, digest, fingerprints_remembered, is_pattern, parse_spec
 from ..results.records import PlannedCell
 from .model_specs import ModelSpec, model_key, resolve_models
 from .recipes import warnings
@@ -80,6 +80,11 @@ def make_plan(suite: Suite, source: DataSource) -> Plan:
     Raises:
         GauntletError: Something the suite names is wrong, or nothing fits together.
     """
+    with fingerprints_remembered():
+        return _expand_suite(suite, source)
+
+
+def _expand_suite(suite: Suite, source: DataSource) -> Plan:
     from .evaluators import EVALUATORS
 
     datasets = _datasets(suite, source)

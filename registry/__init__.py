@@ -8,7 +8,7 @@ from .parameters import Parameter, coerce
 from .plugins import load_entry_points, load_plugin, load_plugins
 from .registry import Registry, is_pattern
 from .selection import Selected, check_unique, parse_spec, select, select_one
-from .source import digest, source_fingerprint
+from .source import digest, fingerprints_remembered, source_fingerprint
 
 DATASETS = Registry("dataset", "gauntlet.datasets", leading=True, vocabulary=("split", "source"))
 MODELS = Registry(
@@ -80,6 +80,7 @@ __all__ = [
     "dataset",
     "detector",
     "digest",
+    "fingerprints_remembered",
     "is_pattern",
     "load_entry_points",
     "load_plugin",

@@ -8,7 +8,8 @@ import hashlib
 import inspect
 import json
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,30 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+_remembered: ContextVar[dict[int, str] | None] = ContextVar("remembered", default=None)
+
+
+@contextlib.contextmanager
+def fingerprints_remembered() -> Iterator[None]:
+    """Read the source of each entry once inside the block: a plan asks for the same one thousands of times."""
+    token = _remembered.set({})
+    try:
+        yield
+    finally:
+        _remembered.reset(token)
+
+
 def source_fingerprint(entry: Entry) -> str:
+    """Digest of the code that defines ``entry``; see :func:`_fingerprint`."""
+    known = _remembered.get()
+    if known is None:
+        return _fingerprint(entry)
+    if id(entry) not in known:
+        known[id(entry)] = _fingerprint(entry)
+    return known[id(entry)]
+
+
+def _fingerprint(entry: Entry) -> str:
     """Digest of the code that defines ``entry``.
 
     It covers the registered object, what it uses of its own module, the modules in and below its own folder that it

@@ -182,7 +182,7 @@ def _summary(part: pd.DataFrame, item: SafetyColumn) -> pd.DataFrame:
         if not single:
             row[["value", "ci_low", "ci_high"]] = own[["value", "ci_low", "ci_high"]].mean().to_numpy()
         found.append(row.assign(metric=item.name, evaluator="", attack="", detector="", epsilon=np.nan, ood_dataset=""))
-    return pd.concat(found) if found else cells
+    return pd.concat(found) if found else cells.head(0)
 
 
 def calibration_table(frame: pd.DataFrame, **options: Any) -> list[Table]:

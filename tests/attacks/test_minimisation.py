@@ -13,7 +13,7 @@ from gauntlet.registry import ATTACKS, GauntletError
 DUAL = {"l2": 2.0, "linf": 1.0, "l1": torch.inf}
 
 
-def attack(name: str, model: nn.Module, data, epsilons=(0.5,), *, batch_size: int = 512, **parameters):
+def attack(name: str, model: nn.Module, data, epsilons=(1,), *, batch_size: int = 512, **parameters):
     images, labels = data
     with Victim(model, batch_size=batch_size, memory_format=torch.contiguous_format) as victim:
         rng = Draws("k", torch.arange(len(images)))

@@ -78,7 +78,7 @@ def test_scoring_all_detectors_adds_little_to_the_forward_passes(scene):
     for name, (fit, score) in sorted(times.items(), key=lambda item: -item[1][1]):
         print(f"{name:20s} fit {fit:6.2f} s, scores of {ALL_QUERIES} images {score * ALL_QUERIES / QUERIES:6.2f} s")
     print(f"{len(times)} detectors: {total:.1f} s; forward passes: {forward:.1f} s; {100 * total / forward:.1f} %")
-    assert total <= 0.15 * forward
+    assert total <= 0.10 * forward
 
 
 def _features(make: Callable[[nn.Linear], Any]) -> Callable[[Any], tuple[Callable[[], Any], Callable[[], Any]]]:
@@ -92,20 +92,21 @@ def _features(make: Callable[[nn.Linear], Any]) -> Callable[[Any], tuple[Callabl
     return both
 
 
-#: Detector, the peer, and how many times faster ours is at least (fit and 70,000 scores together). Ours are in float64,
-#: the peer's in float32: where a detector is little more than one pass over its features, that shows.
+#: Detector, the peer, and how many times faster ours has to be (fit and 70,000 scores together). Ours are in float64,
+#: the peer's in float32: where a detector is little more than one pass over its features, that shows, and some of the
+#: cheap ones do not reach 1 yet.
 PEERS: list[tuple[str, Callable[[nn.Linear], Any], float]] = [
     ("knn", lambda fc: peer.KNN(None, k=50), 1.3),
-    ("mahalanobis", lambda fc: peer.Mahalanobis(None), 1.2),
+    ("mahalanobis", lambda fc: peer.Mahalanobis(None), 5.0),
     ("rmd", lambda fc: peer.RMD(None), 1.0),
-    ("gmm", lambda fc: peer.GMM(None), 0.7),
-    ("vim", lambda fc: peer.ViM(None, 256, fc.weight, fc.bias), 0.2),
-    ("dice", lambda fc: peer.DICE(None, fc.weight, fc.bias, 0.9), 0.3),
-    ("she", lambda fc: peer.SHE(None, fc), 0.1),
-    ("nnguide", lambda fc: peer.NNGuide(None, fc, k=100), 0.9),
-    ("fdbd", lambda fc: peer.fDBD(None, fc), 0.1),
-    ("nci", lambda fc: peer.NCI(None, fc), 0.05),
-    ("pnml", lambda fc: peer.PNML(None, fc), 0.5),
+    ("gmm", lambda fc: peer.GMM(None), 1.0),
+    ("vim", lambda fc: peer.ViM(None, 256, fc.weight, fc.bias), 1.0),
+    ("dice", lambda fc: peer.DICE(None, fc.weight, fc.bias, 0.9), 1.0),
+    ("she", lambda fc: peer.SHE(None, fc), 1.0),
+    ("nnguide", lambda fc: peer.NNGuide(None, fc, k=100), 1.0),
+    ("fdbd", lambda fc: peer.fDBD(None, fc), 1.0),
+    ("nci", lambda fc: peer.NCI(None, fc), 1.0),
+    ("pnml", lambda fc: peer.PNML(None, fc), 1.0),
 ]
 
 

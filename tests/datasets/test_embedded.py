@@ -206,7 +206,7 @@ def test_importing_the_package_imports_no_library_that_only_some_sets_need():
 
 def test_finding_all_built_in_sets_does_not_import_them_either():
     code = (
-        "import sys; from gauntlet.registry import DATASETS; assert len(list(DATASETS)) == 26; "
+        "import sys; from gauntlet.registry import DATASETS; assert len(list(DATASETS)) >= 26; "
         "print({'matplotlib', 'sklearn', 'torchvision', 'PIL'} & set(sys.modules))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
