@@ -164,7 +164,7 @@ SAFETY = (
 
 
 def _summary(part: pd.DataFrame, item: SafetyColumn) -> pd.DataFrame:
-    """The column's value of every model; a model with cells that failed has none.
+    """The column's value of every model; of a model with cells that failed, their status.
 
     Intervals are averaged, too: they are on the wide side, since the cells share their images and err together.
     """
@@ -175,11 +175,12 @@ def _summary(part: pd.DataFrame, item: SafetyColumn) -> pd.DataFrame:
     single = len(cells) == cells["model"].nunique()
     found = []
     for _, own in cells.groupby("model", sort=False):
-        if not own["status"].isin(["ok", "skipped"]).all() or not (own["status"] == "ok").any():
-            continue  # a mean over whatever was measured would rank models wrongly
-        own = own[own["status"] == "ok"]
+        ok = own["status"] == "ok"
+        bad = ~own["status"].isin(["ok", "skipped"])
+        # A mean over whatever was measured would rank models wrongly: the status stands there instead.
+        own = own[bad] if bad.any() else own[ok] if ok.any() else own
         row = own.head(1).copy()
-        if not single:
+        if not single and ok.any() and not bad.any():
             row[["value", "ci_low", "ci_high"]] = own[["value", "ci_low", "ci_high"]].mean().to_numpy()
         found.append(row.assign(metric=item.name, evaluator="", attack="", detector="", epsilon=np.nan, ood_dataset=""))
     return pd.concat(found) if found else cells.head(0)

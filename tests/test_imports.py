@@ -86,7 +86,7 @@ def test_the_registry_imports_the_standard_library_only():
 def test_the_rules_see_relative_imports_inside_functions():
     """A guard for the guards above: this import is there, two levels deep, and the parser finds it."""
     assert "gauntlet.results.frame.load_results" in set(imports(ROOT / "bench" / "cli.py"))
-    assert "gauntlet.datasets.ImageSet" in set(imports(ROOT / "models" / "training" / "standard.py"))
+    assert "gauntlet.datasets.ImageSet" in set(imports(ROOT / "models" / "training" / "recipe.py"))
 
 
 @pytest.mark.parametrize("module", modules())

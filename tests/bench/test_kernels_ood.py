@@ -195,7 +195,7 @@ def test_autc_is_pytorch_oods_and_one_half_where_that_is_undefined(sides):
     found = ood_metrics(*map(torch.tensor, sides))["autc"]
     scores, is_ood = map(torch.from_numpy, together(*sides))
     constant = bool(scores.min() == scores.max())
-    assert found == pytest.approx(0.5 if constant else float(peer.autc(scores, -is_ood)), abs=1e-9)
+    assert found == pytest.approx(0.5 if constant else float(peer.autc(scores, -is_ood)), abs=1e-6)  # float32 there
 
 
 @given(SIDES, st.randoms(use_true_random=False))
