@@ -371,8 +371,8 @@ def _collect_marks(node: yaml.Node, path: tuple[Any, ...], where: str, marks: di
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             if (*path, key.value) in marks:
-                position = f"{key.start_mark.line + 1}:{key.start_mark.column + 1}"
-                raise GauntletError(f"{where}:{position}: the key {key.value!r} stands here twice; keep one of them.")
+                place = f"{where}:{key.start_mark.line + 1}:{key.start_mark.column + 1}"
+                raise GauntletError(f"{place}: the key {key.value!r} stands here twice; keep one of them.")
             marks[(*path, key.value)] = f"{where}:{key.start_mark.line + 1}:{key.start_mark.column + 1}"
             _collect_marks(value, (*path, key.value), where, marks)
     elif isinstance(node, yaml.SequenceNode):
