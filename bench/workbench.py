@@ -229,10 +229,6 @@ class Workbench:
         """What keeps the row's model from having a head."""
         return self._why_no_head
 
-    def forget_outputs(self, dataset: ResolvedDataset, split: str) -> None:
-        """Free what one split holds."""
-        self._outputs = {key: value for key, value in self._outputs.items() if key[0] != dataset.fingerprint(split)}
-
     def _fingerprint(self) -> list[Any]:
         """What the outputs depend on beside the images: architecture, weights, projection."""
         if self._weights is None:

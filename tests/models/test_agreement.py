@@ -72,9 +72,9 @@ def test_batch_normed_logits_leave_m5_under_confident(steps: int, best: float, l
     raw, scaled = (calibration_metrics(outputs / t, test.labels) for t in (1.0, temperature[0]))
     print(f"{steps} steps: {raw}, T = {temperature}, scaled ECE {scaled['ece']:.4f}")
     assert raw["accuracy"] > 0.965
-    assert 0.20 < raw["ece"] < 0.30
+    assert 0.22 <= raw["ece"] <= 0.27
     assert raw["signed_gap"] < 0
-    assert temperature[0] == pytest.approx(best, abs=0.05)
+    assert temperature[0] == pytest.approx(best, abs=0.04)
     assert scaled["ece"] < 0.02
 
 
