@@ -15,7 +15,7 @@ from .suite import builtin_suites, load_suite
 _WIDTHS = {"name": None, "summary": 34, "parameters": 34, "unavailable": 60, "requirements": 16, "fault": 30}
 _FACTS = (
     *("norm", "kind", "access", "cost", "shape", "splits", "children", "requirements", "coupling"),
-    *("weights", "profiles"),
+    *("outputs", "weights", "profiles"),
 )
 _NOTES = {
     "model": "Also: torchvision/NAME, any classification model of torchvision (pretrained: true takes its weights), "
@@ -92,7 +92,9 @@ def _weights(name: str) -> int | None:
 
     entry = MODELS.get(name)
     if child := entry.meta.get("children"):
-        counts = [_weights(member) for member in entry.defaults().get(child, ()) if isinstance(member, str)]
+        inner = entry.defaults().get(child, ())
+        members = [inner] if isinstance(inner, str) else inner
+        counts = [_weights(member) for member in members if isinstance(member, str)]
         return sum(count for count in counts if count) or None
     try:
         with torch.device("meta"):

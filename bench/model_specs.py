@@ -27,9 +27,9 @@ from ..registry import (
     select_one,
     source_fingerprint,
 )
-from .recipes import blocked_by, describe_recipe, recipe_identity, resolve_recipe
+from .recipes import blocked_by, describe_recipe, parts, recipe_identity, resolve_recipe
 
-_OPTIONS = ("recipe", "weights", "replica", "calibrator")
+_OPTIONS = ("recipe", "weights", "init_from", "replica", "calibrator")
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class ModelSpec:
         parameters: Of the architecture, without those that hold models.
         recipe: How it is trained; None for models that arrive trained.
         weights: A file of the user's own weights; then nothing is trained.
+        init_from: A model of the same architecture whose weights it starts its training from.
         replica: Tells apart members that are otherwise equal; each is trained from its own random start.
         members: The models it is built from.
         calibrator: Fitted on the validation split, on top of everything else.
@@ -52,6 +53,7 @@ class ModelSpec:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     recipe: Selected | None = None
     weights: Path | None = None
+    init_from: ModelSpec | None = None
     replica: int = 0
     members: tuple[ModelSpec, ...] = ()
     calibrator: Selected | None = None
@@ -61,16 +63,26 @@ class ModelSpec:
         """What the column ``recipe`` says."""
         if self.weights is not None:
             return "weights"
-        if self.members:
+        if self.recipe is None and self.members:
             return "+".join(dict.fromkeys(member.recipe_label for member in self.members))
         return self.recipe.label if self.recipe is not None else "none"
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What the model declares to yield; a model that declares nothing is a classifier."""
+        return tuple(self.entry.meta.get("outputs", ("logits",)))
+
+    @property
+    def inside(self) -> tuple[ModelSpec, ...]:
+        """The models that must be there before this one can be built and trained."""
+        return self.members if self.init_from is None else (*self.members, self.init_from)
 
     @property
     def trains(self) -> bool:
         """Whether the model or one of its members is trained by Gauntlet."""
         if self.weights is not None:
             return False
-        return self.recipe is not None or any(member.trains for member in self.members)
+        return self.recipe is not None or any(part.trains for part in self.inside)
 
     @property
     def calibrates(self) -> bool:
@@ -81,7 +93,7 @@ class ModelSpec:
     def recipes(self) -> list[Selected]:
         """The recipes by which Gauntlet trains the model and its members."""
         own = [self.recipe] if self.recipe is not None and self.weights is None else []
-        return own + [recipe for member in self.members for recipe in member.recipes]
+        return own + [recipe for part in self.inside for recipe in part.recipes]
 
     def blocked(self, dataset: ResolvedDataset) -> str:
         """Why it cannot be trained on ``dataset`` here; empty if it can."""
@@ -100,6 +112,8 @@ class ModelSpec:
             facts["recipe"] = describe_recipe(self.recipe)
         if self.weights is not None:
             facts["weights"] = self.weights.name
+        if self.init_from is not None:
+            facts["init_from"] = {"name": self.init_from.entry.name, **self.init_from.describe(classes)}
         if self.calibrator is not None:
             entry = self.calibrator.entry
             facts["calibrator"] = {"name": entry.name, **entry.defaults(), **self.calibrator.parameters}
@@ -141,34 +155,61 @@ def resolve_model(spec: Any, default_recipe: Selected | None) -> ModelSpec:
     """One model spec, with the models inside it."""
     chosen = select_one(MODELS, spec, options=_OPTIONS)
     entry, parameters, options = chosen.entry, dict(chosen.parameters), chosen.options
-    recipe = resolve_recipe(options["recipe"]) if "recipe" in options else default_recipe
+    # A model that no classifier's recipe can train names its own, which then wins over the suite's.
+    own = options.get("recipe", entry.meta.get("recipe"))
+    recipe = default_recipe if own is None and "recipe" not in options else resolve_recipe(own)
+    trained = bool(entry.meta.get("trained"))
     replica = options.get("replica", 0)
     if not isinstance(replica, int) or isinstance(replica, bool):
         raise GauntletError(f"model {entry.name!r}: replica must be a whole number, got {replica!r}.")
     members: tuple[ModelSpec, ...] = ()
     if child := entry.meta.get("children"):
         inner = parameters.pop(child, entry.defaults().get(child, ()))
-        members = _members(inner, None if "weights" in options else recipe)
+        inherited = recipe if trained else default_recipe
+        members = _members(inner, None if "weights" in options else inherited)
         if not members:
             raise GauntletError(f"model {chosen.label!r}: {child} is empty; name at least one model.")
-    trained = bool(entry.meta.get("trained"))
     calibrator = select_one(CALIBRATORS, options["calibrator"]) if options.get("calibrator") else None
-    return ModelSpec(
-        entry=entry,
-        label=_label(spec, chosen, calibrator),
-        parameters=parameters,
-        recipe=None if trained or "weights" in options else recipe,
-        weights=_weights(options.get("weights"), chosen.label),
-        replica=replica,
-        members=members,
-        calibrator=calibrator,
+    start = options.get("init_from")
+    return _fitting(
+        ModelSpec(
+            entry=entry,
+            label=_label(spec, chosen, calibrator),
+            parameters=parameters,
+            recipe=None if trained or "weights" in options else recipe,
+            weights=_weights(options.get("weights"), chosen.label),
+            init_from=None if start is None else resolve_model(start, default_recipe),
+            replica=replica,
+            members=members,
+            calibrator=calibrator,
+        )
     )
 
 
-def _members(specs: Sequence[Any], recipe: Selected | None) -> tuple[ModelSpec, ...]:
+def _fitting(spec: ModelSpec) -> ModelSpec:
+    """The same spec; an error where recipe, calibrator or start cannot serve a model of this kind."""
+    yields = f"model {spec.label!r} yields {', '.join(spec.outputs)}"
+    for part in [] if spec.recipe is None else parts(spec.recipe):
+        needs = part.entry.needs or ("logits",)
+        if lacking := [need for need in needs if need not in spec.outputs]:
+            hint = f"; its own recipe is {own!r}" if (own := spec.entry.meta.get("recipe")) else ""
+            raise GauntletError(
+                f"Recipe {part.entry.name!r} trains models that yield {lacking[0]}, but {yields}{hint}."
+            )
+    if spec.calibrator is not None and "logits" not in spec.outputs:
+        raise GauntletError(f"Calibrator {spec.calibrator.label!r} needs logits, but {yields}.")
+    if spec.init_from is not None and (spec.recipe is None or spec.init_from.entry.name != spec.entry.name):
+        raise GauntletError(
+            f"model {spec.label!r}: init_from is the start of a training: it must name a {spec.entry.name!r}, and the "
+            "model must have a recipe."
+        )
+    return spec
+
+
+def _members(specs: Any, recipe: Selected | None) -> tuple[ModelSpec, ...]:
     """The models inside a model; equal ones become replicas of one another, each from a random start of its own."""
     found: list[ModelSpec] = []
-    for spec in specs:
+    for spec in [specs] if isinstance(specs, (str, Mapping)) else specs:
         member = resolve_model(spec, recipe)
         while member in found:
             member = replace(member, replica=member.replica + 1)
@@ -192,6 +233,7 @@ def training_key(spec: ModelSpec, dataset: ResolvedDataset, seed: int) -> str:
         [spec.entry.name, {**spec.entry.defaults(), **spec.parameters}, source_fingerprint(spec.entry)],
         recipe_identity(spec.recipe, dataset),
         [data, len(dataset.classes), dataset.shape, seed, spec.replica],
+        *([[model_key(part, dataset, seed) for part in spec.inside]] if spec.inside else []),
     )
 
 
@@ -215,10 +257,10 @@ def _uncalibrated_key(spec: ModelSpec, dataset: ResolvedDataset, seed: int) -> s
     if spec.weights is not None:
         members = [_architecture(member) for member in spec.members]
         return digest(*identity, members, "weights", hashlib.sha256(spec.weights.read_bytes()).hexdigest())
-    if spec.members:
-        return digest(*identity, [model_key(member, dataset, seed) for member in spec.members])
     if spec.recipe is not None:
         return training_key(spec, dataset, seed)
+    if spec.members:
+        return digest(*identity, [model_key(member, dataset, seed) for member in spec.members])
     return digest(*identity, "as built", len(dataset.classes), dataset.shape, _built(spec, dataset, seed))
 
 

@@ -98,9 +98,12 @@ def _expand_suite(suite: Suite, source: DataSource) -> Plan:
             if reason := misfit(model, dataset):
                 left_out.append(LeftOut(f"{model.label} on {dataset.label}", reason))
                 continue
+            unfit = [item for name in suite.evaluators for item in EVALUATORS[name].misfits(suite, model)]
+            left_out += [LeftOut(f"{what} of {model.label} on {dataset.label}", reason) for what, reason in unfit]
+            fitting = [name for name in suite.evaluators if name not in dict(unfit)]
             for seed in suite.seeds:
                 row = replace(make_row(model, dataset, seed), outliers=outliers)
-                for name in suite.evaluators:
+                for name in fitting:
                     jobs += EVALUATORS[name].plan(suite, row, out_sets)
     if not jobs:
         reasons = "; ".join(f"{item.what}: {item.reason}" for item in left_out[:3])

@@ -117,8 +117,17 @@ class Workbench:
             if spec.weights is not None:
                 load_weights(module, spec.weights)
             elif spec.recipe is not None:
+                if spec.init_from is not None and training_key(spec, dataset, seed) not in self._checkpoints:
+                    self._start_from(self._prepare(spec.init_from, dataset, seed), module, spec)
                 self._train(spec, module, dataset, seed, stream)
         return self._calibrated(spec, module.eval(), dataset)
+
+    def _start_from(self, start: nn.Module, module: nn.Module, spec: ModelSpec) -> None:
+        try:
+            module.load_state_dict(start.state_dict())
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1].strip().rstrip(".")
+            raise GauntletError(f"Model {spec.label!r} cannot start from its init_from: {reason}.") from None
 
     def _calibrated(self, spec: ModelSpec, module: nn.Module, dataset: ResolvedDataset) -> nn.Module:
         if spec.calibrator is None:
@@ -139,7 +148,7 @@ class Workbench:
         if key in self._checkpoints:
             facts = self._checkpoints.load(key, module)
         else:
-            check_fit(module, spec.label, dataset.label, dataset.shape, len(dataset.classes))
+            check_fit(module, spec.label, dataset.label, dataset.shape, len(dataset.classes), spec.outputs)
             recipe = build_recipe(spec.recipe, dataset)
             report = self._on_training
             progress = (
@@ -269,7 +278,8 @@ class Workbench:
     def _sweeper(self) -> Sweeper:
         if self._sweeper_of_row is None:
             row = self.row
-            check_fit(self.module(), row.model.label, row.dataset.label, row.dataset.shape, len(row.dataset.classes))
+            size = row.dataset.shape, len(row.dataset.classes)
+            check_fit(self.module(), row.model.label, row.dataset.label, *size, row.model.outputs)
             probe = self.images(row.dataset, "test")
             few = probe.subset(torch.arange(min(4, len(probe)))).images
             self._sweeper_of_row = Sweeper(self.module(), self._batch(few), self.suite.feature_dim)

@@ -24,7 +24,7 @@ def create_module(
 
     ``classes``, ``channels``, ``shape`` and ``download`` (whether a model may download weights) are passed on where
     the entry takes them and the suite does not say otherwise; ``members`` replaces the parameter named by the
-    entry's ``children``.
+    entry's ``children``: all of them, or the only one where the parameter's default is one model.
 
     Raises:
         GauntletError: The model refuses its parameters, or what it returns is not a module.
@@ -34,7 +34,8 @@ def create_module(
         if entry.has(name):
             arguments.setdefault(name, value)
     if members is not None:
-        arguments[entry.meta["children"]] = members
+        child = entry.meta["children"]
+        arguments[child] = members[0] if isinstance(entry.defaults().get(child), str) else members
     entry.require(arguments)
     try:
         module = entry.factory(**arguments)
@@ -47,8 +48,18 @@ def create_module(
     return module
 
 
-def check_fit(module: nn.Module, name: str, dataset: str, shape: tuple[int, int, int], classes: int) -> None:
-    """Raise a :class:`GauntletError` unless ``module`` maps two images of ``shape`` to logits (2, classes)."""
+def check_fit(
+    module: nn.Module,
+    name: str,
+    dataset: str,
+    shape: tuple[int, int, int],
+    classes: int,
+    outputs: Sequence[str] = ("logits",),
+) -> None:
+    """Raise a :class:`GauntletError` unless ``module`` takes images of ``shape``.
+
+    Where ``logits`` are among the ``outputs`` that it declares, two images must give logits (2, classes).
+    """
     tensor = next(module.parameters(), torch.zeros(()))
     was_training = module.training
     module.eval()
@@ -64,6 +75,8 @@ def check_fit(module: nn.Module, name: str, dataset: str, shape: tuple[int, int,
         ) from error
     finally:
         module.train(was_training)
+    if "logits" not in outputs:
+        return
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
         raise GauntletError(f"Model {name!r} must return logits of shape (N, classes), got {_shape(logits)}.")
     if logits.shape[1] != classes:

@@ -1,4 +1,4 @@
-"""Reads logits, features and named outputs of any classifier in one forward pass."""
+"""Reads logits, features and named outputs of any model in one forward pass."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Tap:
         probe: A few images on the module's device.
 
     Raises:
-        GauntletError: The module's own ``forward_outputs`` gives no logits.
+        GauntletError: The module's own ``forward_outputs`` gives no mapping of tensors.
 
     Attributes:
         why_no_head: What is missing, where ``head`` is None; empty where there is one.
@@ -48,7 +48,7 @@ class Tap:
         return None if self.why_no_head else self._candidate()
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """Images (N, C, H, W) to ``logits`` (N, K), ``features`` (N, D) where there are any, and named outputs."""
+        """Images (N, C, H, W) to ``logits`` (N, K) and ``features`` (N, D) where there are any, and named outputs."""
         if self._own:
             return self._own_outputs(images)
         if self._layer is None:
@@ -65,10 +65,10 @@ class Tap:
 
     def _own_outputs(self, images: Tensor) -> dict[str, Tensor]:
         outputs = self._module.forward_outputs(images)  # type: ignore[operator]
-        if not isinstance(outputs, Mapping) or "logits" not in outputs:
-            got = ", ".join(outputs) if isinstance(outputs, Mapping) else type(outputs).__name__
+        if not isinstance(outputs, Mapping) or not all(isinstance(value, Tensor) for value in outputs.values()):
             raise GauntletError(
-                f"{type(self._module).__name__}.forward_outputs must return a mapping with 'logits', got {got}."
+                f"{type(self._module).__name__}.forward_outputs must return a mapping from names to tensors, got "
+                f"{_described(outputs)}."
             )
         return dict(outputs)
 
@@ -89,6 +89,8 @@ class Tap:
         return called[-1] if called else None
 
     def _doubt(self, outputs: dict[str, Tensor]) -> str:
+        if "logits" not in outputs:
+            return "the model gives no logits"
         head = self._candidate()
         if head is None:
             return "the model has no final linear layer"
@@ -108,6 +110,12 @@ class Tap:
             return None
         weight, bias = head
         return weight.detach(), weight.new_zeros(len(weight)) if bias is None else bias.detach()
+
+
+def _described(outputs: Any) -> str:
+    if not isinstance(outputs, Mapping):
+        return f"a {type(outputs).__name__}"
+    return ", ".join(f"{name}: a {type(value).__name__}" for name, value in outputs.items())
 
 
 def _explains(head: tuple[Tensor, Tensor], outputs: dict[str, Tensor]) -> bool:

@@ -19,7 +19,7 @@ from ..failures import failure, out_of_memory
 from ..tuning import tune, tuning_facts
 from .attack import budgets
 from .attack_measures import find_targets
-from .base import Evaluator, Finished
+from .base import Evaluator, Finished, detectors_for
 from .ood import detector_content, fitted_detector, measure
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class AdversarialDetection(Evaluator):
         images = suite.images_for(str(attack.entry.meta.get("cost", "fast")))
         epsilons = [epsilon for epsilon in budgets(suite, attack, norm) if epsilon is not None]
         cells, payload = [], {}
-        for detector in suite.detectors:
+        for detector in detectors_for(suite, row.model):
             tuned = tuning_facts(suite, detector)
             for epsilon in epsilons:
                 chosen = {**detector.entry.defaults(), **detector.parameters}

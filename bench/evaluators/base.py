@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ...registry import digest
+from ...registry import Selected, digest
 from ...results.records import CellResult, Facts, Identity, Measurement, PlannedCell
 from ...results.statistics import proportion_interval
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from ..model_specs import ModelSpec
     from ..plan import Job, OODSet, Row
     from ..suite import Suite
     from ..workbench import Workbench
@@ -27,10 +28,20 @@ class Evaluator:
     Attributes:
         name: The value of the column ``evaluator``.
         version: Raised when the meaning of a number changes; part of every key.
+        requires: Outputs that a model must yield.
     """
 
     name: str
     version: int = 1
+    requires: tuple[str, ...] = ("logits",)
+
+    def misfits(self, suite: Suite, model: ModelSpec) -> Iterator[tuple[str, str]]:
+        """What can never fit ``model``, each with the reason: the whole evaluator, or parts of its axes.
+
+        Parts are named here and left out of the plan by the evaluator itself.
+        """
+        if lacking := [name for name in self.requires if name not in model.outputs]:
+            yield self.name, f"it needs {lacking[0]}, and {model.label} yields {', '.join(model.outputs)}"
 
     def plan(self, suite: Suite, row: Row, out_sets: Sequence[OODSet]) -> list[Job]:
         """The jobs of this kind for one row."""
@@ -56,6 +67,25 @@ class Evaluator:
             facts=Facts(architecture=row.model.entry.name, recipe=row.model.recipe_label, **facts),
             params={"model": row.model.describe(len(row.dataset.classes)), "dataset": row.dataset.describe(), **params},
         )
+
+
+def detectors_for(suite: Suite, model: ModelSpec) -> list[Selected]:
+    """The suite's detectors whose needs a model can meet, as far as its declared outputs tell."""
+    return [chosen for chosen in suite.detectors if not unmet_needs(chosen, model)]
+
+
+def unmet_needs(chosen: Selected, model: ModelSpec) -> str:
+    """The need of a detector that a model will never meet, by what it declares; empty if there is none."""
+    declared = model.entry.meta.get("outputs")
+    if declared is None:  # nothing is known before the model has run
+        return ""
+    for need in chosen.entry.needs:
+        named = need.removeprefix("output:")
+        if need in ("logits", "head", "passes", "deflated-logits") and "logits" not in declared:
+            return "logits"
+        if need.startswith("output:") and named not in declared:
+            return named
+    return ""
 
 
 def examples_key(suite: Suite) -> tuple[str, ...]:

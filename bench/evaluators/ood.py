@@ -15,11 +15,12 @@ from ...results.records import CellResult, Measurement
 from ...results.statistics import auroc_interval, autc_interval, mean_auroc_interval, ood_bootstrap, oscr_interval
 from ..failures import failure, out_of_memory
 from ..tuning import tune, tuning_facts
-from .base import Evaluator, Finished, small
+from .base import Evaluator, Finished, detectors_for, small, unmet_needs
 
 if TYPE_CHECKING:
     from ...datasets import ResolvedDataset
     from ...detectors import Outputs
+    from ..model_specs import ModelSpec
     from ..plan import Job, OODSet, Row
     from ..suite import Suite
     from ..workbench import Workbench
@@ -48,12 +49,19 @@ class OOD(Evaluator):
 
     name = "ood"
     version = 3  # shifted images, means over groups
+    requires = ()
+
+    def misfits(self, suite: Suite, model: ModelSpec) -> Iterator[tuple[str, str]]:
+        """Detectors that need what the model does not yield."""
+        for chosen in suite.detectors:
+            if need := unmet_needs(chosen, model):
+                yield chosen.label, f"it needs {need}, and {model.label} yields {', '.join(model.outputs)}"
 
     def plan(self, suite: Suite, row: Row, out_sets: Sequence[OODSet]) -> list[Job]:
         """One job a row: detectors share the outputs, so they run together."""
         from ..plan import Job
 
-        tasks = [task for detector in suite.detectors for task in _tasks(detector, out_sets)]
+        tasks = [task for detector in detectors_for(suite, row.model) for task in _tasks(detector, out_sets)]
         cells = [self._cell(suite, row, task) for task in tasks]
         payload = {cell.key: task for cell, task in zip(cells, tasks, strict=True)}
         blocked = {key: task.blocked for key, task in payload.items() if task.blocked}

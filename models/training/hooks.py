@@ -10,16 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from ...datasets import ImageSet
     from .batch import Batch
     from .loop import Loop
     from .recipe import EpochLog
 
 
 class Pass(NamedTuple):
-    """A forward pass: its scalar loss, and the logits (N, K) of the images with a class."""
+    """A forward pass: its scalar loss, and the logits (N, K) of the images with a class, where it has some."""
 
     loss: Tensor
-    logits: Tensor
+    logits: Tensor | None
 
 
 #: From a batch to its loss: the next hook's, in the end the network's own.
@@ -55,6 +56,12 @@ class Hook:
     def criterion(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The loss of logits; a hook that overrides it says ``replaces = "criterion"``."""
         return F.cross_entropy(logits, targets)
+
+    def evaluate(self, loop: Loop, images: ImageSet) -> dict[str, float]:
+        """Figures of a watched split, ``loss`` among them; the hook that replaces the criterion is asked."""
+        from .loop import evaluate
+
+        return dict(zip(("loss", "accuracy"), evaluate(loop.module, images, loop.device), strict=True))
 
     def penalty(self, inside: Tensor, outside: Tensor) -> Tensor | float:
         """A term in the logits of the images (N, K) and of the outliers (M, K), where the batch has outliers."""

@@ -102,7 +102,8 @@ class Loop:
             log = self._epoch()
             with self._evaluating():
                 for name, images in self._watched.items():
-                    log[f"{name}_loss"], log[f"{name}_accuracy"] = evaluate(self.module, images, self.device)
+                    figures = self._criterion.evaluate(self, images)
+                    log |= {f"{name}_{figure}": value for figure, value in figures.items()}
                 log["seconds"] = time.perf_counter() - started
                 self._check(log)
                 for hook in self.hooks:
@@ -131,15 +132,19 @@ class Loop:
             for part in self._parts(batch):
                 loss, logits = self._update(part)
             loss_sum += loss.detach() * len(batch)
-            right += (logits.detach().argmax(1) == hard(part.targets)).sum()
+            if logits is not None:
+                right += (logits.detach().argmax(1) == hard(part.targets)).sum()
             seen += len(batch)
             self.step += 1
             if self._progress is not None:
                 speed = seen / max(time.perf_counter() - started, 1e-9)
-                figures = {"epoch": self.epoch + 1, "loss": loss_sum / seen, "accuracy": right / seen, "speed": speed}
+                figures = {"epoch": self.epoch + 1, "loss": loss_sum / seen, "speed": speed}
+                if logits is not None:
+                    figures["accuracy"] = right / seen
                 self._progress(self.step, self.total, figures)
+        accuracy = {} if logits is None else {"accuracy": float(right) / seen}
         lr = self.optimizer.param_groups[0]["lr"]
-        return {"epoch": self.epoch + 1, "loss": float(loss_sum) / seen, "accuracy": float(right) / seen, "lr": lr}
+        return {"epoch": self.epoch + 1, "loss": float(loss_sum) / seen, **accuracy, "lr": lr}
 
     def _update(self, batch: Batch) -> Pass:
         result = self.objective()(batch)

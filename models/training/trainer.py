@@ -49,6 +49,8 @@ class Trainer(Recipe):
 
     #: The recipe's name, for messages.
     name = "standard"
+    #: Whether every training image must have a class.
+    labelled = True
 
     def __init__(
         self,
@@ -162,14 +164,8 @@ class Trainer(Recipe):
             raise GauntletError(
                 f"Dataset {train.name!r} has {len(train)} training images; training needs at least two."
             )
-        if int(train.labels.min()) < 0:
-            raise GauntletError(f"Dataset {train.name!r} has training images of unknown class; training needs labels.")
-        absent = [name for name, count in zip(train.classes, _counts(train), strict=True) if not count]
-        if absent:
-            raise GauntletError(
-                f"Dataset {train.name!r} has no training image of the class {absent[0]!r}; take more images, or "
-                f"`hold_out: [{absent[0]}]`."
-            )
+        if self.labelled:
+            self._check_labels(train)
         if len(train) < self._settings.batch_size:
             raise GauntletError(
                 f"Dataset {train.name!r} has {len(train)} training images, fewer than one batch of "
@@ -179,6 +175,16 @@ class Trainer(Recipe):
             what = "keep: best" if self._settings.keep == "best" else "patience"
             raise GauntletError(
                 f"Dataset {val.name!r} has no validation images; recipe {self.name!r} needs some for `{what}`."
+            )
+
+    def _check_labels(self, train: ImageSet) -> None:
+        if int(train.labels.min()) < 0:
+            raise GauntletError(f"Dataset {train.name!r} has training images of unknown class; training needs labels.")
+        absent = [name for name, count in zip(train.classes, _counts(train), strict=True) if not count]
+        if absent:
+            raise GauntletError(
+                f"Dataset {train.name!r} has no training image of the class {absent[0]!r}; take more images, or "
+                f"`hold_out: [{absent[0]}]`."
             )
 
     def _check_model(self, module: nn.Module, train: ImageSet, device: torch.device) -> None:

@@ -242,7 +242,18 @@ def test_a_bias_may_be_absent(x: Tensor):
     assert tap.head[1].tolist() == [0] * 4
 
 
-@pytest.mark.parametrize(("outputs", "got"), [(lambda self, x: {"z": self(x)}, "z"), (lambda self, x: x, "Tensor")])
-def test_outputs_without_logits_are_refused(x: Tensor, outputs, got: str):
-    with pytest.raises(GauntletError, match=rf"^Own.forward_outputs must return a mapping with 'logits', got {got}\.$"):
+@pytest.mark.parametrize(
+    ("outputs", "got"),
+    [(lambda self, x: x, "a Tensor"), (lambda self, x: {"z": [1.0], "y": x}, "z: a list, y: a Tensor")],
+)
+def test_outputs_that_are_no_tensors_by_name_are_refused(x: Tensor, outputs, got: str):
+    wanted = rf"^Own.forward_outputs must return a mapping from names to tensors, got {got}\.$"
+    with pytest.raises(GauntletError, match=wanted):
         Tap(Own(outputs), x)
+
+
+def test_a_model_without_logits_has_outputs_and_no_head(x: Tensor):
+    tap = Tap(Own(lambda self, x: {"features": x.flatten(1), "embedding": x.mean((2, 3))}), x)
+    assert tap(x).keys() == {"features", "embedding"}
+    assert tap.head is None
+    assert tap.why_no_head == "the model gives no logits"
