@@ -107,6 +107,7 @@ class Trades(Adversarial):
             loop.module.train()
         made = self.examples(loop, batch, victim, torch.arange(len(batch), device=loop.device))
         clean = inner(batch)
+        assert clean.logits is not None  # recipes of models without logits cannot be joined
         divergence = F.kl_div(
             loop.logits(made).log_softmax(1), clean.logits.log_softmax(1), reduction="batchmean", log_target=True
         )
