@@ -88,9 +88,9 @@ def run(suite: str, out: Path, **options: Any) -> None:
 def train(suite: str, out: Path, **options: Any) -> None:
     """Train the models of a suite, and evaluate nothing."""
     from .console import ConsoleReporter
-    from .runner import train_suite
+    from .runner import run_suite
 
-    outcome = train_suite(suite, out=out, reporter=ConsoleReporter(_console()), **options)
+    outcome = run_suite(suite, out=out, reporter=ConsoleReporter(_console()), evaluate=False, **options)
     _summarise(outcome, unit="models")
     sys.exit(130 if outcome.interrupted else 0 if outcome.complete else 1)
 

@@ -104,25 +104,32 @@ def run_suite(
     profile: str | None = None,
     logger: str | None = None,
     reporter: Reporter | None = None,
+    evaluate: bool = True,
 ) -> Outcome:
-    """Plan, train what is missing, evaluate, write `results.csv` and the tables; see :func:`run`."""
+    """Plan, train what is missing, evaluate, write `results.csv` and the tables; see :func:`run`.
+
+    Without ``evaluate`` the models are trained, and no cells are recorded and nothing is written but their histories.
+    """
     folder = Path(out)
     where = pick_device(device)
     plan, problems = prepare(suite, data=data, download=download, plugins=plugins, profile=profile)
     reporter = reporter or Reporter()
-    sinks = [] if logger is None else [open_logger(logger, Path(out))]
+    sinks = [] if logger is None else [open_logger(logger, folder)]
+    run_id, interrupted = "", False
     with Store.open(folder / "store.sqlite") as store:
-        run_id = store.begin_run(plan.suite.name, plan.suite.text, provenance(where))
-        store.plan(run_id, plan.cells)
+        if evaluate:
+            run_id = store.begin_run(plan.suite.name, plan.suite.text, provenance(where))
+            store.plan(run_id, plan.cells)
         execution = Execution(plan, store, run_id, where, reporter, sinks)
-        interrupted = False
         try:
             with reporter:
-                execution.run()
+                execution.run() if evaluate else execution.train()
         except KeyboardInterrupt:
             interrupted = True
-        store.end_run(run_id, "interrupted" if interrupted else "finished")
-    write_results(folder, run_id)
+        if evaluate:
+            store.end_run(run_id, "interrupted" if interrupted else "finished")
+    if evaluate:
+        write_results(folder, run_id)
     return Outcome(run_id, folder, execution.counts, tuple(problems), interrupted)
 
 
@@ -290,31 +297,3 @@ class Execution:
     def _count(self, status: str, number: int = 1) -> None:
         if number:
             self.counts[status] = self.counts.get(status, 0) + number
-
-
-def train_suite(
-    suite: str | Path | Mapping[str, Any],
-    *,
-    out: str | Path = "gauntlet-out",
-    device: str = "auto",
-    data: str | Path | None = None,
-    download: bool = False,
-    plugins: Iterable[str] = (),
-    profile: str | None = None,
-    logger: str | None = None,
-    reporter: Reporter | None = None,
-) -> Outcome:
-    """Train the models of a suite; nothing is evaluated, and no cells are recorded."""
-    where = pick_device(device)
-    plan, problems = prepare(suite, data=data, download=download, plugins=plugins, profile=profile)
-    reporter = reporter or Reporter()
-    sinks = [] if logger is None else [open_logger(logger, Path(out))]
-    with Store.open(Path(out) / "store.sqlite") as store:
-        execution = Execution(plan, store, "", where, reporter, sinks)
-        interrupted = False
-        try:
-            with reporter:
-                execution.train()
-        except KeyboardInterrupt:
-            interrupted = True
-    return Outcome("", Path(out), execution.counts, tuple(problems), interrupted)

@@ -148,6 +148,7 @@ class Workbench:
         if key in self._checkpoints:
             facts = self._checkpoints.load(key, module)
         else:
+            self._checkpoints.require_writable()
             check_fit(module, spec.label, dataset.label, dataset.shape, len(dataset.classes), spec.outputs)
             recipe = build_recipe(spec.recipe, dataset)
             report = self._on_training
@@ -182,7 +183,7 @@ class Workbench:
     def _for_curves(self, dataset: ResolvedDataset) -> ImageSet:
         """A fixed sample of the test split, enough to draw a curve at little cost."""
         test = dataset.load("test")
-        return test.subset(fixed_subset(len(test), _CURVE_IMAGES, dataset.name, "curves"))
+        return test.subset(drawn_positions(len(test), _CURVE_IMAGES, dataset.name, "curves"))
 
     def _cuda_devices(self) -> list[torch.device]:
         return [self.device] if self.device.type == "cuda" else []
@@ -209,7 +210,7 @@ class Workbench:
         if key not in self._outputs:
             images = self.images(dataset, split)
             if limit is not None and len(images) > limit:
-                images = images.subset(fixed_subset(len(images), limit, images.name))
+                images = images.subset(drawn_positions(len(images), limit, images.name))
             self._outputs[key] = self._read(images, key)
         return self._outputs[key]
 
@@ -310,7 +311,7 @@ class Workbench:
         return images.to(self.device).to(memory_format=torch.channels_last)
 
 
-def fixed_subset(total: int, size: int, *stream: Any) -> Tensor:
+def drawn_positions(total: int, size: int, *stream: Any) -> Tensor:
     """Positions of a random subset that depends on nothing but its arguments, in ascending order."""
     generator = torch.Generator().manual_seed(int(digest("subset", *stream)[:15], 16))
     return torch.randperm(total, generator=generator)[:size].sort().values

@@ -63,6 +63,21 @@ class CheckpointStore:
             ) from error
         return facts
 
+    def require_writable(self) -> None:
+        """To be called before hours of training: raise the :class:`GauntletError` that :meth:`save` would raise."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def _unwritable(self, error: OSError) -> GauntletError:
+        return GauntletError(
+            f"The trained model cannot be kept in {self.folder} ({error.strerror or error}); set GAUNTLET_CACHE to a "
+            "folder that can be written."
+        )
+
     def save(self, key: str, module: nn.Module, facts: Mapping[str, Any]) -> None:
         """Keep the weights of ``module`` with JSON-able ``facts``.
 
@@ -82,10 +97,7 @@ class CheckpointStore:
         except OSError as error:
             if key in self:  # another process finished the same training first
                 return
-            raise GauntletError(
-                f"The trained model cannot be kept in {self.folder} ({error.strerror or error}); set GAUNTLET_CACHE "
-                "to a folder that can be written."
-            ) from None
+            raise self._unwritable(error) from None
 
 
 def load_weights(module: nn.Module, path: Path) -> None:

@@ -90,40 +90,19 @@ def _check(kernel: int, layers: int | None, width: float) -> None:
         raise GauntletError(f"m{kernel} needs a positive width, got {width}.")
 
 
-@model("m3", **_FACTS)
-def m3(
-    *,
-    classes: int = 10,
-    layers: int | None = None,
-    width: float = 1.0,
-    conv_bias: bool = False,
-    activation: Activation = "relu",
-) -> MNet:
-    """Ten 3x3 convolutions; 1,124,180 parameters (1,125,220 with convolution bias)."""
-    return MNet(3, classes=classes, layers=layers, width=width, conv_bias=conv_bias, activation=activation)
+def _register(kernel: int, summary: str) -> None:
+    @model(f"m{kernel}", summary=summary, **_FACTS)
+    def build(
+        *,
+        classes: int = 10,
+        layers: int | None = None,
+        width: float = 1.0,
+        conv_bias: bool = False,
+        activation: Activation = "relu",
+    ) -> MNet:
+        return MNet(kernel, classes=classes, layers=layers, width=width, conv_bias=conv_bias, activation=activation)
 
 
-@model("m5", **_FACTS)
-def m5(
-    *,
-    classes: int = 10,
-    layers: int | None = None,
-    width: float = 1.0,
-    conv_bias: bool = False,
-    activation: Activation = "relu",
-) -> MNet:
-    """Five 5x5 convolutions; 1,128,180 parameters (1,128,660 with convolution bias)."""
-    return MNet(5, classes=classes, layers=layers, width=width, conv_bias=conv_bias, activation=activation)
-
-
-@model("m7", **_FACTS)
-def m7(
-    *,
-    classes: int = 10,
-    layers: int | None = None,
-    width: float = 1.0,
-    conv_bias: bool = False,
-    activation: Activation = "relu",
-) -> MNet:
-    """Four 7x7 convolutions; 2,291,972 parameters (2,292,452 with convolution bias)."""
-    return MNet(7, classes=classes, layers=layers, width=width, conv_bias=conv_bias, activation=activation)
+_register(3, "Ten 3x3 convolutions; 1,124,180 parameters (1,125,220 with convolution bias).")
+_register(5, "Five 5x5 convolutions; 1,128,180 parameters (1,128,660 with convolution bias).")
+_register(7, "Four 7x7 convolutions; 2,291,972 parameters (2,292,452 with convolution bias).")

@@ -47,7 +47,7 @@ def find_targets(row: Row, count: int, bench: Workbench) -> Targets:
     Raises:
         GauntletError: Logits are not finite, or a label is not a class of the model.
     """
-    from ..workbench import fixed_subset
+    from ..workbench import drawn_positions
 
     images = bench.images(row.dataset, "test")
     outputs = bench.outputs(row.dataset, "test")
@@ -59,7 +59,7 @@ def find_targets(row: Row, count: int, bench: Workbench) -> Targets:
             f"{row.dataset.label} has {int(wrong.sum())} labels out of range (the first is {int(labels[wrong][0])}): "
             f"{row.model.label!r} has {logits.shape[1]} classes, so that labels must lie in 0 to {logits.shape[1] - 1}."
         )
-    positions = fixed_subset(len(images), count, row.dataset.name)
+    positions = drawn_positions(len(images), count, row.dataset.name)
     right = (logits.argmax(1) == labels)[positions.to(labels.device)].cpu()
     return Targets(images.subset(positions[right]), positions, right)
 

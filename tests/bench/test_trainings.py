@@ -260,3 +260,17 @@ def test_settings_that_cannot_work_are_found_before_anything_runs(tmp_path: Path
         plan(tmp_path, [net(recipe)])
     with pytest.raises(GauntletError, match="each replace the criterion: only one of them can"):
         plan(tmp_path, [net(["logitnorm", "logitnorm"])])
+
+
+def test_a_cache_that_cannot_be_written_is_told_before_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    class NoTraining(Reporter):
+        def training(self, *_: Any) -> None:
+            raise AssertionError("it trains")
+
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("GAUNTLET_CACHE", str(tmp_path / "file"))
+    suite = small_suite(evaluators=["accuracy"], attacks=None, epsilons=None, detectors=None, ood=None)
+    outcome = run_suite(suite, out=tmp_path / "out", reporter=NoTraining())
+    reasons = set(load_results(outcome.out)["reason"])
+    assert len(reasons) == 1
+    assert "set GAUNTLET_CACHE to a folder that can be written" in reasons.pop()

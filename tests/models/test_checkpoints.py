@@ -75,10 +75,17 @@ def test_a_saving_that_fails_leaves_nothing(checkpoints: CheckpointStore, make_n
     assert list(checkpoints.folder.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path, make_net):
+def test_a_folder_that_cannot_be_made_is_one_sentence_also_before_the_training(tmp_path: Path, make_net):
     (tmp_path / "file").touch()
-    with pytest.raises(GauntletError, match=r"cannot be kept in .*file/models"):
-        CheckpointStore(tmp_path / "file" / "models").save("key", make_net(), {})
+    store = CheckpointStore(tmp_path / "file" / "models")
+    for ask in (store.require_writable, lambda: store.save("key", make_net(), {})):
+        with pytest.raises(GauntletError, match=r"cannot be kept in .*file/models \(.*\); set GAUNTLET_CACHE"):
+            ask()
+
+
+def test_asking_whether_a_folder_can_be_written_leaves_nothing_in_it(checkpoints: CheckpointStore):
+    checkpoints.require_writable()
+    assert list(checkpoints.folder.iterdir()) == []
 
 
 KILLED = """

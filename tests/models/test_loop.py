@@ -198,7 +198,7 @@ SCRIPT = """
 
     suite = {"datasets": ["digits"], "models": [{"name": "cnn-small", "recipe": {"standard": {"epochs": 5}}}],
              "evaluators": ["accuracy"]}
-    runner.train_suite(suite, out=sys.argv[1], device="cpu", reporter=Slow())
+    runner.run_suite(suite, out=sys.argv[1], device="cpu", reporter=Slow(), evaluate=False)
 """
 
 
