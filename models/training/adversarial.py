@@ -15,6 +15,7 @@ from ...attacks import Attack, Draws, Victim
 from ...registry import ATTACKS, GauntletError, recipe, select_one
 from .batch import Batch, hard
 from .hooks import Hook, Objective, Pass
+from .single_step import SINGLE_STEP
 from .trainer import Trainer
 
 if TYPE_CHECKING:
@@ -118,7 +119,15 @@ class Trades(Adversarial):
     "adversarial",
     reference="Madry et al. 2017, arXiv 1706.06083; Zhang et al. 2019, arXiv 1901.08573 (TRADES)",
     profiles={
-        "paper": {"attack": MADRY, "lr": 1e-4, "batch_size": 50, "epochs": 84, "ramp": 0.0, "schedule": "constant"},
+        "paper": {
+            "attack": MADRY,
+            "lr": 1e-4,
+            "batch_size": 50,
+            "steps": 100_000,
+            "epochs": 93,
+            "ramp": 0.0,
+            "schedule": "constant",
+        },
         "r2": {
             "attack": MADRY,
             "epochs": 7,
@@ -127,11 +136,12 @@ class Trades(Adversarial):
             "batch_size": 120,
             "schedule": "exponential",
         },
-        "r4": {"attack": "fgsm", "epsilon": 0.1, "epochs": 20},
+        "r4": {"attack": "fgsm", "epsilon": 0.1, "epochs": 20, "weights": [[20, 0.5]], "ramp": 0.0},
     },
     warnings={
-        "r2": "report R2 documents it as unsuccessful, with worse robustness than before (handbook 11.2): no ramp of "
-        "epsilon, seven epochs"
+        "r2": "report R2 documents it as unsuccessful, with worse robustness than before: no ramp of "
+        "epsilon, seven epochs",
+        "r4": SINGLE_STEP,
     },
 )
 class AdversarialTraining(Trainer):
@@ -146,6 +156,7 @@ class AdversarialTraining(Trainer):
         additive: Whether the clean loss keeps its full weight.
         trades: Coefficient of the divergence between clean and adversarial predictions in the place of the
             adversarial loss; None: no TRADES. The paper takes 6 on CIFAR-10, 1 on MNIST.
+        epochs: Passes over the training split; robustness comes later than accuracy.
         **settings: Those of :class:`Trainer`.
     """
 
@@ -160,9 +171,10 @@ class AdversarialTraining(Trainer):
         weights: Sequence[tuple[int, float]] = (),
         additive: bool = False,
         trades: float | None = None,
+        epochs: int = 20,
         **settings: Any,
     ) -> None:
-        super().__init__(**settings)
+        super().__init__(epochs=epochs, **settings)
         self._require(0 <= epsilon < math.inf, "an epsilon >= 0", epsilon)
         ramp = min(2.0, self.epochs / 4) if ramp is None else ramp
         self._require(0 <= ramp <= self.epochs, f"a ramp from 0 to its {self.epochs} epochs", ramp)

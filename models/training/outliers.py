@@ -107,7 +107,7 @@ class EnergyMargins(Outliers):
     },
     warnings={
         "r2": "the only outliers are clothes, too narrow a source: report R2 itself finds letters harder to tell "
-        "from digits afterwards (handbook 11.4)"
+        "from digits afterwards"
     },
 )
 class OutlierExposure(Trainer):

@@ -19,6 +19,12 @@ from .trainer import Trainer
 if TYPE_CHECKING:
     from .loop import Loop
 
+#: What is known of single steps at a radius of 0.1.
+SINGLE_STEP = (
+    "training on single steps at a large radius often ends in catastrophic over-fitting, with a high accuracy under "
+    "FGSM and none under PGD: attack the result with pgd too"
+)
+
 
 def input_gradient(loop: Loop, images: Tensor, targets: Tensor) -> Tensor:
     """Gradient (N, C, H, W) of the cross entropy at ``images``; in eval mode, and none reaches the weights."""
@@ -72,6 +78,7 @@ class FGSMAugmentation(Hook):
         "r1-plus": {"epochs": 50, "lr": 1e-4, "epsilon": None},
         "r4": {"epochs": 20, "epsilon": 0.1},
     },
+    warnings={"r4": SINGLE_STEP},
 )
 class FGSMAugmented(Trainer):
     """Clean batches and their FGSM examples in turn, or both in one update.

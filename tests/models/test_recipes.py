@@ -280,7 +280,7 @@ BAD = [
     (
         "adversarial",
         {"weights": [[1, 0.1], [3, 0.5]]},
-        "weights cover 4 epochs but it has epochs=10; make the two equal",
+        "weights cover 4 epochs but it has epochs=20; make the two equal",
     ),
     ("adversarial", {"weights": [[10, 1.5]]}, r"needs weights as \[epochs >= 1, weight in \[0, 1\]\], got \[10, 1.5\]"),
     (
@@ -289,7 +289,7 @@ BAD = [
         "needs a gradient attack with a fixed budget, .* 'foolbox/l2/deepfool'",
     ),
     ("adversarial", {"attack": "pdg"}, "did you mean 'pgd'"),
-    ("adversarial", {"ramp": 20.0}, "needs a ramp from 0 to its 10 epochs"),
+    ("adversarial", {"ramp": 30.0}, "needs a ramp from 0 to its 20 epochs"),
     ("adversarial", {"trades": -1.0}, "needs trades >= 0"),
     ("outlier-exposure", {"outliers": []}, "needs at least one outlier set"),
     ("outlier-exposure", {"ratio": 0.0}, "needs a ratio above 0"),
@@ -319,6 +319,8 @@ def test_profiles_keep_the_reports_literal_values():
     adversarial_r2 = RECIPES.get("adversarial").meta["profiles"]["r2"]
     assert adversarial_r2["weights"] == [[1, 0.1], [3, 0.5], [3, 0.75]]
     assert adversarial_r2["attack"]["pgd"]["steps"] == 40
+    assert RECIPES.get("adversarial").meta["profiles"]["paper"]["steps"] == 100_000
+    assert RECIPES.get("adversarial").meta["profiles"]["r4"]["weights"] == [[20, 0.5]]
     assert RECIPES.get("outlier-exposure").meta["profiles"]["r2"]["outliers"] == ["fashion-mnist"]
     assert RECIPES.get("fgsm-augmentation").meta["profiles"]["r1"]["lr"] == 1e-4
     plain = RECIPES.get("standard").meta["profiles"]
