@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ...datasets import ImageSet
 from ...registry import GauntletError
+from ..memory import keep_freed_memory
 from .batch import Batch, as_images, hard
 from .hooks import Hook, Objective, Pass
 from .optim import Optimisation
@@ -61,6 +62,7 @@ class Loop:
         progress: Progress | None = None,
         resume: EpochFile | None = None,
     ) -> None:
+        keep_freed_memory()
         self.module, self.train, self.device, self.seed = module, train, device, seed
         self.settings, self.optimisation, self.hooks = settings, optimisation, list(hooks)
         self.epoch = self.step = 0

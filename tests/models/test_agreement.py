@@ -6,6 +6,7 @@ GAUNTLET_DATA=... pytest -m slow tests/models/test_agreement.py -s
 from __future__ import annotations
 
 import os
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ import pytest
 import torch
 from torch import nn
 
-from gauntlet.bench.kernels import calibration_metrics, fit_temperature
+from gauntlet.attacks import Draws, Victim
+from gauntlet.bench.kernels import calibration_metrics, fit_temperature, ood_metrics
 from gauntlet.datasets import DataSource, ImageSet, resolve
-from gauntlet.registry import MODELS, RECIPES
+from gauntlet.registry import ATTACKS, MODELS, RECIPES
 
 pytestmark = [pytest.mark.realdata, pytest.mark.slow]
 Load = Callable[..., ImageSet]
@@ -47,6 +49,10 @@ def logits(net: nn.Module, images: ImageSet) -> torch.Tensor:
         return torch.cat([net(x.to(memory_format=torch.channels_last)) for x, _, _ in images.batches(500)])
 
 
+def accuracy(net: nn.Module, images: ImageSet) -> float:
+    return float((logits(net, images).argmax(1) == images.labels).float().mean())
+
+
 def test_the_small_cnn_at_250_steps_is_under_confident(load: Load):
     """Handbook 11.2: about 81 % to 88 % right with an ECE around 14 %, as report R2's small CNN."""
     settings = {"steps": 250, "batch_size": 64, "optimizer": "sgd", "lr": 0.01, "momentum": 0.5, "schedule": "constant"}
@@ -58,32 +64,62 @@ def test_the_small_cnn_at_250_steps_is_under_confident(load: Load):
     assert found["signed_gap"] < -0.08
 
 
-@pytest.mark.parametrize(("steps", "best"), [(66, 0.335), (132, 0.357)])
-def test_batch_normed_logits_leave_m5_under_confident(steps: int, best: float, load: Load):
-    """Handbook C-1: accuracy 98 %, ECE 0.22 to 0.27 from the head alone, optimal temperature near 0.34.
+def test_batch_normed_logits_leave_m5_under_confident(load: Load):
+    """Handbook C-1: 98 % right, ECE 0.254 and T 0.335 after 66 steps, 0.228 and 0.357 after 132, in one run.
 
-    This seed and subset gave 98.3 %, 0.282 and 0.302 (0.271 to 0.336) after 66 steps; report R2 has 0.28.
+    The statistics of the last batch-norm follow some ten batches, so one run differs from the next by about 0.02 in
+    ECE and in T: means of three are compared.
     """
-    data = {"mnist": {"limit": 8000}}
-    settings = {"steps": steps, "epochs": 2, "batch_size": 120, "schedule": "constant"}
-    net = trained(("m5", {"conv_bias": True, "activation": "gelu"}), ("standard", settings), load, data)
-    test, val = load({"mnist": {"limit": 1000}}, "test"), load({"mnist": {"limit": 1500}}, "val")
-    outputs, temperature = logits(net, test), fit_temperature(logits(net, val), val.labels)
-    raw, scaled = (calibration_metrics(outputs / t, test.labels) for t in (1.0, temperature[0]))
-    print(f"{steps} steps: {raw}, T = {temperature}, scaled ECE {scaled['ece']:.4f}")
-    assert raw["accuracy"] > 0.965
-    assert 0.22 <= raw["ece"] <= 0.27
-    assert raw["signed_gap"] < 0
-    assert temperature[0] == pytest.approx(best, abs=0.04)
-    assert scaled["ece"] < 0.02
+    steps = {66: (0.254, 0.335), 132: (0.228, 0.357)}
+    found = [_m5_after(tuple(steps), seed, load) for seed in range(3)]
+    for number, (ece, temperature) in steps.items():
+        runs = [run[number] for run in found]
+        mean = {name: statistics.mean(run[name] for run in runs) for name in runs[0]}
+        print(number, "steps:", {name: round(value, 3) for name, value in mean.items()})
+        assert mean["accuracy"] > 0.97
+        assert mean["ece"] == pytest.approx(ece, abs=0.03)
+        assert mean["signed_gap"] < -0.15
+        assert mean["temperature"] == pytest.approx(temperature, abs=0.06)
+        assert mean["scaled_ece"] < 0.02
+
+
+def _m5_after(steps: tuple[int, ...], seed: int, load: Load) -> dict[int, dict[str, float]]:
+    """Calibration after so many steps of 120 of 7,920 images."""
+    train = load({"mnist": {"limit": 10_000}}, "train").subset(range(7920))
+    val, test = (load({"mnist": {"limit": 10_000}}, split).subset(range(1000)) for split in ("val", "test"))
+    torch.manual_seed(seed)
+    net = MODELS.create("m5", conv_bias=True, activation="gelu").to(memory_format=torch.channels_last)
+    found: dict[int, dict[str, float]] = {}
+
+    def look(done: int, total: int, figures: dict[str, Any]) -> None:
+        if done in steps:
+            net.eval()
+            (temperature, *_), outputs = fit_temperature(logits(net, val), val.labels), logits(net, test)
+            raw, scaled = (calibration_metrics(outputs / t, test.labels) for t in (1.0, temperature))
+            names = ("accuracy", "ece", "signed_gap")
+            found[done] = {name: raw[name] for name in names} | {"temperature": temperature}
+            found[done]["scaled_ece"] = scaled["ece"]
+            print(f"\nrun {seed}, {done} steps:", {name: round(value, 3) for name, value in found[done].items()})
+            net.train()
+
+    recipe = RECIPES.create("standard", epochs=2, batch_size=120, schedule="constant")
+    recipe.train(net, train, val.subset([]), device=torch.device("cpu"), seed=seed, progress=look)
+    return found
+
+
+def test_m5_at_a_quarter_of_its_width_after_one_epoch(load: Load):
+    """The full width belongs on a GPU, where 99.4 % after five epochs is expected."""
+    m5 = ("m5", {"width": 0.25, "conv_bias": True, "activation": "gelu"})
+    net, test = trained(m5, ("standard", {"epochs": 1, "batch_size": 120}), load), load("mnist", "test")
+    print(f"accuracy {accuracy(net, test):.4f}")
+    assert accuracy(net, test) > 0.985
 
 
 def test_the_small_cnn_reaches_98_3_percent_in_ten_epochs(load: Load):
     settings = {"epochs": 10, "batch_size": 50, "optimizer": "sgd", "lr": 0.01}
     net, test = trained(("cnn-small", {}), ("standard", settings), load), load("mnist", "test")
-    accuracy = float((logits(net, test).argmax(1) == test.labels).float().mean())
-    print(f"accuracy {accuracy:.4f}")
-    assert accuracy >= 0.983
+    print(f"accuracy {accuracy(net, test):.4f}")
+    assert accuracy(net, test) >= 0.983
 
 
 def test_cnn_plus_beats_cnn_on_cifar_10(load: Load):
@@ -93,6 +129,52 @@ def test_cnn_plus_beats_cnn_on_cifar_10(load: Load):
     accuracies = {}
     for name, parameters, epochs in (("cnn", {}, 20), ("cnn-plus", {"width": 0.25}, 6)):
         net = trained((name, parameters), ("standard", {"epochs": epochs}), load, data)
-        accuracies[name] = float((logits(net, test).argmax(1) == test.labels).float().mean())
+        accuracies[name] = accuracy(net, test)
     print(accuracies)
     assert accuracies["cnn-plus"] >= accuracies["cnn"] + 0.10
+
+
+def test_pgd_training_makes_madrys_network_resist(load: Load):
+    """Madry et al. 2017 in small: half the width, 6,000 images, ten epochs; the full one is for a GPU (over 85 %)."""
+    data = {"mnist": {"limit": 6_667}}
+    images = load("mnist", "test").subset(range(300))
+    pgd = ATTACKS.create("pgd")
+
+    def robust(net: nn.Module) -> float:
+        with Victim(net.eval()) as victim:
+            rng = Draws("agreement", images.indices)
+            attacked = pgd.run(victim, images.images, images.labels, [0.3], rng=rng)[0].images
+            return 1 - float(victim.fooled(attacked, images.labels).float().mean())
+
+    settings: dict[str, Any] = {"epochs": 10, "batch_size": 64, "ramp": 4.0, "epsilon": 0.3}
+    nets = {
+        "clean": trained(("madry", {"width": 0.5}), ("standard", {"epochs": 3}), load, data),
+        "two epochs": trained(
+            ("madry", {"width": 0.5}), ("adversarial", settings | {"epochs": 2, "ramp": 0.8}), load, data
+        ),
+        "ten epochs": trained(("madry", {"width": 0.5}), ("adversarial", settings), load, data),
+    }
+    found = {name: (accuracy(net, images), robust(net)) for name, net in nets.items()}
+    print("clean accuracy and PGD-40 at 0.3:", found)
+    assert found["clean"][1] < 0.05
+    assert found["ten epochs"][1] > max(0.5, found["two epochs"][1])
+
+
+def test_outlier_exposure_with_clothes_makes_clothes_less_certain(load: Load):
+    """What it does to letters is printed whatever it is: report R2 found that it harms them."""
+    data, short = {"mnist": {"limit": 20_000}}, {"epochs": 3}
+    exposure = short | {"outliers": [load({"fashion-mnist": {"limit": 20_000}}, "train")]}
+    plain = trained(("cnn-small", {}), ("standard", short), load, data)
+    exposed = trained(("cnn-small", {}), ("outlier-exposure", exposure), load, data)
+    digits, clothes, letters = (load(name, "test") for name in ("mnist", "fashion-mnist", "notmnist"))
+
+    def certainty(net: nn.Module, images: ImageSet) -> torch.Tensor:
+        return logits(net, images).softmax(1).amax(1)
+
+    for what, images in (("clothes", clothes), ("letters", letters)):
+        sure = [float(certainty(net, images).mean()) for net in (plain, exposed)]
+        auroc = [ood_metrics(-certainty(net, digits), -certainty(net, images))["auroc"] for net in (plain, exposed)]
+        print(f"{what}: mean max softmax {sure[0]:.3f} -> {sure[1]:.3f}, AUROC {auroc[0]:.4f} -> {auroc[1]:.4f}")
+        if what == "clothes":
+            assert sure[1] < 0.5 * sure[0]
+            assert auroc[1] > auroc[0]
