@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from gauntlet.bench.listing import listing
 from gauntlet.bench.model_specs import model_key, resolve_models, training_key
@@ -14,11 +16,12 @@ from gauntlet.bench.reporter import Reporter
 from gauntlet.bench.runner import run_suite
 from gauntlet.bench.suite import load_suite
 from gauntlet.datasets import DataSource, resolve
-from gauntlet.registry import GauntletError
+from gauntlet.registry import MODELS, GauntletError
 from gauntlet.results.frame import load_results
 
 from .conftest import small_suite
 
+NOTHING_ELSE: dict[str, Any] = {"attacks": None, "epsilons": None, "detectors": None, "ood": None}
 NOISE = {"gaussian-noise": {"count": 200, "seed": 1}}
 EXPOSED = {"outlier-exposure": {"epochs": 2, "batch_size": 64, "outliers": [NOISE, {"permuted": {"limit": 100}}]}}
 
@@ -28,7 +31,7 @@ def source(tmp_path: Path) -> DataSource:
 
 
 def plan(tmp_path: Path, models: list[Any], **changes: Any):
-    keys = {"attacks": None, "epsilons": None, "detectors": None, "ood": None, "evaluators": ["accuracy"]}
+    keys = {**NOTHING_ELSE, "evaluators": ["accuracy"]}
     return make_plan(load_suite(small_suite(models=models, **{**keys, **changes})), source(tmp_path))
 
 
@@ -153,6 +156,30 @@ def test_a_calibrated_ensemble_of_calibrated_members_runs(tmp_path: Path):
     assert accuracy["Ens + T"] == accuracy["Ens"]
 
 
+def test_members_come_from_checkpoints_or_from_training(tmp_path: Path):
+    torch.manual_seed(0)
+    given = MODELS.create("cnn-small")
+    save_file(given.state_dict(), tmp_path / "mine.safetensors")
+    member = {"name": "cnn-small", "weights": str(tmp_path / "mine.safetensors")}
+
+    class Trainings(Reporter):
+        def __init__(self) -> None:
+            self.seen: set[str] = set()
+
+        def training(self, model: str, *_: Any) -> None:
+            self.seen.add(model)
+
+    for members, trained in (([member, member], 0), ([member, "cnn-small"], 1)):
+        reporter = Trainings()
+        models = [{"name": "ensemble", "members": members, "recipe": {"standard": {"epochs": 2, "lr": 0.003}}}]
+        suite = small_suite(
+            models=models, evaluators=["accuracy"], attacks=None, epsilons=None, detectors=None, ood=None
+        )
+        outcome = run_suite(suite, out=tmp_path / str(trained), reporter=reporter)
+        assert outcome.complete
+        assert len(reporter.seen) == trained
+
+
 def test_an_unknown_calibrator_names_the_nearest():
     with pytest.raises(GauntletError, match="Unknown calibrator 'temprature'; did you mean 'temperature'"):
         resolve_models(({"name": "cnn-small", "calibrator": "temprature"},), None)
@@ -269,7 +296,7 @@ def test_a_cache_that_cannot_be_written_is_told_before_the_training(tmp_path: Pa
 
     (tmp_path / "file").touch()
     monkeypatch.setenv("GAUNTLET_CACHE", str(tmp_path / "file"))
-    suite = small_suite(evaluators=["accuracy"], attacks=None, epsilons=None, detectors=None, ood=None)
+    suite = small_suite(evaluators=["accuracy"], **NOTHING_ELSE)
     outcome = run_suite(suite, out=tmp_path / "out", reporter=NoTraining())
     reasons = set(load_results(outcome.out)["reason"])
     assert len(reasons) == 1

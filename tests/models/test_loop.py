@@ -67,6 +67,29 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_does_not(eights: S
 # -- schedules ------------------------------------------------------------------------------------------------
 
 
+def test_half_precision_computes_in_bfloat16_and_keeps_weights_and_loss_in_float32(eights: Sets, make_net: Nets):
+    seen: list[torch.dtype] = []
+
+    class Losses(Hook):
+        def objective(self, loop: Any, batch: Batch, inner: Callable[[Batch], Pass]) -> Pass:
+            result = inner(batch)
+            seen.append(result.loss.dtype)
+            return result
+
+    class Watched(Trainer):
+        def own_hooks(self) -> list[Hook]:
+            return [Losses()]
+
+    halves, whole = make_net(), make_net()
+    halves[1].register_forward_hook(lambda layer, given, result: seen.append(result.dtype) if layer.training else None)
+    history = train(Watched(epochs=10, batch_size=64, lr=0.01, precision="bfloat16"), halves, eights)
+    train(Trainer(epochs=10, batch_size=64, lr=0.01), whole, eights)
+    assert set(seen) == {torch.bfloat16, torch.float32}
+    assert {value.dtype for value in halves.parameters()} == {torch.float32}
+    assert history[-1]["val_accuracy"] > 0.8
+    assert not same(halves, whole)
+
+
 def test_cosine_falls_from_the_peak_to_zero_and_warm_up_rises_to_it():
     plan = Optimisation(lr=2.0, warmup=1.5)
     rates = [plan.lr_at(step, 100, 10) for step in range(100)]
