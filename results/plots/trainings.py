@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from ...registry import GauntletError
 from .kinds import Material, plot
-from .look import figure, legend_below, line
+from .look import COLOURS, figure, legend_below
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_MOST = 8
+_MOST = len(COLOURS)
+#: Prefix of the figures in a history, name in the legend, line style.
+_SPLITS = (("", "train", ":"), ("val_", "validation", "-"), ("test_", "test", "--"))
 
 
-@plot("training")
-def training(material: Material) -> Figure:
-    """Loss and accuracy of every trained model by epoch, on training and validation data."""
+@plot("history")
+def history(material: Material) -> Figure:
+    """Loss and accuracy of every trained model by epoch, on training, validation and test data."""
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
     known = material.store.history_labels()
@@ -26,21 +29,20 @@ def training(material: Material) -> Figure:
     histories = histories[-_MOST:]
     names = [name for name in ("loss", "accuracy") if any(name in rows[0] for _, rows in histories)]
     drawn, grid = figure(4.0 * len(names), 3.4 + 0.2 * len(histories), 1, len(names))
-    for axes, name in zip(grid.ravel() if len(names) > 1 else [grid], names, strict=True):
-        for i, (label, rows) in enumerate(histories):
+    panels = list(grid.ravel()) if len(names) > 1 else [grid]
+    for axes, name in zip(panels, names, strict=True):
+        scale = 100 if name == "accuracy" else 1
+        for colour, (label, rows) in zip(COLOURS, histories, strict=False):
             epochs = [row.get("epoch", place + 1) for place, row in enumerate(rows)]
-            for prefix, width in (("", 1.0), ("val_", 2.0)):
-                if f"{prefix}{name}" in rows[0]:
-                    scale = 100 if name == "accuracy" else 1
-                    text = f"{label}, {'val' if prefix else 'train'}"
-                    values = [scale * row[f"{prefix}{name}"] for row in rows]
-                    axes.plot(
-                        epochs, values, label=text, **{**line(i), "linewidth": width, "alpha": 1 if prefix else 0.6}
-                    )
+            mark = "" if len(rows) > 1 else "."  # a line needs two points
+            for prefix, split, dashes in _SPLITS:
+                values = [scale * row.get(f"{prefix}{name}", math.nan) for row in rows]
+                if not all(map(math.isnan, values)):
+                    axes.plot(epochs, values, color=colour, linestyle=dashes, marker=mark, label=f"{label}, {split}")
         axes.set(xlabel="Epoch", ylabel="Accuracy (%)" if name == "accuracy" else "Loss", title=name.capitalize())
         if name == "loss":
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes.yaxis.set_minor_formatter(NullFormatter())
-    legend_below(drawn, axes, 2)
+    legend_below(drawn, panels[0], 3)  # every model has a loss, not every one an accuracy
     return drawn

@@ -127,7 +127,7 @@ def test_cnn_plus_beats_cnn_on_cifar_10(load: Load):
     data = {"cifar10": {"test": "held-out", "val": 0.2}}
     test = load(data, "test")
     accuracies = {}
-    for name, parameters, epochs in (("cnn", {}, 20), ("cnn-plus", {"width": 0.25}, 6)):
+    for name, parameters, epochs in (("cnn", {}, 20), ("cnn-plus", {"width": 0.25}, 15)):
         net = trained((name, parameters), ("standard", {"epochs": epochs}), load, data)
         accuracies[name] = accuracy(net, test)
     print(accuracies)

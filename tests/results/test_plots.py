@@ -69,7 +69,10 @@ def material(tmp_path: Path, make: SimpleNamespace) -> Iterator[Material]:
         for cell, result in filled:
             if result.examples:
                 write_examples(store.path.parent, ("cnn", "digits"), cell.key, result.examples)
-        history = [{"epoch": 1, "loss": 1.0, "accuracy": 0.5, "val_loss": 1.1, "val_accuracy": 0.4}]
+        history = [
+            {"epoch": epoch, "loss": 1.0, "accuracy": 0.5, "val_loss": 1.1, "val_accuracy": 0.4, "test_accuracy": 0.3}
+            for epoch in (1, 2)
+        ]
         store.put_history("training key", "cnn", history)
         yield Material(load_results(store.path), store)
 
@@ -82,12 +85,19 @@ def test_every_kind_draws_and_repeats_byte_for_byte(name: str, material: Materia
     assert save(draw(name, material), tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("name", sorted(set(kinds()) - {"training"}))
+@pytest.mark.parametrize("name", sorted(set(kinds()) - {"history"}))
 def test_a_store_without_what_a_plot_needs_is_one_sentence(name: str, make: SimpleNamespace, tmp_path: Path) -> None:
     with Store.open(tmp_path / "store.sqlite") as store:
         make.fill(store, [make.broken("failed", "it broke", evaluator="accuracy")])
         with pytest.raises(GauntletError, match=r"nothing of the|No \w+ cell|kept no image"):
             draw(name, Material(load_results(store.path), store))
+
+
+def test_the_history_has_a_line_for_each_split_that_was_watched(material: Material) -> None:
+    losses, accuracies = draw("history", material).axes
+    assert [line.get_label() for line in losses.lines] == ["cnn, train", "cnn, validation"]
+    assert [line.get_label() for line in accuracies.lines] == ["cnn, train", "cnn, validation", "cnn, test"]
+    assert [list(line.get_ydata()) for line in accuracies.lines] == [[50, 50], [40, 40], [30, 30]]
 
 
 def test_the_roc_plot_shows_the_curve_of_scikit_learn(material: Material) -> None:
