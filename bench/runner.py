@@ -165,6 +165,7 @@ class Execution:
         self._plan, self._store, self._run_id, self._device = plan, store, run_id, device
         self._reporter = reporter
         self._sinks = (store.put_history, *sinks)
+        self._told: set[str] = set()
         self.counts: dict[str, int] = {}
         self._bench = Workbench(
             plan.suite,
@@ -186,6 +187,10 @@ class Execution:
             self._run_row(list(jobs))
 
     def _keep_history(self, key: str, label: str, rows: list[dict[str, Any]]) -> None:
+        """Once each, under the first label: a row's own rather than that of a member of an ensemble."""
+        if key in self._told:
+            return
+        self._told.add(key)
         for sink in self._sinks:
             sink(key, label, rows)
 

@@ -20,7 +20,7 @@ _SPLITS = (("", "train", ":"), ("val_", "validation", "-"), ("test_", "test", "-
 @plot("history")
 def history(material: Material) -> Figure:
     """Loss and accuracy of every trained model by epoch, on training, validation and test data."""
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
     known = material.store.history_labels()
     histories = [(label, rows) for key, label in known.items() if (rows := material.store.history(key))]
@@ -32,13 +32,19 @@ def history(material: Material) -> Figure:
     panels = list(grid.ravel()) if len(names) > 1 else [grid]
     for axes, name in zip(panels, names, strict=True):
         scale = 100 if name == "accuracy" else 1
+        shown = []
         for colour, (label, rows) in zip(COLOURS, histories, strict=False):
             epochs = [row.get("epoch", place + 1) for place, row in enumerate(rows)]
             mark = "" if len(rows) > 1 else "."  # a line needs two points
             for prefix, split, dashes in _SPLITS:
                 values = [scale * row.get(f"{prefix}{name}", math.nan) for row in rows]
                 if not all(map(math.isnan, values)):
-                    axes.plot(epochs, values, color=colour, linestyle=dashes, marker=mark, label=f"{label}, {split}")
+                    axes.plot(epochs, values, color=colour, linestyle=dashes, marker=mark, gid=f"{label} {split}")
+                    shown.append((split, dashes))
+            axes.plot([], [], color=colour, label=label)
+        for split, dashes in dict.fromkeys(shown):
+            axes.plot([], [], color="grey", linestyle=dashes, label=split)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="Epoch", ylabel="Accuracy (%)" if name == "accuracy" else "Loss", title=name.capitalize())
         if name == "loss":
             axes.set_yscale("log")
