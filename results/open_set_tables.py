@@ -68,7 +68,8 @@ def median_table(frame: pd.DataFrame, **options: Any) -> list[Table]:
             metrics = list(dict.fromkeys(own["metric"]))
             title = f"Medians by label on {dataset}{_against(own)}"
             columns = [*_columns(own), "metric"]
-            settings = {"title": title, "decimals": 6, "intervals": False, **options}
+            settings = {"title": title, "intervals": False, **options}
+            settings["decimals"] = 6 if settings.get("decimals") is None else settings["decimals"]  # some are tiny
             tables.append(pivot(own, ["class"], columns, metrics, evaluator="open-set", **settings))
     return tables
 
