@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
     from ..results.table import Table
 
-PRESETS = ("attack-grid", "minimal", "checks", "ood", "calibration", "safety")
+PRESETS = (
+    *("attack-grid", "minimal", "checks", "ood", "open-set", "open-set-labels", "open-set-medians", "calibration"),
+    "safety",
+)
 FORMATS = ("plain", "github", "latex", "latex-siunitx", "html", "rst", "csv", "parquet")
 
 

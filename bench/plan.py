@@ -92,7 +92,8 @@ def _expand_suite(suite: Suite, source: DataSource) -> Plan:
     left_out: list[LeftOut] = []
     jobs: list[Job] = []
     for dataset, held_out in datasets:
-        out_sets = _all_sets(suite, dataset, held_out, source, left_out) if "ood" in suite.evaluators else []
+        wanted = {"ood", "open-set"} & set(suite.evaluators)
+        out_sets = _all_sets(suite, dataset, held_out, source, left_out) if wanted else []
         outliers = _outliers(suite, dataset, out_sets, source)
         for model in models:
             if reason := misfit(model, dataset):

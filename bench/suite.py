@@ -22,7 +22,7 @@ Spec = str | dict[str, Any]
 Epsilon = float | None
 
 #: Evaluators that a suite can name, in the order in which they run.
-EVALUATORS = ("accuracy", "calibration", "ood", "attack", "adversarial-detection", "checks")
+EVALUATORS = ("accuracy", "calibration", "ood", "open-set", "attack", "adversarial-detection", "checks")
 
 
 Norm = Literal["linf", "l2", "l1", "l0"]
@@ -70,6 +70,7 @@ class SuiteFile(BaseModel):
     detectors: list[Spec] | None = Field(default=None, min_length=1)
     ood: list[Spec] | dict[str, list[Spec]] | None = None
     shifted: list[Spec] = Field(default_factory=list)
+    false_alarm_rates: list[Annotated[float, Field(ge=0, lt=1)]] = Field(default=[0.05], min_length=1)
     tune: TuneFile | None = None
     feature_dim: int = Field(default=2048, ge=1)
     fit_limit: int = Field(default=20_000, ge=1)
@@ -89,7 +90,7 @@ class SuiteFile(BaseModel):
     def _one_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
 
-    @field_validator("seeds", "epsilons", mode="before")
+    @field_validator("seeds", "epsilons", "false_alarm_rates", mode="before")
     @classmethod
     def _one_number_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, (int, float, str)) and not isinstance(value, bool) else value
@@ -125,6 +126,7 @@ class Suite:
     detectors: tuple[Selected, ...] = ()
     ood: tuple[tuple[str, Spec], ...] = ()
     shifted: tuple[Spec, ...] = ()
+    false_alarm_rates: tuple[float, ...] = (0.05,)
     tune: Tune | None = None
     feature_dim: int = 2048
     fit_limit: int = 20_000
@@ -206,6 +208,7 @@ def parse_suite(text: str, *, where: str, profile: str | None = None, fallback: 
         worst_case=_per_norm(checked.worst_case),
         checks=checked.checks,
         shifted=tuple(checked.shifted),
+        false_alarm_rates=tuple(dict.fromkeys(checked.false_alarm_rates)),
         tune=None if checked.tune is None else Tune(checked.tune.outliers, checked.tune.oracle),
         feature_dim=checked.feature_dim,
         fit_limit=checked.fit_limit,
@@ -305,6 +308,7 @@ def _evaluators(suite: Suite, checked: SuiteFile, has_ood: bool) -> tuple[str, .
             "checks": attacked and checked.checks != "none",
             "ood": checked.detectors is not None and has_ood,
             "adversarial-detection": False,
+            "open-set": False,
         }
         return tuple(name for name in EVALUATORS if present.get(name, True))
     for position, name in enumerate(checked.evaluators):
@@ -329,10 +333,10 @@ def _complete(suite: Suite) -> Suite:
             raise missing(evaluator, "attacks")
     if "adversarial-detection" in suite.evaluators and not suite.detectors:
         raise missing("adversarial-detection", "detectors")
-    if "ood" in suite.evaluators:
+    for evaluator in ("ood", "open-set"):
         for key, present in (("detectors", bool(suite.detectors)), ("ood", has_ood)):
-            if not present:
-                raise missing("ood", key)
+            if evaluator in suite.evaluators and not present:
+                raise missing(evaluator, key)
     if suite.detectors and not has_ood and "adversarial-detection" not in suite.evaluators:
         raise GauntletError(f"{suite.at('detectors')}: detectors need OOD sets: name some under `ood:`.")
     if suite.ood and not suite.detectors:

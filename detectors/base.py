@@ -44,6 +44,17 @@ class Detector(ABC):
     def score(self, outputs: Outputs) -> Tensor:
         """One score per image, shape (N,)."""
 
+    def predict(self, outputs: Outputs) -> Tensor | None:
+        """The detector's own open-set prediction, shape (N,) int64: a known class, or -1 for OOD.
+
+        None, as here, where it makes none: its scores then need a threshold, and the classes are the model's.
+        """
+        return None
+
+    def probabilities(self, outputs: Outputs) -> Tensor | None:
+        """Probabilities of the K known classes and, last, of OOD, shape (N, K + 1); None where it has none."""
+        return None
+
     def pull(self, outputs: Outputs) -> list[Any]:
         """The values of all needs, in order.
 

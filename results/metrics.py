@@ -211,6 +211,52 @@ _PLAIN = (
         interval="delong",
     ),
     Metric(
+        "open_accuracy",
+        "Open-set accuracy",
+        "Share of ID and OOD images that get their own class, where all OOD images are one class more.",
+        interval=_EXACT,
+    ),
+    Metric(
+        "open_accuracy_id",
+        "Accuracy, ID",
+        "Share of ID images that are classified right and not flagged as OOD.",
+        interval=_EXACT,
+    ),
+    Metric("ood_rejected", "OOD rejected", "Share of OOD images that are flagged as OOD.", interval=_EXACT),
+    Metric(
+        "false_alarm_rate",
+        "False alarms",
+        "Share of ID images that are flagged as OOD.",
+        higher_is_better=False,
+        interval=_EXACT,
+    ),
+    Metric(
+        "median_score",
+        "Median score",
+        "Median of the detector's score over the images of a class.",
+        higher_is_better=None,
+        low=-INFINITY,
+        high=INFINITY,
+        percent=False,
+        interval="order-statistics",
+    ),
+    Metric(
+        "median_h",
+        "Median h",
+        "Median over the images of a class of the output of the model's discriminator, near 1 for fakes.",
+        higher_is_better=None,
+        percent=False,
+        interval="order-statistics",
+    ),
+    Metric(
+        "median_max_2_max",
+        "Median Max-2-Max",
+        "Median over the images of a class of the gap between the two largest probabilities, OOD among them.",
+        higher_is_better=None,
+        percent=False,
+        interval="order-statistics",
+    ),
+    Metric(
         "mean_confidence", "Mean confidence", "Mean largest probability.", higher_is_better=None, interval="student"
     ),
     Metric(

@@ -14,15 +14,16 @@ from ..registry import GauntletError, nearest
 from .checks_table import checks_table
 from .formats import render
 from .frame import write_text
+from .held_out import left_out_in_turn
 from .layout import pivot
 from .metrics import metric as metric_named
+from .open_set_tables import label_table, median_table, open_set_table
 from .records import IDENTITY_COLUMNS
 from .table import Table
 from .trust import checks_of
 
 CLEAN = "(clean)"
 OOD_LAYOUTS = ("sets", "groups", "models")
-HELD_OUT, WITHOUT = "held-out", " without "
 _CALIBRATION = ("ece", "ece_scaled", "rms", "mce", "signed_gap", "nll", "brier", "temperature")
 
 
@@ -68,7 +69,7 @@ def ood_table(frame: pd.DataFrame, metric: str = "auroc", layout: str = "sets", 
     known = metric_named(metric)
     scores = frame[frame["evaluator"] == "ood"]  # pivot picks the metric, and names the nearest to an unknown one
     tables = []
-    for dataset, part in _by_dataset(_left_out_in_turn(scores, metric)):
+    for dataset, part in _by_dataset(left_out_in_turn(scores, metric)):
         part = group_means(part) if layout == "groups" and part["ood_group"].any() else part
         title = f"{known.title}{' in %' if known.percent else ''} of OOD detection on {dataset}"
         rows, columns = _ood_axes(part, layout)
@@ -81,21 +82,6 @@ def _ood_axes(part: pd.DataFrame, layout: str) -> tuple[list[str], list[str]]:
         return (["ood_dataset", "detector"] if part["ood_dataset"].nunique() > 1 else ["detector"]), ["model"]
     rows = ["model", "detector"] if part["model"].nunique() > 1 else ["detector"]
     return rows, ["ood_group", "ood_dataset"] if part["ood_group"].any() else ["ood_dataset"]
-
-
-def _left_out_in_turn(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Rows of ``NAME without CLASS`` under one dataset each NAME, and their mean over classes (no interval)."""
-    held_out = (frame["ood_group"] == HELD_OUT) & frame["dataset"].str.contains(WITHOUT)
-    if not held_out.any():
-        return frame
-    named = frame["dataset"].where(~held_out, frame["dataset"].str.split(WITHOUT).str[0] + ", one class left out")
-    frame = frame.assign(dataset=named)
-    rows = frame[held_out & (frame["metric"] == metric) & (frame["status"] == "ok")]
-    means = rows.drop_duplicates(["model", "dataset", "detector", "seed"]).copy()
-    keys = ["model", "dataset", "detector", "seed"]
-    values = rows.groupby(keys)["value"].mean()
-    means["value"] = [values[tuple(row)] for row in means[keys].itertuples(index=False)]
-    return pd.concat([frame, means.assign(ood_dataset="mean", ci_low=float("nan"), ci_high=float("nan"))])
 
 
 def group_means(frame: pd.DataFrame) -> pd.DataFrame:
@@ -223,6 +209,9 @@ PRESETS: dict[str, Callable[..., list[Table]]] = {
     "minimal": minimal_table,
     "checks": checks_table,
     "ood": ood_table,
+    "open-set": open_set_table,
+    "open-set-labels": label_table,
+    "open-set-medians": median_table,
     "calibration": calibration_table,
     "safety": safety_table,
 }

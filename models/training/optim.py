@@ -14,7 +14,7 @@ from ...registry import GauntletError
 
 @dataclass(frozen=True)
 class Optimisation:
-    """How weights are updated; the fields are the parameters of :class:`~.trainer.Trainer`."""
+    """How weights are updated; the fields are the parameters of :class:`~.trainer.Trainer`, and Adam's betas."""
 
     optimizer: Literal["adam", "sgd"] = "adam"
     lr: float = 1e-3
@@ -23,6 +23,7 @@ class Optimisation:
     schedule: Literal["cosine", "exponential", "constant"] = "cosine"
     decay: float = 0.98
     warmup: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
 
     def build(self, module: nn.Module) -> torch.optim.Optimizer:
         """The optimiser of a module's trainable parameters."""
@@ -30,7 +31,7 @@ class Optimisation:
         if not parameters:
             raise GauntletError("The model has no parameters to train; give it `recipe: none`.")
         if self.optimizer == "adam":
-            return torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay)
+            return torch.optim.AdamW(parameters, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
         return torch.optim.SGD(
             parameters, lr=self.lr, momentum=self.momentum, nesterov=self.momentum > 0, weight_decay=self.weight_decay
         )

@@ -37,6 +37,11 @@ def robust_heatmap(material: Material) -> Figure:
 def confusion_matrix(material: Material) -> Figure:
     """Confusion matrix of clean test images: percent of the true class, and counts."""
     found = few(list(material.cells("accuracy", "label", "prediction", "classes")), "models", 4)
+    return draw_confusions(found)
+
+
+def draw_confusions(found: list[tuple[pd.Series, dict[str, np.ndarray]]]) -> Figure:
+    """One matrix a cell, from its arrays ``label``, ``prediction`` and ``classes``."""
     columns = min(2, len(found))
     size = 2.2 + 0.34 * max(len(arrays["classes"]) for _, arrays in found)
     rows = -(-len(found) // columns)

@@ -12,6 +12,8 @@ NAMES = (
     *("accuracy", "robust_accuracy", "attack_success_rate", "median_norm", "forwards", "backwards"),
     *("auroc", "aupr_in", "aupr_out", "fpr95", "fpr95_id", "detection_error"),
     *("aupr_in_trapezoid", "aupr_out_trapezoid", "autc", "oscr"),
+    *("open_accuracy", "open_accuracy_id", "ood_rejected", "false_alarm_rate"),
+    *("median_score", "median_h", "median_max_2_max"),
     *("check_passed", "check_figure", "seconds"),
     *("mean_confidence", "temperature", "ece", "rms", "mce", "signed_gap", "nll", "brier"),
     *("ece_scaled", "rms_scaled", "mce_scaled", "signed_gap_scaled", "nll_scaled", "brier_scaled"),

@@ -56,6 +56,21 @@ def cells(make: SimpleNamespace) -> Iterator[tuple[PlannedCell, CellResult]]:
             kept = {"clean": images, "adversarial": images**2, "label": LABEL[:2], "prediction": LABEL[2:4]}
             result = CellResult(measurements=(make.measured("robust_accuracy", 0.5),), examples=kept)
             yield planned(evaluator="attack", attack=attack, epsilon=epsilon), result
+    probabilities = RNG.dirichlet(np.ones(4), 80)
+    top = np.sort(probabilities, axis=1)
+    decided = {
+        "label": np.r_[LABEL, np.full(20, -1)], "prediction": np.r_[LOGITS.argmax(1), np.arange(-1, 3).repeat(5)],
+        "score": RNG.normal(size=80), "classes": np.array(["a", "<b>", "$c$", "letters (OOD)"]),
+        "probabilities": probabilities, "max_2_max": top[:, -1] - top[:, -2], "h": RNG.random(80),
+    }  # fmt: skip
+    yield (
+        planned(evaluator="open-set", detector="euinet", ood_dataset="letters"),
+        CellResult(
+            measurements=(make.measured("open_accuracy", 0.5),),
+            arrays=decided,
+            examples={"generated": RNG.random((10, 1, 8, 8), "float32")},
+        ),
+    )
     for severity in (1, 2):
         where = {"evaluator": "corruption", "corruption": "fog", "severity": severity}
         yield planned(**where), CellResult(measurements=(make.measured("accuracy", 0.9 / severity),))
@@ -116,6 +131,27 @@ def test_average_precision_is_the_area_under_our_precision_recall_curve() -> Non
 def test_the_confusion_matrix_is_that_of_scikit_learn() -> None:
     expected = confusion_matrix(LABEL, LOGITS.argmax(1))
     np.testing.assert_array_equal(maths.confusion(LABEL, LOGITS.argmax(1), 3), expected)
+
+
+def test_the_open_set_confusion_has_ood_as_its_last_class(material: Material) -> None:
+    ((_, arrays),) = material.cells("open-set", "label", "prediction")
+    label, prediction = (np.where(arrays[name] < 0, 3, arrays[name]) for name in ("label", "prediction"))
+    counts = confusion_matrix(label, prediction)
+    axes = draw("open-set-confusion", material).axes[0]
+    shares = 100 * counts / counts.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(np.asarray(axes.images[0].get_array()), shares)
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["a", "<b>", "$c$", "letters (OOD)"]
+
+
+def test_scores_by_label_are_shown_with_their_medians(material: Material) -> None:
+    ((_, arrays),) = material.cells("open-set", "label", "h")
+    drawn = draw("open-set-scores", material)
+    panel = next(axes for axes in drawn.axes if "h (1: fake)" in axes.get_ylabel())
+    shown = [
+        line.get_ydata()[0] for line in panel.lines if line.get_color() == "black" and len(set(line.get_ydata())) == 1
+    ]
+    expected = [np.median(arrays["h"][arrays["label"] == label]) for label in (0, 1, 2, -1)]
+    assert set(np.round(expected, 12)) <= set(np.round(shown, 12))
 
 
 def test_equal_scores_make_one_step_of_the_roc_curve() -> None:
