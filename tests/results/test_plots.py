@@ -16,6 +16,7 @@ from gauntlet.results import Facts, Identity, PlannedCell, Store, load_results
 from gauntlet.results import curves as maths
 from gauntlet.results.examples import read_examples, write_examples
 from gauntlet.results.plots import PLOTS, Material, draw, kinds, plot, save
+from gauntlet.results.plots.jacobians import contrast
 from gauntlet.results.records import CellResult
 
 RNG = np.random.default_rng(0)
@@ -24,6 +25,7 @@ LOGITS = RNG.normal(size=(60, 3)) + 2 * np.eye(3)[LABEL]
 RIGHT = LOGITS.argmax(1) == LABEL
 CONFIDENCE = (np.exp(LOGITS) / np.exp(LOGITS).sum(1, keepdims=True)).max(1)
 INSIDE, OUTSIDE = RNG.normal(size=60), RNG.normal(1, 1, 40)
+JACOBIAN = RNG.normal(size=(3, 1, 8, 8)).astype("float32")
 
 
 def planned(params: Any = None, **identity: Any) -> PlannedCell:
@@ -38,6 +40,7 @@ def cells(make: SimpleNamespace) -> Iterator[tuple[PlannedCell, CellResult]]:
     }  # fmt: skip
     value = float(RIGHT.mean())
     examples = {"image": RNG.random((6, 1, 8, 8), "float32"), "label": LABEL[:6], "logits": LOGITS[:6]}
+    examples |= {"jacobian": JACOBIAN, "jacobian_image": examples["image"][:3], "jacobian_label": LABEL[:3]}
     yield (
         planned(evaluator="accuracy"),
         CellResult(measurements=(make.measured("accuracy", value),), arrays=arrays, examples=examples),
@@ -209,3 +212,13 @@ def test_examples_come_back_whatever_the_labels_hold(tmp_path: Path, hostile: st
     assert read_examples(tmp_path, (hostile, "digits"), "key")["image"].tolist() == [[[[2, 2], [2, 2]]]]
     assert len(list(tmp_path.rglob("*.safetensors"))) == 2
     assert read_examples(tmp_path, (hostile, "digits"), "other") == {}
+
+
+def test_jacobians_are_grey_at_zero_and_keep_signs_at_any_scale(material: Material) -> None:
+    grid = draw("jacobians", material)
+    shown = [np.asarray(axes.images[0].get_array()) for axes in grid.axes if axes.images]
+    assert len(shown) == 6
+    for image, one in zip(shown[3:], JACOBIAN[:, 0], strict=True):
+        np.testing.assert_array_equal(np.sign(image - 0.5), np.sign(one))
+    np.testing.assert_allclose(contrast(1e-9 * JACOBIAN[0]), contrast(JACOBIAN[0]), atol=1e-6)
+    assert (contrast(np.zeros((1, 2, 2))) == 0.5).all()
