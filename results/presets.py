@@ -16,6 +16,7 @@ from .formats import render
 from .frame import write_text
 from .layout import pivot
 from .metrics import metric as metric_named
+from .reconstruction_table import reconstruction_table
 from .records import IDENTITY_COLUMNS
 from .table import Table
 from .trust import checks_of
@@ -225,6 +226,7 @@ PRESETS: dict[str, Callable[..., list[Table]]] = {
     "ood": ood_table,
     "calibration": calibration_table,
     "safety": safety_table,
+    "reconstruction": reconstruction_table,
 }
 
 

@@ -26,7 +26,8 @@ def training(material: Material) -> Figure:
     histories = histories[-_MOST:]
     names = [name for name in ("loss", "accuracy") if any(name in rows[0] for _, rows in histories)]
     drawn, grid = figure(4.0 * len(names), 3.4 + 0.2 * len(histories), 1, len(names))
-    for axes, name in zip(grid.ravel() if len(names) > 1 else [grid], names, strict=True):
+    panels = list(grid.ravel()) if len(names) > 1 else [grid]
+    for axes, name in zip(panels, names, strict=True):
         for i, (label, rows) in enumerate(histories):
             epochs = [row.get("epoch", place + 1) for place, row in enumerate(rows)]
             for prefix, width in (("", 1.0), ("val_", 2.0)):
@@ -42,5 +43,5 @@ def training(material: Material) -> Figure:
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes.yaxis.set_minor_formatter(NullFormatter())
-    legend_below(drawn, axes, 2)
+    legend_below(drawn, panels[0], 2)  # every model has a loss, not every one an accuracy
     return drawn
