@@ -179,6 +179,7 @@ class APGD(BudgetAttack):
     norm="linf",
     norms=("linf", "l2"),
     kind="fixed",
+    loss="any",
     access="gradient",
     cost="standard",
     tags=_TAGS,

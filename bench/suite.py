@@ -22,7 +22,10 @@ Spec = str | dict[str, Any]
 Epsilon = float | None
 
 #: Evaluators that a suite can name, in the order in which they run.
-EVALUATORS = ("accuracy", "calibration", "ood", "open-set", "attack", "adversarial-detection", "checks")
+EVALUATORS = (
+    *("accuracy", "calibration", "ood", "open-set", "attack", "adversarial-detection", "checks"),
+    *("reconstruction",),
+)
 
 
 Norm = Literal["linf", "l2", "l1", "l0"]
@@ -221,7 +224,7 @@ def parse_suite(text: str, *, where: str, profile: str | None = None, fallback: 
     ood = _groups(checked.ood)
     detectors = _axis(draft, DETECTORS, "detectors", checked.detectors)
     changes = {
-        "attacks": _axis(draft, ATTACKS, "attacks", checked.attacks, options=("epsilons",)),
+        "attacks": _axis(draft, ATTACKS, "attacks", checked.attacks, options=("epsilons", "detach_target")),
         **_budgets(checked.epsilons, draft.at("epsilons")),
         "detectors": detectors,
         "ood": ood,
@@ -309,6 +312,7 @@ def _evaluators(suite: Suite, checked: SuiteFile, has_ood: bool) -> tuple[str, .
             "ood": checked.detectors is not None and has_ood,
             "adversarial-detection": False,
             "open-set": False,
+            "reconstruction": False,
         }
         return tuple(name for name in EVALUATORS if present.get(name, True))
     for position, name in enumerate(checked.evaluators):

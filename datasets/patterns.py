@@ -1,4 +1,4 @@
-"""Drawn images without content, harder than independent noise: smooth noise, blobs, signs, plain colours."""
+"""Drawn images without content, harder than independent noise: smooth, faint or binary noise, blobs, plain colours."""
 
 from __future__ import annotations
 
@@ -46,6 +46,17 @@ def plain(*, shape: tuple[int, int, int] = (1, 28, 28), count: int = 1000, seed:
     """Images of one grey, or one colour, uniform in [0, 1]."""
     colours = stream("plain", shape, count, seed).rand(count, shape[0], 1, 1)
     return np.broadcast_to(colours, (count, *shape)).copy()
+
+
+@dataset("low-contrast", tags=("noise", "embedded"), splits=("test",), classes=())
+def low_contrast(
+    *, shape: tuple[int, int, int] = (1, 28, 28), count: int = 1000, seed: int = 0, contrast: float = 0.1
+) -> np.ndarray:
+    """Independent uniform pixels in a band of width ``contrast`` around one grey or colour: noise that is faint."""
+    if not 0 <= contrast <= 1:
+        raise GauntletError(f"Dataset 'low-contrast': contrast must lie in [0, 1], got {contrast}.")
+    noise = stream("low-contrast", shape, count, seed).rand(count, *shape)
+    return (1 - contrast) * plain(shape=shape, count=count, seed=seed) + contrast * noise
 
 
 def _blurred(images: np.ndarray, sigma: float) -> np.ndarray:

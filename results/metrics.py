@@ -260,6 +260,24 @@ _PLAIN = (
         "mean_confidence", "Mean confidence", "Mean largest probability.", higher_is_better=None, interval="student"
     ),
     Metric(
+        "reconstruction_mse",
+        "Reconstruction MSE",
+        "Mean over images of the squared error of the reconstruction from the clean image, a mean over its pixels in "
+        "[0, 1]; under attack, of the reconstruction of the attacked image from the clean one.",
+        higher_is_better=False,
+        percent=False,
+        interval="student",
+    ),
+    Metric(
+        "reconstruction_mse_input",
+        "Reconstruction MSE to the input",
+        "Mean over images of the squared error of the reconstruction of an attacked image from that same image: what "
+        "the attack drives up.",
+        higher_is_better=False,
+        percent=False,
+        interval="student",
+    ),
+    Metric(
         "seconds",
         "Time",
         "Median time of a round, in seconds, as pytest-benchmark measures it.",

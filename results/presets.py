@@ -18,6 +18,7 @@ from .held_out import left_out_in_turn
 from .layout import pivot
 from .metrics import metric as metric_named
 from .open_set_tables import label_table, median_table, open_set_table
+from .reconstruction_table import reconstruction_table
 from .records import IDENTITY_COLUMNS
 from .table import Table
 from .trust import checks_of
@@ -214,6 +215,7 @@ PRESETS: dict[str, Callable[..., list[Table]]] = {
     "open-set-medians": median_table,
     "calibration": calibration_table,
     "safety": safety_table,
+    "reconstruction": reconstruction_table,
 }
 
 

@@ -10,10 +10,20 @@ from .calibration import Calibration
 from .checks import Checks
 from .ood import OOD
 from .open_set import OpenSet
+from .reconstruction import Reconstruction
 
 EVALUATORS: dict[str, Evaluator] = {
     evaluator.name: evaluator
-    for evaluator in (Accuracy(), Calibration(), OOD(), OpenSet(), AttackEvaluator(), AdversarialDetection(), Checks())
+    for evaluator in (
+        Accuracy(),
+        Calibration(),
+        OOD(),
+        OpenSet(),
+        AttackEvaluator(),
+        AdversarialDetection(),
+        Checks(),
+        Reconstruction(),
+    )
 }
 
 __all__ = ["EVALUATORS", "Evaluator"]

@@ -17,7 +17,7 @@ from ...registry import Selected, source_fingerprint
 from ...results.records import CellResult
 from ..failures import failure, out_of_memory
 from ..tuning import tune, tuning_facts
-from .attack import budgets
+from .attack import attacks_on_classes, budgets
 from .attack_measures import find_targets
 from .base import Evaluator, Finished, detectors_for
 from .ood import detector_content, fitted_detector, measure
@@ -35,7 +35,7 @@ class AdversarialDetection(Evaluator):
 
     def plan(self, suite: Suite, row: Row, out_sets: Sequence[OODSet]) -> list[Job]:
         """One job an attack: its images are made once for all detectors."""
-        return [self._job(suite, row, attack) for attack in suite.attacks]
+        return [self._job(suite, row, attack) for attack in attacks_on_classes(suite)]
 
     def _job(self, suite: Suite, row: Row, attack: Selected) -> Job:
         from ..plan import Job

@@ -14,9 +14,14 @@ from .base import Evaluator, Finished, examples_key
 from .worst_case import run_worst_case, worst_case_jobs
 
 if TYPE_CHECKING:
+    from ..model_specs import ModelSpec
     from ..plan import Job, OODSet, Row
     from ..suite import Suite
     from ..workbench import Workbench
+
+
+#: Option of an attack on a reconstruction error: whether gradients flow through the reconstruction alone.
+DETACH_TARGET = "detach_target"
 
 
 class AttackEvaluator(Evaluator):
@@ -25,9 +30,18 @@ class AttackEvaluator(Evaluator):
     name = "attack"
     version = 2  # labels beside predictions
 
+    def misfits(self, suite: Suite, model: ModelSpec) -> Iterator[tuple[str, str]]:
+        """The evaluator itself, or attacks that are about reconstructions."""
+        whole = list(super().misfits(suite, model))
+        yield from whole or (
+            (attack.label, f"detach_target is about reconstruction errors, and {model.label} is attacked by its logits")
+            for attack in suite.attacks
+            if DETACH_TARGET in attack.options
+        )
+
     def plan(self, suite: Suite, row: Row, out_sets: Sequence[OODSet]) -> list[Job]:
         """One job an attack, then the worst case of each norm."""
-        jobs = [self._job(suite, row, attack) for attack in suite.attacks]
+        jobs = [self._job(suite, row, attack) for attack in attacks_on_classes(suite)]
         return [*jobs, *worst_case_jobs(self, suite, row, jobs)]
 
     def _job(self, suite: Suite, row: Row, attack: Selected) -> Job:
@@ -52,7 +66,7 @@ class AttackEvaluator(Evaluator):
             )
             for epsilon in budgets(suite, attack, norm)
         )
-        blocked = {cell.key: reason for cell in cells if (reason := _impossible(attack, norm, cell.identity.epsilon))}
+        blocked = {cell.key: reason for cell in cells if (reason := impossible(attack, norm, cell.identity.epsilon))}
         return Job(self.name, row, attack.label, cells, {"attack": attack, "images": images}, blocked)
 
     def run(self, job: Job, missing: frozenset[str], bench: Workbench) -> Iterator[Finished]:
@@ -90,6 +104,11 @@ class AttackEvaluator(Evaluator):
                     yield cell.key, measure_minimal(found, targets)
 
 
+def attacks_on_classes(suite: Suite) -> list[Selected]:
+    """The suite's attacks without those that are about reconstructions."""
+    return [attack for attack in suite.attacks if DETACH_TARGET not in attack.options]
+
+
 def budgets(suite: Suite, attack: Selected, norm: str) -> tuple[float | None, ...]:
     """The attack's own budgets, or those of the suite; None for the smallest that succeeds."""
     from ..suite import parse_epsilons
@@ -102,7 +121,7 @@ def budgets(suite: Suite, attack: Selected, norm: str) -> tuple[float | None, ..
     return parse_epsilons(given if isinstance(given, (list, tuple)) else [given], f"attack {attack.label!r}")
 
 
-def _impossible(attack: Selected, norm: str, epsilon: float | None) -> str:
+def impossible(attack: Selected, norm: str, epsilon: float | None) -> str:
     """Why a cell cannot be computed, in one sentence, or nothing."""
     if norm == "l0" and epsilon is not None and epsilon != int(epsilon):
         return f"Attack {attack.label!r}: an L0 epsilon must be a whole number of pixels, got {epsilon:g}."

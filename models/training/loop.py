@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -175,10 +176,15 @@ class Loop:
 
     def logits(self, images: Tensor) -> Tensor:
         """One pass (N, K) in float32, in the precision of this training."""
+        with self.precision():
+            logits = self.module(images)
+        return logits.float() if self._half else logits
+
+    def precision(self) -> contextlib.AbstractContextManager[Any]:
+        """Entered around forward passes: bfloat16 where this training works in it."""
         if self._half and not self._in_full:
-            with torch.autocast(self.device.type, torch.bfloat16):
-                return self.module(images).float()
-        return self.module(images)
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return contextlib.nullcontext()
 
     @contextlib.contextmanager
     def full_precision(self) -> Iterator[None]:

@@ -87,7 +87,7 @@ def logits(material: Material) -> Figure:
 
 
 def picture(axes: Any, image: np.ndarray, title: str, weight: str = "normal") -> None:
-    """An image (C, H, W) in [0, 1] and a title, without axes."""
+    """Show an image (C, H, W) in [0, 1] without ticks or frame."""
     pixels = np.clip(image.transpose(1, 2, 0), 0, 1)
     axes.imshow(pixels[..., 0] if pixels.shape[-1] == 1 else pixels, cmap="gray", vmin=0, vmax=1)
     axes.set_title(title, fontsize=8.5, fontweight=weight)
