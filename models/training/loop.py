@@ -172,10 +172,17 @@ class Loop:
 
     def logits(self, images: Tensor) -> Tensor:
         """One pass (N, K) in float32, in the precision of this training."""
-        if self._half:
-            with torch.autocast(self.device.type, torch.bfloat16):
-                return self.module(images).float()
-        return self.module(images)
+        with self._precision():
+            return self.module(images).float()
+
+    def outputs(self, images: Tensor) -> dict[str, Tensor]:
+        """One pass of a module that names its outputs, in float32, in the precision of this training."""
+        with self._precision():
+            outputs = self.module.forward_outputs(images)  # type: ignore[operator]
+        return {name: value.float() for name, value in outputs.items()}
+
+    def _precision(self) -> contextlib.AbstractContextManager[None]:
+        return torch.autocast(self.device.type, torch.bfloat16) if self._half else contextlib.nullcontext()
 
     @property
     def _half(self) -> bool:
