@@ -22,7 +22,7 @@ Spec = str | dict[str, Any]
 Epsilon = float | None
 
 #: Evaluators that a suite can name, in the order in which they run.
-EVALUATORS = ("accuracy", "calibration", "ood", "attack", "adversarial-detection", "checks")
+EVALUATORS = ("accuracy", "calibration", "ood", "attack", "adversarial-detection", "checks", "representation")
 
 
 Norm = Literal["linf", "l2", "l1", "l0"]
@@ -305,6 +305,7 @@ def _evaluators(suite: Suite, checked: SuiteFile, has_ood: bool) -> tuple[str, .
             "checks": attacked and checked.checks != "none",
             "ood": checked.detectors is not None and has_ood,
             "adversarial-detection": False,
+            "representation": False,
         }
         return tuple(name for name in EVALUATORS if present.get(name, True))
     for position, name in enumerate(checked.evaluators):

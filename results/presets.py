@@ -17,6 +17,7 @@ from .frame import write_text
 from .layout import pivot
 from .metrics import metric as metric_named
 from .records import IDENTITY_COLUMNS
+from .representation_table import representation_table
 from .table import Table
 from .trust import checks_of
 
@@ -225,6 +226,7 @@ PRESETS: dict[str, Callable[..., list[Table]]] = {
     "ood": ood_table,
     "calibration": calibration_table,
     "safety": safety_table,
+    "representation": representation_table,
 }
 
 

@@ -9,10 +9,19 @@ from .base import Evaluator
 from .calibration import Calibration
 from .checks import Checks
 from .ood import OOD
+from .representation import Representation
 
 EVALUATORS: dict[str, Evaluator] = {
     evaluator.name: evaluator
-    for evaluator in (Accuracy(), Calibration(), OOD(), AttackEvaluator(), AdversarialDetection(), Checks())
+    for evaluator in (
+        Accuracy(),
+        Calibration(),
+        OOD(),
+        AttackEvaluator(),
+        AdversarialDetection(),
+        Checks(),
+        Representation(),
+    )
 }
 
 __all__ = ["EVALUATORS", "Evaluator"]

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -172,16 +173,12 @@ class Loop:
 
     def logits(self, images: Tensor) -> Tensor:
         """One pass (N, K) in float32, in the precision of this training."""
-        with self._precision():
-            return self.module(images).float()
+        with self.precision():
+            logits = self.module(images)
+        return logits.float() if self._half else logits
 
-    def outputs(self, images: Tensor) -> dict[str, Tensor]:
-        """One pass of a module that names its outputs, in float32, in the precision of this training."""
-        with self._precision():
-            outputs = self.module.forward_outputs(images)  # type: ignore[operator]
-        return {name: value.float() for name, value in outputs.items()}
-
-    def _precision(self) -> contextlib.AbstractContextManager[None]:
+    def precision(self) -> contextlib.AbstractContextManager[Any]:
+        """Entered around forward passes: bfloat16 where this training works in it."""
         return torch.autocast(self.device.type, torch.bfloat16) if self._half else contextlib.nullcontext()
 
     @property

@@ -22,6 +22,8 @@ from .view_policy import POLICIES, Policy, policy_for
 if TYPE_CHECKING:
     from .loop import Loop
 
+#: Images of a watched split that are judged after each epoch.
+_WATCHED = 1024
 #: Embeddings that are spread less than this (1: evenly over the sphere), or over fewer dimensions, have collapsed.
 COLLAPSED_STD, COLLAPSED_RANK = 0.05, 2.0
 
@@ -95,8 +97,10 @@ class Contrast(Hook):
     def objective(self, loop: Loop, batch: Batch, inner: Objective) -> Pass:
         """One pass over both views, so that batch-norm sees both."""
         views = torch.cat([self._view(batch.images, loop.rng) for _ in range(2)])
-        projections = loop.outputs(views)["projection"]
-        return Pass(nt_xent(*projections.chunk(2), self.temperature), None)
+        module: Any = loop.module
+        with loop.precision():
+            projections = module.forward_outputs(views)["projection"]
+        return Pass(nt_xent(*projections.float().chunk(2), self.temperature), None)
 
     @torch.no_grad()
     def evaluate(self, loop: Loop, images: ImageSet) -> dict[str, float]:
@@ -104,7 +108,8 @@ class Contrast(Hook):
         rng = Generator(loop.device).manual_seed(0)
         losses, ranks, embeddings = [], [], []
         module: Any = loop.module.eval()
-        for x, _, _ in images.batches(loop.settings.batch_size):
+        watched = images.subset(range(min(len(images), _WATCHED)))
+        for x, _, _ in watched.batches(loop.settings.batch_size):
             if len(x) < 2:
                 continue
             x = as_images(x.to(loop.device))
@@ -139,7 +144,7 @@ class Contrast(Hook):
     profiles={
         "r4": {"views": "r4", "temperature": 0.2, "epochs": 100, "warmup": 10},
         "cifar": {"views": "cifar", "temperature": 0.5, "epochs": 100, "warmup": 10},
-        "digits": {"views": "digits", "temperature": 0.5, "epochs": 30, "warmup": 2, "lr": 3e-3},
+        "digits": {"views": "digits", "temperature": 0.2, "epochs": 30, "warmup": 2, "lr": 3e-3, "batch_size": 128},
     },
 )
 class SimCLRRecipe(Trainer):
@@ -148,8 +153,8 @@ class SimCLRRecipe(Trainer):
     Args:
         images: Dataset specs to train on (their train splits where they have one) instead of the training split.
         views: Policy that makes the views: ``r4`` (96x96), ``cifar`` (32x32), ``digits`` (28x28), or by ``shape``.
-        on: Transformations of the policy to switch on, each a name or ``{name: {parameter: value}}``.
-        off: Transformations to switch off.
+        add: Transformations of the policy to switch on, each a name or ``{name: {parameter: value}}``.
+        drop: Transformations to switch off.
         temperature: Of the loss.
         **settings: Those of :class:`Trainer`; the default is Adam at 3e-4 with a weight decay of 1e-4, 256 images a
             step and a warm-up of one epoch.
@@ -163,8 +168,8 @@ class SimCLRRecipe(Trainer):
         *,
         images: Sequence[Any] = (),
         views: Literal["shape", "r4", "cifar", "digits"] = "shape",
-        on: Sequence[Any] = (),
-        off: Sequence[str] = (),
+        add: Sequence[Any] = (),
+        drop: Sequence[str] = (),
         temperature: float = 0.5,
         epochs: int = 20,
         lr: float = 3e-4,
@@ -178,10 +183,10 @@ class SimCLRRecipe(Trainer):
         )
         self._require(0 < temperature < math.inf, "a positive temperature", temperature)
         self._require(
-            views != "shape" or not (on or off), "a policy by name (`views`) to switch parts of", "views: shape"
+            views != "shape" or not (add or drop), "a policy by name (`views`) to switch parts of", "views: shape"
         )
         self.images = images
-        self._policy = None if views == "shape" else POLICIES[views].changed(on=on, off=off)
+        self._policy = None if views == "shape" else POLICIES[views].changed(add=add, drop=drop)
         self._temperature = temperature
 
     def own_hooks(self) -> list[Hook]:

@@ -52,20 +52,20 @@ class Policy:
             parts.append(part)
         return torch.cat(parts).clamp_(0, 1).contiguous(memory_format=torch.channels_last)
 
-    def changed(self, *, on: Sequence[Any] = (), off: Sequence[str] = ()) -> Policy:
-        """The same with some steps switched; ``{rotation: {degrees: 5}}`` under ``on`` gives parameters too.
+    def changed(self, *, add: Sequence[Any] = (), drop: Sequence[str] = ()) -> Policy:
+        """The same with some steps switched; ``{rotation: {degrees: 5}}`` under ``add`` gives parameters too.
 
         Raises:
             GauntletError: The policy has no such step, or the step no such parameter.
         """
         steps = {step.name: step for step in self.steps}
-        for spec in (*on, *off):
+        for spec in (*add, *drop):
             name, given = parse_spec(spec, "augmentation")
             if name not in steps:
                 raise GauntletError(f"The views have no transformation {name!r}; {nearest(name, steps)}")
             chosen = select_one(AUGMENTATIONS, {name: given} if given else name)
             parameters = {**steps[name].parameters, **chosen.parameters}
-            steps[name] = replace(steps[name], on=spec not in off, parameters=parameters)
+            steps[name] = replace(steps[name], on=spec not in drop, parameters=parameters)
         return Policy(tuple(steps.values()))
 
     def rows(self) -> list[tuple[str, str, str, str]]:
@@ -136,11 +136,17 @@ POLICIES: Mapping[str, Policy] = {
     "digits": Policy(
         (
             _ENLARGE,
-            replace(_RESIZED, parameters={"low": 0.2, "high": 1.0}),
+            replace(
+                _RESIZED,
+                reason="Milder than for photographs: a part of a digit is no digit.",
+                parameters={"low": 0.5, "high": 1.0},
+            ),
             replace(_CROP, parameters={"padding": 3}),
             _STRETCH,
             replace(_FLIP, on=False, reason="A mirrored digit is no digit, or another one: 2 and 5, say."),
-            replace(_ROTATION, reason="Small turns at most: 6 and 9 are turns of one another."),
+            replace(
+                _ROTATION, on=True, reason="Writing leans; small turns only, since 6 and 9 are turns of one another."
+            ),
             _jitter(0.5, "Grey images: only brightness and contrast are left of it."),
             replace(_GREYSCALE, on=False, reason="The images are grey already."),
             _blur(False, "At 28x28 there is little fine texture to blur."),

@@ -19,7 +19,7 @@ from ..store import Store
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MODULES = ("curves", "histograms", "maps", "trainings", "examples")
+MODULES = ("curves", "histograms", "maps", "trainings", "examples", "embeddings")
 MOST_LINES = 8  # that a reader can tell apart
 
 
