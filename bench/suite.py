@@ -24,7 +24,7 @@ Epsilon = float | None
 #: Evaluators that a suite can name, in the order in which they run.
 EVALUATORS = (
     *("accuracy", "calibration", "ood", "open-set", "attack", "adversarial-detection", "checks"),
-    *("reconstruction",),
+    *("reconstruction", "representation"),
 )
 
 
@@ -311,8 +311,7 @@ def _evaluators(suite: Suite, checked: SuiteFile, has_ood: bool) -> tuple[str, .
             "checks": attacked and checked.checks != "none",
             "ood": checked.detectors is not None and has_ood,
             "adversarial-detection": False,
-            "open-set": False,
-            "reconstruction": False,
+            **dict.fromkeys(("open-set", "reconstruction", "representation"), False),
         }
         return tuple(name for name in EVALUATORS if present.get(name, True))
     for position, name in enumerate(checked.evaluators):

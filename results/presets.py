@@ -20,6 +20,7 @@ from .metrics import metric as metric_named
 from .open_set_tables import label_table, median_table, open_set_table
 from .reconstruction_table import reconstruction_table
 from .records import IDENTITY_COLUMNS
+from .representation_table import representation_table
 from .table import Table
 from .trust import checks_of
 
@@ -216,6 +217,7 @@ PRESETS: dict[str, Callable[..., list[Table]]] = {
     "calibration": calibration_table,
     "safety": safety_table,
     "reconstruction": reconstruction_table,
+    "representation": representation_table,
 }
 
 

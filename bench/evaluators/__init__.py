@@ -11,6 +11,7 @@ from .checks import Checks
 from .ood import OOD
 from .open_set import OpenSet
 from .reconstruction import Reconstruction
+from .representation import Representation
 
 EVALUATORS: dict[str, Evaluator] = {
     evaluator.name: evaluator
@@ -23,6 +24,7 @@ EVALUATORS: dict[str, Evaluator] = {
         AdversarialDetection(),
         Checks(),
         Reconstruction(),
+        Representation(),
     )
 }
 
