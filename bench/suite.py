@@ -13,7 +13,18 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from ..registry import ATTACKS, DETECTORS, GauntletError, Registry, Selected, nearest, parse_spec, select, select_one
+from ..registry import (
+    ATTACKS,
+    DETECTORS,
+    GauntletError,
+    Registry,
+    Selected,
+    left_out,
+    nearest,
+    parse_spec,
+    select,
+    select_one,
+)
 from .tuning import tuned_labels
 
 Spec = str | dict[str, Any]
@@ -109,7 +120,11 @@ class Tune:
 
 @dataclass(frozen=True)
 class Suite:
-    """A checked suite. ``ood`` holds (group, spec) pairs; ``text`` is the YAML as read, kept with every run."""
+    """A checked suite.
+
+    ``ood`` holds (group, spec) pairs; ``text`` is the YAML as read, kept with every run; ``left_out`` are components
+    that its patterns cannot pick, with the reason.
+    """
 
     name: str
     summary: str
@@ -137,6 +152,7 @@ class Suite:
     timeout: float | None = None
     examples: int = 0
     drift: tuple[Mapping[str, Any], ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
     marks: Mapping[tuple[Any, ...], str] = field(default_factory=dict)
 
     def budgets(self, norm: str) -> tuple[Epsilon, ...]:
@@ -229,6 +245,10 @@ def parse_suite(text: str, *, where: str, profile: str | None = None, fallback: 
         "detectors": detectors,
         "ood": ood,
         "evaluators": _evaluators(draft, checked, bool(ood) or _leaves_out(draft)),
+        "left_out": {
+            **(left_out(ATTACKS, checked.attacks) if checked.attacks else {}),
+            **(left_out(DETECTORS, checked.detectors) if checked.detectors else {}),
+        },
     }
     if draft.tune is not None:
         changes["detectors"] = tuned_labels(detectors, draft.tune.oracle)
@@ -293,7 +313,11 @@ def _axis(
 def _from_plugins(registry: Registry, chosen: Sequence[Selected]) -> list[Selected]:
     """What the user's plug-ins registered joins the axis, so that one option adds a detector to a leaderboard."""
     named = {selected.entry.name for selected in chosen}
-    return [select_one(registry, entry.name) for entry in registry if entry.plugin and entry.name not in named]
+    return [
+        select_one(registry, entry.name)
+        for entry in registry
+        if entry.plugin and entry.name not in named and not entry.lacks(registry.supplied)
+    ]
 
 
 def _groups(ood: Sequence[Spec] | Mapping[str, Sequence[Spec]] | None) -> tuple[tuple[str, Spec], ...]:

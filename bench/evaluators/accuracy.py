@@ -75,10 +75,10 @@ def _examples(bench: Workbench, row: Row, logits: Tensor, right: Tensor) -> dict
 
 def _jacobians(bench: Workbench, row: Row, count: int) -> dict[str, np.ndarray]:
     """Gradients of the loss at a few test images, the same ones for every model; nothing where none reaches them."""
-    from ..workbench import fixed_subset
+    from ..workbench import drawn_positions
 
     whole = bench.images(row.dataset, "test")
-    images = whole.subset(fixed_subset(len(whole), count, row.dataset.name, "jacobians"))
+    images = whole.subset(drawn_positions(len(whole), count, row.dataset.name, "jacobians"))
     x, y = images.images.to(bench.device), images.labels.to(bench.device)
     try:
         with Victim(bench.module(), device=bench.device, batch_size=bench.batch_size) as victim:

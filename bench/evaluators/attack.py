@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from ...attacks import Attack, Draws, Victim
+from ...attacks import Attack, Draws
 from ...attacks.minimal import smallest_budgets
-from ...registry import GauntletError, Selected, source_fingerprint
-from ..availability import unavailable
+from ...registry import GauntletError, Selected
 from .attack_measures import find_targets, measure, measure_minimal, nothing_left
+from .attack_plans import AttackPlan, plan_attack, victim_of
 from .base import Evaluator, Finished, examples_key
 from .worst_case import run_worst_case, worst_case_jobs
 
@@ -47,27 +47,25 @@ class AttackEvaluator(Evaluator):
     def _job(self, suite: Suite, row: Row, attack: Selected) -> Job:
         from ..plan import Job
 
-        parameters = {**attack.entry.defaults(), **attack.parameters}
-        norm = str(parameters.get("norm", attack.entry.meta.get("norm", "")))
-        images = suite.images_for(str(attack.entry.meta.get("cost", "fast")))
-        component = [attack.entry.name, parameters, source_fingerprint(attack.entry)]
+        plan = plan_attack(suite, row, attack)
         cells = tuple(
             self.cell(
                 row,
-                component,
+                plan.content,
                 "minimal" if epsilon is None else epsilon,
                 row.seed,
-                images,
+                plan.images,
                 *examples_key(suite),
-                facts={"norm": norm},
-                params={"attack": {"name": attack.entry.name, **parameters}, "images": images},
+                facts={"norm": plan.norm},
+                params=plan.params,
                 attack=attack.label,
                 epsilon=epsilon,
             )
-            for epsilon in budgets(suite, attack, norm)
+            for epsilon in budgets(suite, attack, plan.norm)
         )
-        blocked = {cell.key: reason for cell in cells if (reason := impossible(attack, norm, cell.identity.epsilon))}
-        return Job(self.name, row, attack.label, cells, {"attack": attack, "images": images}, blocked)
+        blocked = {cell.key: reason for cell in cells if (reason := impossible(plan, cell.identity.epsilon))}
+        payload = {"attack": attack, "images": plan.images}
+        return Job(self.name, row, attack.label, cells, payload, blocked, plan.others)
 
     def run(self, job: Job, missing: frozenset[str], bench: Workbench) -> Iterator[Finished]:
         """Run the attack at all missing epsilons, check every result, measure."""
@@ -88,7 +86,7 @@ class AttackEvaluator(Evaluator):
         epsilons = [cell.identity.epsilon or 0.0 for cell in budgeted]
         if attack.kind == "other":  # one cell, without a budget: any number stands for it
             budgeted, epsilons = cells, [1.0]
-        with Victim(bench.module(), device=bench.device, batch_size=bench.batch_size) as victim:
+        with victim_of(job, bench) as victim:
             results = attack.run(victim, x, y, epsilons, rng=rng) if budgeted else []
             if len(results) != len(epsilons) and budgeted:
                 raise GauntletError(
@@ -121,8 +119,8 @@ def budgets(suite: Suite, attack: Selected, norm: str) -> tuple[float | None, ..
     return parse_epsilons(given if isinstance(given, (list, tuple)) else [given], f"attack {attack.label!r}")
 
 
-def impossible(attack: Selected, norm: str, epsilon: float | None) -> str:
+def impossible(plan: AttackPlan, epsilon: float | None) -> str:
     """Why a cell cannot be computed, in one sentence, or nothing."""
-    if norm == "l0" and epsilon is not None and epsilon != int(epsilon):
-        return f"Attack {attack.label!r}: an L0 epsilon must be a whole number of pixels, got {epsilon:g}."
-    return unavailable(attack.entry)
+    if plan.norm == "l0" and epsilon is not None and epsilon != int(epsilon):
+        return f"Attack {plan.attack.label!r}: an L0 epsilon must be a whole number of pixels, got {epsilon:g}."
+    return plan.blocked

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from ...attacks import Attack, AttackResult, Draws, check_ball
 from ...attacks.reconstruction import ReconstructionVictim
-from ...registry import GauntletError, Selected, source_fingerprint
+from ...registry import GauntletError, Selected
 from ...results.records import CellResult, Measurement, PlannedCell
 from ...results.statistics import mean_interval
 from .attack import DETACH_TARGET, budgets, impossible
+from .attack_plans import plan_attack
 from .base import Evaluator, Finished, examples_key, small
 
 if TYPE_CHECKING:
@@ -75,29 +76,26 @@ class Reconstruction(Evaluator):
     def _attacked(self, suite: Suite, row: Row, attack: Selected) -> Job:
         from ..plan import Job
 
-        parameters = {**attack.entry.defaults(), **attack.parameters}
+        plan = plan_attack(suite, row, attack)
         detach = bool(attack.options.get(DETACH_TARGET))
-        norm = str(parameters.get("norm", attack.entry.meta.get("norm", "")))
-        images = suite.images_for(str(attack.entry.meta.get("cost", "fast")))
-        component = [attack.entry.name, parameters, source_fingerprint(attack.entry), detach]
-        chosen = {"name": attack.entry.name, **parameters, DETACH_TARGET: detach}
+        params = {**plan.params, "attack": {**plan.params["attack"], DETACH_TARGET: detach}}
         cells = tuple(
             self.cell(
                 row,
-                component,
+                [*plan.content, detach],
                 epsilon,
                 row.seed,
-                images,
+                plan.images,
                 *examples_key(suite),
-                facts={"norm": norm},
-                params={"attack": chosen, "images": images},
+                facts={"norm": plan.norm},
+                params=params,
                 attack=attack.label,
                 epsilon=epsilon,
             )
-            for epsilon in budgets(suite, attack, norm)
+            for epsilon in budgets(suite, attack, plan.norm)
         )
-        blocked = {cell.key: reason for cell in cells if (reason := impossible(attack, norm, cell.identity.epsilon))}
-        return Job(self.name, row, attack.label, cells, {"attack": attack, "images": images}, blocked)
+        blocked = {cell.key: reason for cell in cells if (reason := impossible(plan, cell.identity.epsilon))}
+        return Job(self.name, row, attack.label, cells, {"attack": attack, "images": plan.images}, blocked)
 
     def needs(self, job: Job, missing: frozenset[str]) -> set[str]:
         """The errors, where they are measured on whole sets; attacks make their own passes."""
@@ -140,12 +138,12 @@ def _measure_set(dataset: ResolvedDataset, row: Row, bench: Workbench) -> CellRe
 
 
 def _under_attack(job: Job, cells: Sequence[PlannedCell], bench: Workbench) -> Iterator[Finished]:
-    from ..workbench import fixed_subset
+    from ..workbench import drawn_positions
 
     chosen: Selected = job.payload["attack"]
     attack: Attack = chosen.entry.factory(**chosen.parameters)
     whole = bench.images(job.row.dataset, "test")
-    positions = fixed_subset(len(whole), job.payload["images"], job.row.dataset.name)
+    positions = drawn_positions(len(whole), job.payload["images"], job.row.dataset.name)
     images = whole.subset(positions)
     x, epsilons = images.images.to(bench.device), [cell.identity.epsilon or 0.0 for cell in cells]
     rng = Draws(f"{job.row.seed}/{job.row.dataset.name}/{chosen.entry.name}", images.indices)

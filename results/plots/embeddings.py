@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...registry import GauntletError
-from .examples import _name, _picture
+from .examples import class_name, picture
 from .kinds import Material, few, labels, plot
 from .look import COLOURS, figure
 
@@ -29,13 +29,13 @@ def neighbours(material: Material) -> Figure:
         classes = [str(text) for text in material.store.arrays(cell["key"]).get("classes", ())]
         for i, query in enumerate(kept["query"]):
             truth = int(kept["query_label"][i])
-            _picture(grid[row, 0], query, f"query: {_name(classes, truth)}", "bold")
+            picture(grid[row, 0], query, f"query: {class_name(classes, truth)}", "bold")
             if i == 0:
                 grid[row, 0].set_ylabel(name, fontsize=8)
             for j in range(nearest):
                 label, cosine = int(kept["neighbour_label"][i, j]), float(kept["similarity"][i, j])
-                title = f"{_name(classes, label)}, {cosine:.3f}" if np.isfinite(cosine) else "none left"
-                _picture(grid[row, j + 1], kept["neighbour"][i, j], title)
+                title = f"{class_name(classes, label)}, {cosine:.3f}" if np.isfinite(cosine) else "none left"
+                picture(grid[row, j + 1], kept["neighbour"][i, j], title)
                 grid[row, j + 1].title.set_color("black" if label == truth else COLOURS[1])
             row += 1
     only = f" of {found[0][0]['model']}" if len(found) == 1 else ""
@@ -63,7 +63,7 @@ def embedding_map(material: Material) -> Figure:
         for number in range(int(label.max()) + 1):
             chosen = label == number
             look = {"color": COLOURS[number % len(COLOURS)], "marker": _MARKERS[(number // len(COLOURS)) % 8]}
-            axes.scatter(*places[chosen].T, s=9, linewidths=0, alpha=0.8, label=_name(classes, number), **look)
+            axes.scatter(*places[chosen].T, s=9, linewidths=0, alpha=0.8, label=class_name(classes, number), **look)
         axes.set(title=name, xticks=[], yticks=[])
         axes.grid(False)
     for axes in flat[len(found) :]:

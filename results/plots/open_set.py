@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .examples import _picture
+from .examples import picture
 from .histograms import box_plots
 from .kinds import Material, common, few, labels, plot
 from .look import ID, OOD, figure
@@ -95,7 +95,7 @@ def generated(material: Material) -> Figure:
     drawn, grid = figure(0.62 * side, 0.62 * side + 0.4, side, side)
     flat = np.atleast_1d(np.asarray(grid, dtype=object)).ravel()
     for axes, image in zip(flat, images, strict=False):
-        _picture(axes, image, "")
+        picture(axes, image, "")
     for axes in flat[len(images) :]:
         axes.set_visible(False)
     drawn.suptitle(f"Generated images: {cell['model']}, trained on {cell['dataset']}")
