@@ -8,6 +8,7 @@ from ..registry import detector
 from .head import apply_head
 from .numerics import double
 from .outputs import Head
+from .temperature import check_temperature
 
 
 @detector(
@@ -28,6 +29,10 @@ def gradnorm(features: Tensor, head: Head, *, temperature: float = 1.0) -> Tenso
 
     Returns:
         Scores of at most 0, shape (N,).
+
+    Raises:
+        GauntletError: ``temperature`` is not above 0.
     """
+    check_temperature(temperature, "gradnorm")
     p = (apply_head(features, head) / temperature).softmax(dim=1)
     return -double(features).abs().sum(dim=1) * (p - 1 / p.shape[1]).abs().sum(dim=1) / temperature
