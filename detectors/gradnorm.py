@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ..registry import detector
 from .head import apply_head
-from .numerics import double
+from .numerics import by_rows, double
 from .outputs import Head
 from .temperature import check_temperature
 
@@ -35,4 +35,5 @@ def gradnorm(features: Tensor, head: Head, *, temperature: float = 1.0) -> Tenso
     """
     check_temperature(temperature, "gradnorm")
     p = (apply_head(features, head) / temperature).softmax(dim=1)
-    return -double(features).abs().sum(dim=1) * (p - 1 / p.shape[1]).abs().sum(dim=1) / temperature
+    lengths = by_rows(lambda part: double(part).abs().sum(dim=1), features)
+    return -lengths * (p - 1 / p.shape[1]).abs().sum(dim=1) / temperature

@@ -9,9 +9,9 @@ from torch.nn import functional as F
 from ..registry import GauntletError, detector
 from .base import Detector
 from .moments import feature_mean
-from .numerics import beside, by_rows, double, rows_per_chunk, working
+from .numerics import beside, by_rows, double, working
 from .outputs import Head, Outputs
-from .search import Search, largest, search_of
+from .search import Ranking, Search, search, search_of
 
 
 @detector(
@@ -59,7 +59,7 @@ class KNN(Detector):
             silent = lengths == 0
             scale = lengths.masked_fill(silent, 1.0).reciprocal()
             offset = beside(0.5 * silent, features) if bool(silent.any()) else None
-            self._search.ask("cosine", self.k, beside(scale, features), offset)
+            self._search.ask("cosine", Ranking(self.k, beside(scale, features), offset))
 
     def score(self, outputs: Outputs) -> Tensor:
         """Distances, shape (N,), float64; in [0, 2] with ``normalize``."""
@@ -79,13 +79,8 @@ class KNN(Detector):
         return F.normalize(double(features), dim=1) if self.normalize else double(features)
 
 
-@torch.no_grad()
 def _kth_nearest(queries: Tensor, bank: Tensor, centre: Tensor, k: int) -> Tensor:
     """Position in ``bank`` (N, D) of the k-th nearest neighbour of each query (M, D), shape (M,)."""
     # Distances do not depend on the origin, but products are the more exact the shorter the vectors are.
     offset = by_rows(lambda part: -0.5 * (working(part) - centre).square().sum(dim=1), bank)
-    found = [
-        largest(torch.addmm(offset, working(chunk) - centre, working(bank).T), k).positions[:, -1]
-        for chunk in queries.split(rows_per_chunk(len(bank)))
-    ]
-    return torch.cat(found)
+    return search(working(queries) - centre, bank, {"": Ranking(k, offset=offset)})[""].positions[:, -1]

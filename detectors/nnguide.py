@@ -9,7 +9,7 @@ from ..registry import GauntletError, detector
 from .base import Detector
 from .numerics import beside, by_rows, double
 from .outputs import Head, Outputs
-from .search import Search, search_of
+from .search import Ranking, Search, search_of
 
 
 @detector(
@@ -49,7 +49,7 @@ class NNGuide(Detector):
         energies = double(self.pull(train)[1].detach()).logsumexp(dim=1)
         lengths = self._search.lengths
         self._scale = beside(energies / lengths.masked_fill(lengths == 0, 1.0), features)
-        self._search.ask("energy", self.k, self._scale)
+        self._search.ask("energy", Ranking(self.k, self._scale))
 
     def score(self, outputs: Outputs) -> Tensor:
         """Scores, shape (N,), in the squared unit of the logits."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 from .numerics import cached_rows, double, rows_per_chunk, working
 from .outputs import Outputs
 
+_TILE = 2**16  # training features whose products with the queries are in memory together
 _BLOCK = 64  # neighbours that are first judged by the best of them
 
 
@@ -25,8 +27,8 @@ class Ranking(NamedTuple):
     """Orders training features x for a query q by ``scale <q, x> + offset``."""
 
     k: int
-    scale: Tensor  # (N,)
-    offset: Tensor | None  # (N,), or None for 0
+    scale: Tensor | None = None  # (N,), or None for 1
+    offset: Tensor | None = None  # (N,), or None for 0
 
 
 class Search:
@@ -42,37 +44,54 @@ class Search:
         self.lengths = lengths(features)  # (N,)
         self._rankings: dict[str, Ranking] = {}
 
-    def ask(self, name: str, k: int, scale: Tensor, offset: Tensor | None = None) -> None:
-        """Ask for the ``k`` largest ``scale <q, x> + offset``; one name always means the same ranking."""
+    def ask(self, name: str, ranking: Ranking) -> None:
+        """Ask for the k largest of a ranking; one name always means the same order."""
         known = self._rankings.get(name)
-        if known is None or known.k < k:
-            self._rankings[name] = Ranking(k, scale, offset)
+        if known is None or known.k < ranking.k:
+            self._rankings[name] = ranking
 
     def find(self, name: str, k: int, outputs: Outputs) -> Found:
         """The ``k`` largest of a ranking for every image of ``outputs``, whose features are scaled to length 1."""
         found: dict[str, Found] = outputs.once(self, dict)
         if name not in found or found[name].values.shape[1] < k:
+            assert outputs.compact is not None
+            queries = F.normalize(working(outputs.compact.detach()), dim=1)
             missing = {key: value for key, value in self._rankings.items() if key == name or key not in found}
-            found |= self._sweep(outputs, missing)
+            found |= search(queries, self.features, missing)
         return Found(*(part[:, :k] for part in found[name]))
 
-    @torch.no_grad()
-    def _sweep(self, outputs: Outputs, rankings: dict[str, Ranking]) -> dict[str, Found]:
-        assert outputs.compact is not None
-        queries = F.normalize(working(outputs.compact.detach()), dim=1)
-        bank = working(self.features)
-        parts: dict[str, list[Found]] = {name: [] for name in rankings}
-        rows = rows_per_chunk(len(bank))
-        both = queries.new_empty(2, min(rows, max(len(queries), 1)), len(bank))  # written again for every chunk
-        for chunk in queries.split(rows):
-            products, values = both[:, : len(chunk)]
-            torch.mm(chunk, bank.T, out=products)
-            for name, ranking in rankings.items():
-                torch.mul(products, ranking.scale, out=values)
-                if ranking.offset is not None:
-                    values.add_(ranking.offset)
-                parts[name].append(largest(values, ranking.k))
-        return {name: Found(*map(torch.cat, zip(*own, strict=True))) for name, own in parts.items()}
+
+@torch.no_grad()
+def search(queries: Tensor, bank: Tensor, rankings: Mapping[str, Ranking]) -> dict[str, Found]:
+    """What each ranking finds for queries (M, D) in a bank (N, D), from one product; tile by tile of both."""
+    rows, tile = rows_per_chunk(min(len(bank), _TILE)), min(len(bank), _TILE)
+    both = queries.new_empty(2, min(rows, max(len(queries), 1)) * tile)  # written again for every tile
+    parts: dict[str, list[Found]] = {name: [] for name in rankings}
+    for chunk in queries.split(rows):
+        best: dict[str, Found] = {}
+        for start in range(0, len(bank), tile):
+            place = slice(start, start + tile)
+            near = working(bank[place])
+            products, values = both[:, : len(chunk) * len(near)].unflatten(1, (len(chunk), len(near)))
+            torch.mm(chunk, near.T, out=products)
+            for name, (k, scale, offset) in rankings.items():
+                values.copy_(products) if scale is None else torch.mul(products, scale[place], out=values)
+                if offset is not None:
+                    values.add_(offset[place])
+                top = largest(values, min(k, len(near)))
+                best[name] = _best(k, best.get(name), Found(top.values, top.positions + start))
+        for name, own in best.items():
+            parts[name].append(own)
+    return {name: Found(*map(torch.cat, zip(*own, strict=True))) for name, own in parts.items()}
+
+
+def _best(k: int, first: Found | None, second: Found) -> Found:
+    """The ``k`` largest of two finds."""
+    if first is None:
+        return second
+    values, positions = (torch.cat(pair, dim=1) for pair in zip(first, second, strict=True))
+    top = values.topk(min(k, values.shape[1]), dim=1)
+    return Found(top.values, positions.gather(1, top.indices))
 
 
 def search_of(train: Outputs) -> Search:
