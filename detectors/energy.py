@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ..registry import detector
 from .numerics import double
+from .temperature import check_temperature
 
 
 @detector(
@@ -22,5 +23,9 @@ def energy(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
 
     Returns:
         Scores, shape (N,), in the unit of the logits.
+
+    Raises:
+        GauntletError: ``temperature`` is not above 0.
     """
+    check_temperature(temperature, "energy")
     return -temperature * (double(logits) / temperature).logsumexp(dim=1)

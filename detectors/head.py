@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from .numerics import double
+from .numerics import by_rows, double
 from .outputs import Head
 
 
 def apply_head(features: Tensor, head: Head) -> Tensor:
     """Logits of features (N, D), shape (N, C), in float64."""
-    return double(features) @ double(head.weight).T + double(head.bias)
+    weight, bias = double(head.weight).T, double(head.bias)
+    return by_rows(lambda part: torch.addmm(bias, double(part), weight), features)
 
 
 def head_energy(features: Tensor, head: Head) -> Tensor:

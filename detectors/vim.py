@@ -6,8 +6,7 @@ from torch import Tensor
 
 from ..registry import detector
 from .base import Detector
-from .gaussians import rounding_of
-from .numerics import double
+from .numerics import double, rounding_of
 from .outputs import Head, Outputs
 from .subspace import ResidualSpace, fit_residual_space, principal_dimension, residual_norm
 
@@ -41,7 +40,7 @@ class ViM(Detector):
         """
         features = self.compact_features(train).detach()
         dim = principal_dimension(features.shape[1], self.dim, self.name)
-        self._space = fit_residual_space(features, self.required(head), dim)
+        self._space = fit_residual_space(train, self.required(head), dim)
         _, _, logits = self.pull(train)
         residual = float(residual_norm(features, self._space).mean())
         noise = rounding_of(features) * features.shape[1] ** 0.5
