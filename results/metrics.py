@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+import numpy as np
 
 from ..registry import GauntletError
 
@@ -442,3 +445,9 @@ def metric(name: str) -> Metric:
     if not name:
         raise GauntletError("A metric must have a name, got an empty one.")
     return METRICS.get(name.partition("@")[0]) or Metric(name, name, "", None, -INFINITY, INFINITY, percent=False)
+
+
+def directions(names: Iterable[str]) -> np.ndarray:
+    """+1 for each metric of which more is better, -1 where less is, else 0."""
+    signs = {True: 1, False: -1, None: 0}
+    return np.array([signs[metric(name).higher_is_better] if name else 0 for name in names], dtype=int)

@@ -36,7 +36,7 @@ def attack_grid(frame: pd.DataFrame, **options: Any) -> list[Table]:
     """
     attacks = frame[(frame["evaluator"] == "attack") & frame["metric"].isin(["robust_accuracy", ""])]
     clean = frame[(frame["evaluator"] == "accuracy") & frame["metric"].isin(["accuracy", ""])]
-    metrics = clean["metric"].replace("accuracy", "robust_accuracy")
+    metrics = clean["metric"].astype(object).replace("accuracy", "robust_accuracy")
     clean = clean.assign(evaluator="attack", attack=CLEAN, metric=metrics)
     return [
         pivot(
@@ -72,7 +72,7 @@ def ood_table(frame: pd.DataFrame, metric: str = "auroc", layout: str = "sets", 
     scores = frame[frame["evaluator"] == "ood"]  # pivot picks the metric, and names the nearest to an unknown one
     tables = []
     for dataset, part in _by_dataset(left_out_in_turn(scores, metric)):
-        part = group_means(part) if layout == "groups" and part["ood_group"].any() else part
+        part = group_means(part) if layout == "groups" and (part["ood_group"] != "").any() else part
         title = f"{known.title}{' in %' if known.percent else ''} of OOD detection on {dataset}"
         rows, columns = _ood_axes(part, layout)
         tables.append(pivot(part, rows, columns, metric, evaluator="ood", **{"title": title, **options}))
@@ -83,7 +83,7 @@ def _ood_axes(part: pd.DataFrame, layout: str) -> tuple[list[str], list[str]]:
     if layout == "models":
         return (["ood_dataset", "detector"] if part["ood_dataset"].nunique() > 1 else ["detector"]), ["model"]
     rows = ["model", "detector"] if part["model"].nunique() > 1 else ["detector"]
-    return rows, ["ood_group", "ood_dataset"] if part["ood_group"].any() else ["ood_dataset"]
+    return rows, ["ood_group", "ood_dataset"] if (part["ood_group"] != "").any() else ["ood_dataset"]
 
 
 def group_means(frame: pd.DataFrame) -> pd.DataFrame:
@@ -92,7 +92,7 @@ def group_means(frame: pd.DataFrame) -> pd.DataFrame:
     The interval is that of a mean whose parts err together (they share the ID images): it errs on the wide side.
     """
     by = [name for name in (*IDENTITY_COLUMNS, "ood_group", "metric", "class") if name != "ood_dataset"]
-    frame = frame[~frame["ood_dataset"].str.contains(" mean( |$)")]  # measured ones, which know the shared images
+    frame = frame[~frame["ood_dataset"].str.contains(" mean(?: |$)")]  # measured ones, which know the shared images
     bad = frame[frame["status"] != "ok"]
     good = frame[frame["status"] == "ok"]
     marked = good["params"].str.contains('"stand_in"', regex=False)
