@@ -133,11 +133,11 @@ class Workbench:
         if spec.calibrator is None:
             return module
         val = self.images(dataset, "val")
-        with torch.no_grad():
-            logits = torch.cat([module(batch) for batch in self._batches(val)])
         calibrator = spec.calibrator.entry.factory(**spec.calibrator.parameters)
         try:
-            calibrator.fit(logits, val.labels.to(self.device))
+            with torch.no_grad():
+                outputs = torch.cat([calibrator.read(module, batch) for batch in self._batches(val)])
+            calibrator.fit(outputs, val.labels.to(self.device))
         except GauntletError as error:
             raise GauntletError(f"Model {spec.label!r} cannot be calibrated on {dataset.label!r}: {error}") from None
         return Calibrated(module, calibrator).eval()

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from ..registry import DATASETS, dataset
+from .derived import Change, jigsaw, mirrored, pair_geometric_mean, pair_mean, pixelated, speckled
 from .imageset import ImageSet
 from .source import DataSource
 
@@ -34,8 +33,8 @@ def _files(split: str, source: DataSource, of: str = "digits") -> list[Path]:
 def validation_outliers(split: str, source: DataSource, *, of: str = "digits") -> ImageSet:
     """Noise, means of pairs, and jigsawed, speckled, pixelated and mirrored validation images of a dataset.
 
-    One seventh each: uniform noise, arithmetic and geometric means of random pairs, images cut into four tiles that
-    are shuffled, images with multiplicative noise, at a quarter of their resolution, and mirrored.
+    One seventh each: uniform noise, and what the datasets ``pair-mean``, ``pair-geometric-mean``, ``jigsaw``,
+    ``speckled``, ``pixelated`` and ``mirrored`` make of an image.
 
     Args:
         of: Name of the dataset whose validation images they are made of.
@@ -48,50 +47,15 @@ def validation_outliers(split: str, source: DataSource, *, of: str = "digits") -
 def make_outliers(images: ImageSet) -> ImageSet:
     """Outliers made of ``images``, as many as there are images, always the same ones."""
     rng = np.random.RandomState(_SEED)
-    pixels = images.images.cpu()
-    kinds = (_uniform, _arithmetic, _geometric, _jigsaw, _speckle, _pixelate, _mirror)
-    made = torch.cat([kind(part, pixels, rng) for kind, part in zip(kinds, pixels.tensor_split(7), strict=True)])
+    pixels = images.images.cpu().numpy().astype(np.float64)
+    kinds: tuple[Change, ...] = (
+        _uniform, pair_mean, pair_geometric_mean, jigsaw, speckled, pixelated, mirrored,
+    )  # fmt: skip
+    places = np.array_split(np.arange(len(pixels)), len(kinds))
+    made = np.concatenate([kind(pixels, rng)[place] for kind, place in zip(kinds, places, strict=True)])
     labels = torch.full((len(made),), -1)
-    return ImageSet(made, labels, (), torch.arange(len(made)), "validation-outliers", "test")
+    return ImageSet(torch.from_numpy(made).float(), labels, (), torch.arange(len(made)), "validation-outliers", "test")
 
 
-def _uniform(part: Tensor, _: Tensor, rng: np.random.RandomState) -> Tensor:
-    return torch.from_numpy(rng.rand(*part.shape)).float()
-
-
-def _arithmetic(part: Tensor, images: Tensor, rng: np.random.RandomState) -> Tensor:
-    return (part + _others(part, images, rng)) / 2
-
-
-def _geometric(part: Tensor, images: Tensor, rng: np.random.RandomState) -> Tensor:
-    return (part * _others(part, images, rng)).sqrt()
-
-
-def _jigsaw(part: Tensor, _: Tensor, rng: np.random.RandomState) -> Tensor:
-    """Four tiles change places so that none stays where it was; the middle row and column of odd sizes stay."""
-    height, width = part.shape[2:]
-    rows = slice(0, height // 2), slice(-(-height // 2), height)
-    columns = slice(0, width // 2), slice(-(-width // 2), width)
-    places = [(..., row, column) for row in rows for column in columns]
-    shift = int(rng.randint(1, 4))
-    made = part.clone()
-    for position, place in enumerate(places):
-        made[place] = part[places[(position + shift) % 4]]
-    return made
-
-
-def _speckle(part: Tensor, _: Tensor, rng: np.random.RandomState) -> Tensor:
-    return (part * (1 + torch.from_numpy(rng.randn(*part.shape)).float())).clamp(0, 1)
-
-
-def _pixelate(part: Tensor, _: Tensor, rng: np.random.RandomState) -> Tensor:
-    small = F.adaptive_avg_pool2d(part, (max(1, part.shape[2] // 4), max(1, part.shape[3] // 4)))
-    return F.interpolate(small, size=part.shape[2:], mode="nearest")
-
-
-def _mirror(part: Tensor, _: Tensor, rng: np.random.RandomState) -> Tensor:
-    return part.flip(3)
-
-
-def _others(part: Tensor, images: Tensor, rng: np.random.RandomState) -> Tensor:
-    return images[torch.from_numpy(rng.randint(len(images), size=len(part)))]
+def _uniform(images: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
+    return rng.rand(*images.shape)

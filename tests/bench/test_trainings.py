@@ -142,6 +142,7 @@ def test_a_calibrated_ensemble_of_calibrated_members_runs(tmp_path: Path):
             "recipe": recipe,
             "calibrator": "temperature",
         },
+        {"name": "ensemble", "label": "Ens + W", "members": members, "recipe": recipe, "calibrator": "member-weights"},
     ]
     suite = small_suite(models=models, attacks=None, epsilons=None, detectors=["msp", "mahalanobis"])
     reporter = Trainings()
@@ -152,6 +153,7 @@ def test_a_calibrated_ensemble_of_calibrated_members_runs(tmp_path: Path):
     ece = frame[frame["metric"] == "nll"].set_index("model")["value"]
     assert ece["Ens + T"] < ece["Ens"]
     assert ece["Ens of cal + T"] < ece["Ens"]
+    assert ece["Ens + W"] == pytest.approx(ece["Ens"], abs=0.05)
     accuracy = frame[(frame["metric"] == "accuracy") & (frame["class"] == "")].set_index("model")["value"]
     assert accuracy["Ens + T"] == accuracy["Ens"]
 
@@ -197,7 +199,7 @@ def test_list_shows_several_kinds_with_parameter_counts_and_profiles():
     assert "detectors (" not in text
 
 
-@pytest.mark.parametrize("name", ["r1-models", "r2-models", "recipes", "augmentation-study"])
+@pytest.mark.parametrize("name", ["r1-models", "r2-models", "r2-calibration", "recipes", "augmentation-study"])
 @pytest.mark.parametrize("profile", [None, "full"])
 def test_the_suites_of_the_reports_plan(name: str, profile: str | None, tmp_path: Path):
     made = make_plan(load_suite(name, profile=profile), source(tmp_path))

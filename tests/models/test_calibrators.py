@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from gauntlet.models import Calibrated, Tap
 from gauntlet.registry import CALIBRATORS, MODELS, GauntletError
 
-NAMES = [entry.name for entry in CALIBRATORS]
+NAMES = [entry.name for entry in CALIBRATORS if entry.factory.source == "logits"]
 Nets = Callable[..., nn.Sequential]
 
 
@@ -106,3 +107,51 @@ def test_the_head_of_a_calibrated_model_has_the_calibration_folded_in(name: str,
     weight, bias = tap.head
     torch.testing.assert_close(outputs["features"] @ weight.T + bias, outputs["logits"], rtol=1e-4, atol=1e-4)
     assert ("members" in outputs) == (kind == "ensemble")
+
+
+def mixture(weights: list[float], count: int = 20_000) -> tuple[Tensor, Tensor]:
+    """Members' logits, and labels drawn from the mixture of their probabilities with these weights."""
+    generator = torch.Generator().manual_seed(2)
+    members = 3 * torch.randn(count, len(weights), 4, generator=generator, dtype=torch.float64)
+    probabilities = (members.softmax(2) * torch.tensor(weights)[:, None]).sum(1)
+    return members, torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+
+
+def test_member_weights_are_recovered_and_a_member_that_knows_nothing_gets_none():
+    calibrator = CALIBRATORS.create("member-weights")
+    calibrator.fit(*mixture([0.6, 0.3, 0.1]))
+    assert calibrator.weights.tolist() == pytest.approx([0.6, 0.3, 0.1], abs=0.03)
+    calibrator.fit(*mixture([0.5, 0.5, 0.0]))
+    assert float(calibrator.weights[2]) < 0.01
+
+
+def test_member_weights_minimise_the_nll_of_the_mixture_as_scipy_does():
+    from scipy.optimize import minimize
+
+    members, labels = mixture([0.7, 0.1, 0.2], 2000)
+    likelihoods = members.softmax(2)[torch.arange(2000), :, labels].numpy()
+    calibrator = CALIBRATORS.create("member-weights")
+    calibrator.fit(members, labels)
+    simplex = [{"type": "eq", "fun": lambda w: w.sum() - 1}]
+    known = minimize(
+        lambda w: -np.log(likelihoods @ w).mean(), [1 / 3] * 3, bounds=[(1e-9, 1)] * 3, constraints=simplex, tol=1e-12
+    )
+    assert calibrator.weights.tolist() == pytest.approx(known.x.tolist(), abs=2e-3)
+    assert nll(calibrator(members), labels) == pytest.approx(known.fun, abs=1e-6)
+
+
+def test_equal_member_weights_are_prob_mean():
+    ensemble = MODELS.create(
+        "ensemble", members=[MODELS.create("m7", width=0.1) for _ in range(2)], combine="prob_mean"
+    )
+    x = torch.rand(5, 1, 28, 28)
+    calibrator = CALIBRATORS.create("member-weights")
+    calibrator.weights = torch.full((2,), 0.5)
+    model = Calibrated(ensemble.eval(), calibrator).eval()
+    torch.testing.assert_close(model(x), ensemble(x), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(Tap(model, x)(x)["logits"], model(x))
+
+
+def test_member_weights_of_a_model_without_members_are_one_sentence(make_net: Nets):
+    with pytest.raises(GauntletError, match="needs members, which an ensemble has and this model has not"):
+        CALIBRATORS.create("member-weights").read(make_net().eval(), torch.rand(2, 1, 8, 8))
