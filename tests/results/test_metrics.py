@@ -13,6 +13,7 @@ NAMES = (
     *("auroc", "aupr_in", "aupr_out", "fpr95", "fpr95_id", "detection_error"),
     *("aupr_in_trapezoid", "aupr_out_trapezoid", "autc", "oscr"),
     *("check_passed", "check_figure", "seconds"),
+    *("reconstruction_mse", "reconstruction_mse_input"),
     *("mean_confidence", "temperature", "ece", "rms", "mce", "signed_gap", "nll", "brier"),
     *("ece_scaled", "rms_scaled", "mce_scaled", "signed_gap_scaled", "nll_scaled", "brier_scaled"),
 )

@@ -56,6 +56,15 @@ def cells(make: SimpleNamespace) -> Iterator[tuple[PlannedCell, CellResult]]:
             kept = {"clean": images, "adversarial": images**2, "label": LABEL[:2], "prediction": LABEL[2:4]}
             result = CellResult(measurements=(make.measured("robust_accuracy", 0.5),), examples=kept)
             yield planned(evaluator="attack", attack=attack, epsilon=epsilon), result
+    for attack, epsilon in (("", None), ("fgsm", 0.1), ("fgsm", 0.3)):
+        images = {"reconstruction": RNG.random((2, 1, 8, 8), "float32"), "image": RNG.random((2, 1, 8, 8), "float32")}
+        attacked = {"clean": images["image"], "adversarial": images["image"], "clean_reconstruction": images["image"]}
+        where = {"evaluator": "reconstruction", "attack": attack, "epsilon": epsilon}
+        result = CellResult(
+            measurements=(make.measured("reconstruction_mse", 0.02),),
+            examples={**images, **(attacked if attack else {})},
+        )
+        yield planned(**where), result
     for severity in (1, 2):
         where = {"evaluator": "corruption", "corruption": "fog", "severity": severity}
         yield planned(**where), CellResult(measurements=(make.measured("accuracy", 0.9 / severity),))
@@ -163,3 +172,16 @@ def test_examples_come_back_whatever_the_labels_hold(tmp_path: Path, hostile: st
     assert read_examples(tmp_path, (hostile, "digits"), "key")["image"].tolist() == [[[[2, 2], [2, 2]]]]
     assert len(list(tmp_path.rglob("*.safetensors"))) == 2
     assert read_examples(tmp_path, (hostile, "digits"), "other") == {}
+
+
+def test_a_history_without_accuracy_has_one_panel_and_beside_others_a_name_in_the_legend(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "store.sqlite") as store:
+        rows = [{"epoch": number, "loss": 1 / number, "val_loss": 1.1 / number} for number in (1, 2)]
+        store.put_history("first", "autoencoder", rows)
+        drawn = draw("training", Material(load_results(store.path), store))
+        assert [axes.get_title() for axes in drawn.axes] == ["Loss"]
+        store.put_history("second", "cnn", [{**row, "accuracy": 0.5, "val_accuracy": 0.4} for row in rows])
+        drawn = draw("training", Material(load_results(store.path), store))
+        assert [axes.get_title() for axes in drawn.axes] == ["Loss", "Accuracy"]
+        names = [text.get_text() for text in drawn.legends[0].get_texts()]
+        assert names == ["autoencoder, train", "autoencoder, val", "cnn, train", "cnn, val"]
