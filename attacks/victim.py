@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -50,7 +50,7 @@ class Victim:
         self._format = memory_format or default
         self._module: _Counted | None = None
 
-    def __enter__(self) -> Victim:
+    def __enter__(self) -> Self:
         module = self._original
         self._modes = [(part, part.training) for part in module.modules()]
         self._parameters = [(parameter, parameter.data, parameter.requires_grad) for parameter in module.parameters()]

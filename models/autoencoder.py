@@ -96,7 +96,8 @@ class Autoencoder(nn.Module):
 
     def _encode(self, x: Tensor) -> tuple[Tensor, list[Any]]:
         """The code, and the sizes that the decoder has to find back to, last one first."""
-        x, sizes = self.normalize(x), []
+        x = self.normalize(x)
+        sizes: list[Any] = []
         if min(x.shape[2:]) < 2 ** len(self.encoder):
             raise GauntletError(
                 f"Model 'autoencoder' needs images of at least 8x8 pixels, got {x.shape[2]}x{x.shape[3]}."

@@ -174,14 +174,16 @@ def test_examples_come_back_whatever_the_labels_hold(tmp_path: Path, hostile: st
     assert read_examples(tmp_path, (hostile, "digits"), "other") == {}
 
 
-def test_a_history_without_accuracy_has_one_panel_and_beside_others_a_name_in_the_legend(tmp_path: Path) -> None:
+def test_a_history_without_accuracy_has_one_panel_and_beside_others_a_name_in_the_legend(
+    material: Material, tmp_path: Path
+) -> None:
     with Store.open(tmp_path / "store.sqlite") as store:
         rows = [{"epoch": number, "loss": 1 / number, "val_loss": 1.1 / number} for number in (1, 2)]
         store.put_history("first", "autoencoder", rows)
-        drawn = draw("training", Material(load_results(store.path), store))
+        drawn = draw("training", Material(material.frame, store))
         assert [axes.get_title() for axes in drawn.axes] == ["Loss"]
         store.put_history("second", "cnn", [{**row, "accuracy": 0.5, "val_accuracy": 0.4} for row in rows])
-        drawn = draw("training", Material(load_results(store.path), store))
+        drawn = draw("training", Material(material.frame, store))
         assert [axes.get_title() for axes in drawn.axes] == ["Loss", "Accuracy"]
         names = [text.get_text() for text in drawn.legends[0].get_texts()]
         assert names == ["autoencoder, train", "autoencoder, val", "cnn, train", "cnn, val"]
