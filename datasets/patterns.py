@@ -50,13 +50,23 @@ def plain(*, shape: tuple[int, int, int] = (1, 28, 28), count: int = 1000, seed:
 
 @dataset("low-contrast", tags=("noise", "embedded"), splits=("test",), classes=())
 def low_contrast(
-    *, shape: tuple[int, int, int] = (1, 28, 28), count: int = 1000, seed: int = 0, contrast: float = 0.1
+    *,
+    shape: tuple[int, int, int] = (1, 28, 28),
+    count: int = 1000,
+    seed: int = 0,
+    contrast: float = 0.1,
+    level: float | None = None,
 ) -> np.ndarray:
-    """Independent uniform pixels in a band of width ``contrast`` around one grey or colour: noise that is faint."""
-    if not 0 <= contrast <= 1:
-        raise GauntletError(f"Dataset 'low-contrast': contrast must lie in [0, 1], got {contrast}.")
+    """Faint noise: independent uniform pixels in a band of width ``contrast`` above one grey or colour.
+
+    The band starts at (1 - contrast) * ``level``: 0 is black, 1 as bright as can be, None drawn as in `plain`.
+    """
+    for name, value in {"contrast": contrast, "level": level}.items():
+        if value is not None and not 0 <= value <= 1:
+            raise GauntletError(f"Dataset 'low-contrast': {name} must lie in [0, 1], got {value}.")
     noise = stream("low-contrast", shape, count, seed).rand(count, *shape)
-    return (1 - contrast) * plain(shape=shape, count=count, seed=seed) + contrast * noise
+    base = plain(shape=shape, count=count, seed=seed) if level is None else level
+    return (1 - contrast) * base + contrast * noise
 
 
 def _blurred(images: np.ndarray, sigma: float) -> np.ndarray:

@@ -58,6 +58,17 @@ class Autoencoder(nn.Module):
         pairs = list(pairwise(sizes))
         self.encoder = nn.ModuleList(nn.Conv2d(before, after, 4, 2, 1) for before, after in pairs)
         self.decoder = nn.ModuleList(nn.ConvTranspose2d(after, before, 4, 2, 1) for before, after in reversed(pairs))
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """As He et al. 2015, arXiv 1502.01852; a pixel of a transposed convolution sees 2x2 of the 4x4 kernel.
+
+        From torch's smaller start the sigmoid saturates on images that are mostly black, and all come back black.
+        """
+        for layer in (*self.encoder, *self.decoder):
+            inputs = layer.in_channels * (16 if isinstance(layer, nn.Conv2d) else 4)
+            nn.init.normal_(layer.weight, std=(2 / inputs) ** 0.5)
+            nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (N, C, H, W) in [0, 1] to their reconstructions, likewise."""
@@ -85,7 +96,8 @@ class Autoencoder(nn.Module):
 
     def _encode(self, x: Tensor) -> tuple[Tensor, list[Any]]:
         """The code, and the sizes that the decoder has to find back to, last one first."""
-        x, sizes = self.normalize(x), []
+        x = self.normalize(x)
+        sizes: list[Any] = []
         if min(x.shape[2:]) < 2 ** len(self.encoder):
             raise GauntletError(
                 f"Model 'autoencoder' needs images of at least 8x8 pixels, got {x.shape[2]}x{x.shape[3]}."

@@ -89,7 +89,7 @@ class Reconstructing(Trainer):
     def _check_model(self, module: nn.Module, train: ImageSet, device: torch.device) -> None:
         """Raise a :class:`GauntletError` unless the model reconstructs images of this size."""
         probe, was_training = as_images(train.pixels[:2].to(device)), module.training
-        named = getattr(module.eval(), "forward_outputs", lambda _: {})
+        named: Callable[[Tensor], dict[str, Tensor]] = getattr(module.eval(), "forward_outputs", lambda _: {})
         with torch.no_grad():
             found = named(probe).get("reconstruction")
         module.train(was_training)

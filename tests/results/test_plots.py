@@ -74,6 +74,15 @@ def cells(make: SimpleNamespace) -> Iterator[tuple[PlannedCell, CellResult]]:
             examples={"generated": RNG.random((10, 1, 8, 8), "float32")},
         ),
     )
+    for attack, epsilon in (("", None), ("fgsm", 0.1), ("fgsm", 0.3)):
+        images = {"reconstruction": RNG.random((2, 1, 8, 8), "float32"), "image": RNG.random((2, 1, 8, 8), "float32")}
+        attacked = {"clean": images["image"], "adversarial": images["image"], "clean_reconstruction": images["image"]}
+        where = {"evaluator": "reconstruction", "attack": attack, "epsilon": epsilon}
+        result = CellResult(
+            measurements=(make.measured("reconstruction_mse", 0.02),),
+            examples={**images, **(attacked if attack else {})},
+        )
+        yield planned(**where), result
     for severity in (1, 2):
         where = {"evaluator": "corruption", "corruption": "fog", "severity": severity}
         yield planned(**where), CellResult(measurements=(make.measured("accuracy", 0.9 / severity),))
@@ -222,3 +231,18 @@ def test_jacobians_are_grey_at_zero_and_keep_signs_at_any_scale(material: Materi
         np.testing.assert_array_equal(np.sign(image - 0.5), np.sign(one))
     np.testing.assert_allclose(contrast(1e-9 * JACOBIAN[0]), contrast(JACOBIAN[0]), atol=1e-6)
     assert (contrast(np.zeros((1, 2, 2))) == 0.5).all()
+
+
+def test_a_history_without_accuracy_has_one_panel_and_beside_others_a_name_in_the_legend(
+    material: Material, tmp_path: Path
+) -> None:
+    with Store.open(tmp_path / "store.sqlite") as store:
+        rows = [{"epoch": number, "loss": 1 / number, "val_loss": 1.1 / number} for number in (1, 2)]
+        store.put_history("first", "autoencoder", rows)
+        drawn = draw("history", Material(material.frame, store))
+        assert [axes.get_title() for axes in drawn.axes] == ["Loss"]
+        store.put_history("second", "cnn", [{**row, "accuracy": 0.5, "val_accuracy": 0.4} for row in rows])
+        drawn = draw("history", Material(material.frame, store))
+        assert [axes.get_title() for axes in drawn.axes] == ["Loss", "Accuracy"]
+        names = [text.get_text() for text in drawn.legends[0].get_texts()]
+        assert names == ["autoencoder, train", "autoencoder, validation", "cnn, train", "cnn, validation"]
