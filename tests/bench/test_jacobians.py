@@ -19,13 +19,7 @@ from gauntlet.results.examples import read_examples
 from .conftest import small_suite
 
 FIRST = {"name": "cnn-small", "label": "first", "recipe": "none"}
-NOTHING: dict[str, Any] = {
-    "evaluators": ["accuracy"],
-    "attacks": None,
-    "epsilons": None,
-    "detectors": None,
-    "ood": None,
-}
+ABSENT = ("attacks", "epsilons", "detectors", "ood", "attack_images", "worst_case", "checks")
 
 
 def kept(out: Path, *models: dict[str, Any], examples: int) -> dict[str, dict[str, np.ndarray]]:
