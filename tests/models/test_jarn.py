@@ -258,13 +258,12 @@ def test_gradients_of_gradients_are_in_float32_whatever_the_precision(eights: Se
     assert [dtype for _, dtype in seen] == [torch.bfloat16, torch.float32]
 
 
-def test_the_networks_of_the_reports_are_trained_twice_differentiated():
-    for name in ("cnn-small", "m5", "resnet18", "cnn"):
-        entry = MODELS.get(name)
-        net = MODELS.create(name, **({"width": 0.125} if entry.has("width") else {})).train()
-        images = torch.rand(4, *entry.meta["shape"], requires_grad=True)
+def test_jacobians_of_the_networks_of_the_reports_can_be_trained():
+    for name, shape in (("cnn-small", (1, 28, 28)), ("m5", (1, 28, 28)), ("cnn-plus", (3, 32, 32))):
+        net = MODELS.create(name, **({} if name == "cnn-small" else {"width": 0.125})).train()
+        images = torch.rand(4, *shape, requires_grad=True)
         jacobian(F.cross_entropy(net(images), torch.arange(4)), images).square().sum().backward()
-        assert any(float(p.grad.abs().max()) > 0 for p in net.parameters() if p.grad is not None)
+        assert all(float(part.weight.grad.abs().max()) > 0 for part in net.modules() if isinstance(part, nn.Conv2d))
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------
