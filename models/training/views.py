@@ -67,7 +67,7 @@ def crop_boxes(
 
 
 def resample(images: Tensor, top: Tensor, left: Tensor, tall: Tensor, wide: Tensor) -> Tensor:
-    """Each image's own box at the old size, bilinear with antialiasing: one matrix from either side."""
+    """Each image's own box at the old size, bilinear: one matrix from either side. Nothing shrinks, so none aliases."""
     rows = _resampling(images.shape[2], top, tall).to(images.dtype)
     columns = _resampling(images.shape[3], left, wide).to(images.dtype)
     return rows[:, None] @ images.contiguous() @ columns.transpose(1, 2)[:, None]
@@ -76,13 +76,12 @@ def resample(images: Tensor, top: Tensor, left: Tensor, tall: Tensor, wide: Tens
 def _resampling(side: int, start: Tensor, length: Tensor) -> Tensor:
     """Matrices (N, side, side) that read ``length`` pixels from ``start`` on and write ``side`` of them.
 
-    Row i holds the weights of the old pixels in new pixel i: a triangle around its place, as wide as the scale where
-    that shrinks the image, cut off at the box and made to sum to one.
+    Row i holds the weights of the old pixels in new pixel i: a triangle around its place, cut off at the box and made
+    to sum to one.
     """
     old = torch.arange(side, device=start.device) + 0.5
-    scale = (length / side)[:, None, None]
-    centre = start[:, None, None] + scale * old[None, :, None]
-    weights = (1 - (old[None, None, :] - centre).abs() / scale.clamp(min=1)).clamp(min=0)
+    centre = start[:, None, None] + (length / side)[:, None, None] * old[None, :, None]
+    weights = (1 - (old[None, None, :] - centre).abs()).clamp(min=0)
     inside = (old[None, :] > start[:, None]) & (old[None, :] < (start + length)[:, None])
     weights = weights * inside[:, None, :]
     return weights / weights.sum(2, keepdim=True)
