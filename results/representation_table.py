@@ -39,7 +39,10 @@ def representation_table(frame: pd.DataFrame, **options: Any) -> list[Table]:
     for dataset in cells["dataset"].unique():
         part = cells[cells["dataset"] == dataset]
         for title, metrics in _JUDGED:
-            known = [name for name in metrics if name in set(part["metric"])] or list(metrics[:1])
+            known = [name for name in metrics if name in set(part["metric"])]
+            if not known and (part["status"] == "ok").all():
+                continue
+            known = known or [metrics[0]]  # nothing but failures, which are shown
             own = {"title": f"{title} of embeddings on {dataset}", "intervals": False, **options}
             tables.append(pivot(part, ["model"], ["metric"], known, evaluator="representation", **own))
         tables += _ablation(part, str(dataset))

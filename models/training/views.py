@@ -67,22 +67,31 @@ def crop_boxes(
 
 
 def resample(images: Tensor, top: Tensor, left: Tensor, tall: Tensor, wide: Tensor) -> Tensor:
-    """Each image's own box at the old size, bilinear with antialiasing: one matrix from either side."""
-    rows = _resampling(images.shape[2], top, tall).to(images.dtype)
-    columns = _resampling(images.shape[3], left, wide).to(images.dtype)
-    return rows[:, None] @ images.contiguous() @ columns.transpose(1, 2)[:, None]
+    """Each image's own box at the old size, bilinear: one matrix from either side. Nothing shrinks, so none aliases."""
+    return from_both_sides(_resampling(images.shape[2], top, tall), images, _resampling(images.shape[3], left, wide))
+
+
+def from_both_sides(rows: Tensor, images: Tensor, columns: Tensor) -> Tensor:
+    """rows (N, H, H) @ image @ columns (N, W, W) transposed, for every channel of images (N, C, H, W).
+
+    All channels of an image share one product a side: they stand below one another for the first, beside one another
+    for the second.
+    """
+    count, channels, height, width = images.shape
+    wide = torch.bmm(images.reshape(count, channels * height, width), columns.transpose(1, 2))
+    tall = wide.view(count, channels, height, width).transpose(1, 2).reshape(count, height, channels * width)
+    return torch.bmm(rows, tall).view(count, height, channels, width).transpose(1, 2)
 
 
 def _resampling(side: int, start: Tensor, length: Tensor) -> Tensor:
     """Matrices (N, side, side) that read ``length`` pixels from ``start`` on and write ``side`` of them.
 
-    Row i holds the weights of the old pixels in new pixel i: a triangle around its place, as wide as the scale where
-    that shrinks the image, cut off at the box and made to sum to one.
+    Row i holds the weights of the old pixels in new pixel i: a triangle around its place, cut off at the box and made
+    to sum to one.
     """
     old = torch.arange(side, device=start.device) + 0.5
-    scale = (length / side)[:, None, None]
-    centre = start[:, None, None] + scale * old[None, :, None]
-    weights = (1 - (old[None, None, :] - centre).abs() / scale.clamp(min=1)).clamp(min=0)
+    centre = start[:, None, None] + (length / side)[:, None, None] * old[None, :, None]
+    weights = (1 - (old[None, None, :] - centre).abs()).clamp(min=0)
     inside = (old[None, :] > start[:, None]) & (old[None, :] < (start + length)[:, None])
     weights = weights * inside[:, None, :]
     return weights / weights.sum(2, keepdim=True)
@@ -179,12 +188,11 @@ def adjust_hue(images: Tensor, shifts: Tensor) -> Tensor:
         (green - blue) / safe,
         torch.where(high == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
     )
-    place = place + 6 * shifts[:, 0]
-    channels = []
-    for offset in (5, 3, 1):  # red, green, blue
-        k = torch.remainder(place + offset, 6)
-        channels.append(high - spread * torch.minimum(k, 4 - k).clamp_(0, 1))
-    return torch.stack(channels, 1)
+    place = torch.remainder(place + 6 * shifts[:, 0], 6)
+    # How much of the spread each channel has at that place of the circle: flat tops and bottoms, ramps between.
+    shares = ((place - 3).abs_() - 1, 2 - (place - 2).abs_(), 2 - (place - 4).abs_())
+    low = high - spread
+    return torch.stack([torch.addcmul(low, spread, share.clamp_(0, 1)) for share in shares], 1)
 
 
 def grey(images: Tensor) -> Tensor:
@@ -220,7 +228,7 @@ def gaussian_blur(images: Tensor, sigma: Tensor, radius: int) -> Tensor:
     taps = torch.exp(-0.5 * (offsets / sigma[:, None]) ** 2)
     taps = taps / taps.sum(1, keepdim=True)
     rows, columns = (_blurring(side, taps, offsets) for side in images.shape[2:])
-    return rows[:, None] @ images.contiguous() @ columns.transpose(1, 2)[:, None]
+    return from_both_sides(rows, images, columns)
 
 
 def _blurring(side: int, taps: Tensor, offsets: Tensor) -> Tensor:
