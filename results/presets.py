@@ -218,13 +218,25 @@ def minimal_table(frame: pd.DataFrame, **options: Any) -> list[Table]:
     ]
 
 
-PRESETS: dict[str, Callable[..., list[Table]]] = {
-    "attack-grid": attack_grid,
-    "minimal": minimal_table,
-    "checks": checks_table,
-    "ood": ood_table,
-    "calibration": calibration_table,
-    "safety": safety_table,
+@dataclass(frozen=True)
+class Preset:
+    """A table of the field: how it is made from a tidy frame, and of which metrics."""
+
+    make: Callable[..., list[Table]]
+    metrics: tuple[str, ...]
+
+    def __call__(self, frame: pd.DataFrame, **options: Any) -> list[Table]:
+        """The tables."""
+        return self.make(frame, **options)
+
+
+PRESETS = {
+    "attack-grid": Preset(attack_grid, ("robust_accuracy", "accuracy")),
+    "minimal": Preset(minimal_table, ("median_norm",)),
+    "checks": Preset(checks_table, ("check_passed",)),
+    "ood": Preset(ood_table, ("auroc",)),
+    "calibration": Preset(calibration_table, _CALIBRATION),
+    "safety": Preset(safety_table, tuple(item.metric for item in SAFETY)),
 }
 
 

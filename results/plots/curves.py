@@ -87,10 +87,10 @@ def _sorted_panel(axes: Any, arrays: dict[str, np.ndarray]) -> None:
 
 
 def _panels(found: list[Any], across: str, up: str, panel: Callable[..., None]) -> Figure:
-    columns = min(3, len(found))
+    cells = [cell for cell, _ in found]
+    columns = _columns(cells)
     rows = -(-len(found) // columns)
     drawn, grid = figure(max(4.2, 3.1 * columns), 2.7 * rows + 0.3, rows, columns)
-    cells = [cell for cell, _ in found]
     flat = np.atleast_1d(np.asarray(grid, dtype=object)).ravel()
     for axes, (_, arrays), name in zip(flat, found, labels(cells), strict=False):
         panel(axes, arrays)
@@ -101,6 +101,12 @@ def _panels(found: list[Any], across: str, up: str, panel: Callable[..., None]) 
     if len(found) > 1:
         drawn.suptitle(common(cells))
     return drawn
+
+
+def _columns(cells: list[pd.Series], most: int = 4) -> int:
+    """One column an OOD set where that makes a full grid, so that a detector's panels stand side by side."""
+    sets = len({cell["ood_dataset"] for cell in cells})
+    return sets if 1 < sets <= most and len(cells) % sets == 0 else min(3, len(cells))
 
 
 @plot("risk-coverage")
@@ -129,7 +135,7 @@ def accuracy_epsilon(material: Material) -> Figure:
 def corruption_severity(material: Material) -> Figure:
     """Accuracy against the severity of corruptions, one panel a corruption, one line a model."""
     rows = material.rows("corruption", "accuracy")
-    return _against(material, rows, "severity", "corruption", "Severity")
+    return _against(material, rows, "severity", "corruption", "severity")
 
 
 def _against(material: Material, rows: pd.DataFrame, step: str, family: str, across: str) -> Figure:
@@ -160,6 +166,7 @@ def _against(material: Material, rows: pd.DataFrame, step: str, family: str, acr
         ]
         axes.set(title=name, ylim=(-2, 102), xticks=[at for _, at in ticks], xticklabels=[text for text, _ in ticks])
         axes.set(xlabel=across, ylabel="Accuracy (%)")
+    drawn.suptitle(f"Accuracy against {across} on {rows['dataset'].iloc[0]}")
     for axes in flat[len(names) :]:
         axes.set_visible(False)
     spare = flat[len(names)] if len(flat) > len(names) else None

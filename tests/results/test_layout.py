@@ -54,7 +54,9 @@ def test_odd_values_have_a_text(make: SimpleNamespace, text_frame_of: Builder, v
     assert table.cells == ((text,),)
 
 
-def test_a_cell_that_is_not_ok_shows_its_status_and_a_note_its_reason(make: SimpleNamespace, text_frame_of: Builder) -> None:
+def test_a_cell_that_is_not_ok_shows_its_status_and_a_note_its_reason(
+    make: SimpleNamespace, text_frame_of: Builder
+) -> None:
     table = pivot(
         text_frame_of(
             make.accuracy(),
