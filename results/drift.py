@@ -13,7 +13,7 @@ import pandas as pd
 
 from ..registry import GauntletError, nearest
 from .coding import aligned, codes_of, numbered
-from .frame import read_text_columns, to_number, write_csv
+from .frame import read_columns, write_csv
 from .layout import header, number, reasons_of
 from .metrics import HEADLINE, directions
 from .records import IDENTITY_COLUMNS, describe
@@ -134,13 +134,10 @@ def read_baseline(path: Path | str) -> pd.DataFrame:
     Raises:
         GauntletError: The file is absent, not a baseline, empty, holds text for a number, or a row twice.
     """
-    texts = [name for name in _MATCH if name not in ("epsilon", "seed", "severity")]
-    frame = read_text_columns(path, BASELINE_COLUMNS, coded=texts)
+    whole = ("seed", "severity", "n")
+    frame = read_columns(path, BASELINE_COLUMNS, floats=("epsilon", *_VALUES), integers=whole)
     if frame.empty:
         raise GauntletError(f"The baseline {path} holds no rows; `gauntlet baseline` writes one.")
-    floats = {name: to_number(frame[name], float, path) for name in ("epsilon", *_VALUES)}
-    whole = {name: to_number(frame[name], int, path) for name in ("seed", "severity", "n")}
-    frame = frame.assign(**floats, **whole)
     _, first = numbered(frame, _MATCH)
     if len(first) < len(frame):
         twice = int(np.setdiff1d(np.arange(len(frame)), first)[0])
@@ -205,7 +202,9 @@ def _joined(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
     """
     old_id, new_id = aligned([old, new], _MATCH)
     place = pd.Index(new_id).get_indexer(old_id)  # where in the results each row of the baseline is, or -1
-    added = np.setdiff1d(np.arange(len(new)), place)
+    new_only = np.ones(len(new), dtype=bool)
+    new_only[place[place >= 0]] = False
+    added = np.flatnonzero(new_only)
     names = old.loc[:, _MATCH]
     rows = pd.concat([names, new.loc[:, _MATCH].iloc[added]]) if len(added) else names
     sides = {f"{name}_old": np.append(old[name].to_numpy(), np.full(len(added), np.nan)) for name in _VALUES}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import os
 import tempfile
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -126,10 +125,7 @@ def read_csv(path: Path | str) -> pd.DataFrame:
     Raises:
         GauntletError: The file is absent, is not CSV, or lacks a column.
     """
-    frame = read_text_columns(path, COLUMNS)
-    numbers = {name: to_number(frame[name], float, path) for name in _FLOATS}
-    numbers |= {name: to_number(frame[name], int, path) for name in _INTEGERS}
-    return as_tidy(frame.assign(**numbers))
+    return as_tidy(read_columns(path, COLUMNS, floats=_FLOATS, integers=_INTEGERS))
 
 
 def write_text(text: str, path: Path | str) -> Path:
@@ -162,17 +158,35 @@ def write_bytes(write: Callable[[IO[bytes]], Any], path: Path | str) -> Path:
     return path
 
 
-def read_text_columns(
-    path: Path | str, columns: Sequence[str], *, others: bool = False, coded: Sequence[str] = ()
+def read_columns(
+    path: Path | str, columns: Sequence[str], *, floats: Sequence[str], integers: Sequence[str]
 ) -> pd.DataFrame:
-    """Read a CSV file as text (``coded`` columns as categories) in these columns, and ``others`` if wanted.
+    """Read a CSV file in these columns: floats exact to the last bit, nullable Int64, and text as categories.
+
+    Raises:
+        GauntletError: The file is absent, is not CSV, lacks one of the columns, or has text for a number.
+    """
+    types: Any = (
+        dict.fromkeys(columns, "category") | dict.fromkeys(floats, "float64") | dict.fromkeys(integers, "Int64")
+    )
+    gaps: Any = {name: [""] for name in (*floats, *integers)}
+    try:
+        frame = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=gaps)
+        return frame.loc[:, list(columns)]
+    except (OSError, ValueError, TypeError, KeyError):  # read it again as text, which can say what is wrong, and where
+        frame = read_text_columns(path, columns)
+    numbers = {name: to_number(frame[name], float, path) for name in floats}
+    return frame.assign(**numbers, **{name: to_number(frame[name], int, path) for name in integers})
+
+
+def read_text_columns(path: Path | str, columns: Sequence[str], *, others: bool = False) -> pd.DataFrame:
+    """Read a CSV file as text in these columns, and ``others`` if wanted.
 
     Raises:
         GauntletError: The file is absent, is not CSV, or lacks one of the columns.
     """
-    types: Any = defaultdict(lambda: object, dict.fromkeys(coded, "category"))
     try:
-        frame = pd.read_csv(path, dtype=types, keep_default_na=False, encoding="utf-8")
+        frame = pd.read_csv(path, dtype=object, keep_default_na=False, encoding="utf-8")
     except FileNotFoundError:
         raise GauntletError(f"There is no file {path}; check the path.") from None
     except (OSError, ValueError) as error:  # pandas' parser errors and undecodable bytes are ValueErrors

@@ -158,10 +158,12 @@ def _choose(frame: pd.DataFrame, metrics: Sequence[str], evaluator: str | None, 
     labelled = [bad.assign(metric=constant(bad["metric"], name)) for name in metrics]
     parts = [part for part in (values, named, *labelled) if len(part)]
     chosen = pd.concat(parts).sort_index(kind="stable") if len(parts) > 1 else parts[0] if parts else values
-    if chosen.empty:
-        known = set(frame["metric"]) - {""}
-        what = " or ".join(map(repr, metrics))
-        raise GauntletError(f"No result has the metric {what}; {nearest(metrics[0] if metrics else '', known)}")
+    present = set(chosen["metric"].unique())
+    absent = [name for name in metrics if name not in present]
+    if absent or chosen.empty:
+        known = set(frame["metric"].unique()) - {""}
+        what = " or ".join(map(repr, absent))
+        raise GauntletError(f"No result has the metric {what}; {nearest(absent[0] if absent else '', known)}")
     return chosen
 
 

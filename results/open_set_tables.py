@@ -12,8 +12,11 @@ from .layout import pivot
 from .metrics import metric as metric_named
 from .table import Table
 
-_METRICS = ("open_accuracy", "open_accuracy_id", "ood_rejected", "false_alarm_rate")
+#: The metrics of the decisions.
+DECISIONS = ("open_accuracy", "open_accuracy_id", "ood_rejected", "false_alarm_rate")
 _OWN = ("median_h", "median_max_2_max")
+#: The metrics of the medians by label.
+MEDIANS = (*_OWN, "median_score")
 _RATE = r" at [\d.e-]+ %$"
 
 
@@ -27,8 +30,8 @@ def open_set_table(frame: pd.DataFrame, **options: Any) -> list[Table]:
     for dataset, part in _by_dataset(cells[~in_turn(cells)]):
         rows = [name for name in ("ood_dataset", "model", "detector") if name == "detector" or part[name].nunique() > 1]
         title = f"Open-set recognition on {dataset}{_against(part)}"
-        tables.append(pivot(part, rows, ["metric"], _METRICS, evaluator="open-set", **{"title": title, **options}))
-    for metric in _METRICS if in_turn(cells).any() else ():
+        tables.append(pivot(part, rows, ["metric"], DECISIONS, evaluator="open-set", **{"title": title, **options}))
+    for metric in DECISIONS if in_turn(cells).any() else ():
         for dataset, part in _by_dataset(left_out_in_turn(cells[in_turn(cells)], metric)):
             rows = ["model", "detector"] if part["model"].nunique() > 1 else ["detector"]
             title = f"{metric_named(metric).title} in % on {dataset}"

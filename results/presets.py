@@ -17,10 +17,10 @@ from .frame import write_text
 from .held_out import left_out_in_turn
 from .layout import pivot
 from .metrics import metric as metric_named
-from .open_set_tables import label_table, median_table, open_set_table
+from .open_set_tables import DECISIONS, MEDIANS, label_table, median_table, open_set_table
 from .reconstruction_table import reconstruction_table
 from .records import IDENTITY_COLUMNS
-from .representation_table import representation_table
+from .representation_table import JUDGED, representation_table
 from .table import Table
 from .trust import checks_of
 
@@ -206,18 +206,30 @@ def minimal_table(frame: pd.DataFrame, **options: Any) -> list[Table]:
     ]
 
 
-PRESETS: dict[str, Callable[..., list[Table]]] = {
-    "attack-grid": attack_grid,
-    "minimal": minimal_table,
-    "checks": checks_table,
-    "ood": ood_table,
-    "open-set": open_set_table,
-    "open-set-labels": label_table,
-    "open-set-medians": median_table,
-    "calibration": calibration_table,
-    "safety": safety_table,
-    "reconstruction": reconstruction_table,
-    "representation": representation_table,
+@dataclass(frozen=True)
+class Preset:
+    """A table of the field: how it is made from a tidy frame, and of which metrics."""
+
+    make: Callable[..., list[Table]]
+    metrics: tuple[str, ...]
+
+    def __call__(self, frame: pd.DataFrame, **options: Any) -> list[Table]:
+        """The tables."""
+        return self.make(frame, **options)
+
+
+PRESETS = {
+    "attack-grid": Preset(attack_grid, ("robust_accuracy", "accuracy")),
+    "minimal": Preset(minimal_table, ("median_norm",)),
+    "checks": Preset(checks_table, ("check_passed",)),
+    "ood": Preset(ood_table, ("auroc",)),
+    "open-set": Preset(open_set_table, DECISIONS),
+    "open-set-labels": Preset(label_table, ("open_accuracy",)),
+    "open-set-medians": Preset(median_table, MEDIANS),
+    "calibration": Preset(calibration_table, _CALIBRATION),
+    "safety": Preset(safety_table, tuple(item.metric for item in SAFETY)),
+    "reconstruction": Preset(reconstruction_table, ("reconstruction_mse",)),
+    "representation": Preset(representation_table, JUDGED),
 }
 
 

@@ -13,17 +13,32 @@ from .coding import coded
 from .records import FACT_COLUMNS, IDENTITY_COLUMNS, MISSING
 from .store import Store
 
-_CELL_COLUMNS = (*IDENTITY_COLUMNS, *FACT_COLUMNS, "params", "key", "status", "reason", "seconds", "device", "run_id")
-_CELLS = f"""
-SELECT {", ".join(f"p.{name}" for name in (*IDENTITY_COLUMNS, *FACT_COLUMNS))}, p.params, p.key,
-       ifnull(c.status, '{MISSING}'), ifnull(c.reason, 'planned but not computed'), c.seconds, ifnull(c.device, ''),
-       ifnull(c.run_id, p.run_id), ifnull(c.created_at, '')
+_CELL_COLUMNS = (
+    *IDENTITY_COLUMNS,
+    *FACT_COLUMNS,
+    "params",
+    "key",
+    "status",
+    "reason",
+    "seconds",
+    "device",
+    "run_id",
+    "created_at",
+)
+_CHOSEN = """
 FROM runs AS r JOIN run_cells AS p ON p.run_id = r.run_id LEFT JOIN cells AS c ON c.key = p.key
 WHERE p.run_id IN (SELECT value FROM json_each(?))
 ORDER BY r.number, p.position
 """
+_CELLS = f"""
+SELECT {", ".join(f"p.{name}" for name in (*IDENTITY_COLUMNS, *FACT_COLUMNS))}, p.params, p.key,
+       ifnull(c.status, '{MISSING}'), ifnull(c.reason, 'planned but not computed'), c.seconds, ifnull(c.device, ''),
+       ifnull(c.run_id, p.run_id), ifnull(c.created_at, '')
+{_CHOSEN}"""
+# What an earlier attempt measured does not count where the cell is not ok now.
+_WANTED = f"INSERT INTO wanted (key) SELECT CASE WHEN c.status = 'ok' THEN p.key END {_CHOSEN}"
 _MEASUREMENTS = """
-SELECT w.place, ifnull(m.metric, ''), ifnull(m.class_name, ''), ifnull(m.value, 'nan'), ifnull(m.ci_low, 'nan'),
+SELECT w.place - 1, ifnull(m.metric, ''), ifnull(m.class_name, ''), ifnull(m.value, 'nan'), ifnull(m.ci_low, 'nan'),
        ifnull(m.ci_high, 'nan'), ifnull(m.n, -1)
 FROM wanted AS w LEFT JOIN measurements AS m
     ON m.key = w.key AND (?1 IS NULL OR m.metric IN (SELECT value FROM json_each(?1)))
@@ -45,15 +60,15 @@ def read(store: Store, run_ids: Sequence[str], metrics: Sequence[str] | None = N
     """
     names = None if metrics is None else json.dumps(list(metrics))
     with store.snapshot() as connection:
-        rows = connection.execute(_CELLS, (json.dumps(list(run_ids)),)).fetchall()
-        cells = dict(zip((*_CELL_COLUMNS, "created_at"), zip(*rows, strict=True), strict=True))
-        keep = _newest(cells) if len(run_ids) > 1 else range(len(rows))
+        chosen = (json.dumps(list(run_ids)),)
+        rows = connection.execute(_CELLS, chosen).fetchall()
         connection.execute("CREATE TEMP TABLE wanted (place INTEGER PRIMARY KEY, key TEXT)")
-        # measurements that an earlier attempt left behind do not count where the cell is not ok
-        keys = ((i, cells["key"][i] if cells["status"][i] == "ok" else None) for i in keep)
-        connection.executemany("INSERT INTO wanted VALUES (?, ?)", keys)
+        connection.execute(_WANTED, chosen)
         measured = np.fromiter(connection.execute(_MEASUREMENTS, (names,)), dtype=_MEASUREMENT)
         connection.execute("DROP TABLE wanted")
+    cells = dict(zip(_CELL_COLUMNS, zip(*rows, strict=True), strict=True))
+    if len(run_ids) > 1:
+        measured = measured[_newest(cells)[measured["place"]]]
     if metrics is not None:
         ok = np.array(cells["status"], dtype=object) == "ok"
         measured = measured[(measured["metric"] != "") | ~ok[measured["place"]]]
@@ -72,7 +87,9 @@ def _column(name: str, values: Sequence[Any], place: np.ndarray) -> Any:
     return coded(values, place)
 
 
-def _newest(cells: dict[str, Any]) -> list[int]:
-    """Rows of the cells that no later row repeats."""
+def _newest(cells: dict[str, Any]) -> np.ndarray:
+    """Whether no later row is about the same cell."""
     last = {identity: i for i, identity in enumerate(zip(*(cells[name] for name in IDENTITY_COLUMNS), strict=True))}
-    return sorted(last.values())
+    newest = np.zeros(len(cells["key"]), dtype=bool)
+    newest[list(last.values())] = True
+    return newest

@@ -12,7 +12,7 @@ import pandas as pd
 from .intervals import mean_interval
 from .layout import Table, number, pivot
 
-_JUDGED = (
+_PARTS = (
     ("Probes and clusters", ("probe_accuracy", "knn1_accuracy", "knn20_accuracy", "purity", "hungarian_accuracy",
                              "nmi", "ari", "silhouette")),
     ("Retrieval and spread", ("precision_at_5", "mean_average_precision", "contrastive_top1", "contrastive_top5",
@@ -29,6 +29,8 @@ R4_VERDICTS: Mapping[str, str] = {
     "stretch": "no",
     "greyscale": "yes",
 }
+#: The metrics of the tables.
+JUDGED = tuple(name for _, names in _PARTS for name in names)
 _MEASURES = ("probe_accuracy", "knn20_accuracy")
 
 
@@ -38,7 +40,7 @@ def representation_table(frame: pd.DataFrame, **options: Any) -> list[Table]:
     tables = []
     for dataset in cells["dataset"].unique():
         part = cells[cells["dataset"] == dataset]
-        for title, metrics in _JUDGED:
+        for title, metrics in _PARTS:
             known = [name for name in metrics if name in set(part["metric"])]
             if not known and (part["status"] == "ok").all():
                 continue

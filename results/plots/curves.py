@@ -87,10 +87,10 @@ def _sorted_panel(axes: Any, arrays: dict[str, np.ndarray]) -> None:
 
 
 def _panels(found: list[Any], across: str, up: str, panel: Callable[..., None]) -> Figure:
-    columns = min(3, len(found))
+    cells = [cell for cell, _ in found]
+    columns = _columns(cells)
     rows = -(-len(found) // columns)
     drawn, grid = figure(max(4.2, 3.1 * columns), 2.7 * rows + 0.3, rows, columns)
-    cells = [cell for cell, _ in found]
     flat = np.atleast_1d(np.asarray(grid, dtype=object)).ravel()
     for axes, (_, arrays), name in zip(flat, found, labels(cells), strict=False):
         panel(axes, arrays)
@@ -101,6 +101,12 @@ def _panels(found: list[Any], across: str, up: str, panel: Callable[..., None]) 
     if len(found) > 1:
         drawn.suptitle(common(cells))
     return drawn
+
+
+def _columns(cells: list[pd.Series], most: int = 4) -> int:
+    """One column an OOD set where that makes a full grid, so that a detector's panels stand side by side."""
+    sets = len({cell["ood_dataset"] for cell in cells})
+    return sets if 1 < sets <= most and len(cells) % sets == 0 else min(3, len(cells))
 
 
 @plot("risk-coverage")
@@ -138,19 +144,20 @@ def corruption_severity(material: Material) -> Figure:
     """Accuracy against the severity of corruptions, one panel a corruption, one line a model."""
     rows = material.rows("corruption", "accuracy")
     clean = _clean(material, "accuracy", "accuracy")
-    return _against(material, rows, "severity", "corruption", "Severity", clean, _ACCURACY)
+    return _against(material, rows, "severity", "corruption", "severity", clean, _ACCURACY)
 
 
 class _Scale(NamedTuple):
-    """How a metric is drawn upwards: its label, a factor, and the ends of the axis (None: as the values ask)."""
+    """How a metric is drawn upwards: its title, label, factor, and the ends of the axis (None: as the values ask)."""
 
+    title: str
     label: str
     factor: float
     ends: tuple[float, float | None]
 
 
-_ACCURACY = _Scale("Accuracy (%)", 100, (-2, 102))
-_ERROR = _Scale("Mean squared error", 1, (0, None))
+_ACCURACY = _Scale("Accuracy", "Accuracy (%)", 100, (-2, 102))
+_ERROR = _Scale("Reconstruction error", "Mean squared error", 1, (0, None))
 
 
 def _clean(material: Material, evaluator: str, metric: str) -> pd.Series:
@@ -192,6 +199,7 @@ def _against(
         ]
         axes.set(title=name, ylim=up.ends, xticks=[at for _, at in ticks], xticklabels=[text for text, _ in ticks])
         axes.set(xlabel=across, ylabel=up.label)
+    drawn.suptitle(f"{up.title} against {across} on {rows['dataset'].iloc[0]}")
     for axes in flat[len(names) :]:
         axes.set_visible(False)
     spare = flat[len(names)] if len(flat) > len(names) else None

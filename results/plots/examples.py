@@ -35,8 +35,8 @@ def adversarial(material: Material) -> Figure:
                 picture(axes, image, title, "bold" if part == 2 and truth != predicted else "normal")
         for part, text in enumerate(("clean", "perturbation", "attacked")):
             grid[3 * block + part, 0].set_ylabel(f"{name}\n{text}" if len(found) > 1 else text, fontsize=8)
-    cell = found[0][0]
-    strength = f", ε {header('epsilon', cell['epsilon'])}" if len(found) == 1 else ""
+    budgets = {header("epsilon", cell["epsilon"]) for cell, _ in found} - {""}
+    strength = f", ε {budgets.pop()}" if len(budgets) == 1 else ""
     drawn.suptitle(f"{common([cell for cell, _ in found])}{strength}")
     return drawn
 

@@ -96,12 +96,8 @@ def _map(
     low, high = limits or (np.nanmin(table), np.nanmax(table))
     shown = axes.imshow(table, aspect="auto", vmin=low, vmax=high)
     axes.grid(False)
-    axes.set_xticks(
-        range(len(across)),
-        across,
-        rotation=30 if max(map(len, across)) > 4 else 0,
-        ha="right" if max(map(len, across)) > 4 else "center",
-    )
+    slanted = max(map(len, across)) > (4 if small else 9)  # longer ones would run into each other
+    axes.set_xticks(range(len(across)), across, rotation=30 if slanted else 0, ha="right" if slanted else "center")
     axes.set_yticks(range(len(down)), down)
     for (row, column), value in np.ndenumerate(table):
         text = texts[row][column] if texts else ("–" if pd.isna(value) else f"{value:.0f}")
