@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ..registry import detector
 from .numerics import double
+from .probabilities import log_sum_exp
 from .temperature import check_temperature
 
 
@@ -28,4 +29,5 @@ def energy(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
         GauntletError: ``temperature`` is not above 0.
     """
     check_temperature(temperature, "energy")
-    return -temperature * (double(logits) / temperature).logsumexp(dim=1)
+    scaled = logits if temperature == 1 else double(logits) / temperature
+    return -temperature * log_sum_exp(scaled)

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..registry import GauntletError, detector
 from .base import Detector
 from .moments import feature_mean
-from .numerics import by_rows, double
+from .numerics import beside, by_rows, double, working
 from .outputs import Head, Outputs
 
 
@@ -44,14 +44,15 @@ class FDBD(Detector):
 
     def score(self, outputs: Outputs) -> Tensor:
         """Scores of at most 0, shape (N,), float64."""
-        mean, inverse = self.fitted(self._mean), self.fitted(self._inverse)
+        inverse = self.fitted(self._inverse)
         features, _, logits = self.pull(outputs)
-        return by_rows(lambda part, own: _score(part, own, mean, inverse), features, logits)
+        mean = beside(self.fitted(self._mean), features)
+        length = by_rows(lambda part: double(torch.linalg.vector_norm(working(part) - mean, dim=1)), features)
+        distance = by_rows(lambda part: _distance(double(part), inverse), logits)
+        return -torch.where(length > 0, distance / length.masked_fill(length == 0, 1.0), 0.0)
 
 
-def _score(features: Tensor, logits: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
-    precise = double(logits)
-    top = precise.max(dim=1, keepdim=True)
-    distance = ((top.values - precise) * inverse[top.indices.squeeze(1)]).sum(dim=1) / (len(inverse) - 1)
-    length = torch.linalg.vector_norm(double(features) - mean, dim=1)
-    return -torch.where(length > 0, distance / length.masked_fill(length == 0, 1.0), 0.0)
+def _distance(logits: Tensor, inverse: Tensor) -> Tensor:
+    """Mean distance (N,) to the boundaries with the other classes."""
+    top = logits.max(dim=1, keepdim=True)
+    return ((top.values - logits) * inverse[top.indices.squeeze(1)]).sum(dim=1) / (len(inverse) - 1)

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..registry import detector
 from .base import Detector
 from .moments import feature_mean
-from .numerics import by_rows, double
+from .numerics import beside, by_rows, double, working
 from .outputs import Head, Outputs
 
 
@@ -40,15 +40,13 @@ class NCI(Detector):
 
     def score(self, outputs: Outputs) -> Tensor:
         """Scores, shape (N,), float64; a feature that is the training mean has no direction and scores 0 for it."""
-        mean = self.fitted(self._mean)
         features, head, logits = self.pull(outputs)
-        weight = double(head.weight)
+        mean, weight = beside(self.fitted(self._mean), features), beside(head.weight, features)
 
         def score(part: Tensor, predicted: Tensor) -> Tensor:
-            precise = double(part)
-            centred = precise - mean
-            length = torch.linalg.vector_norm(centred, dim=1)
-            along = (centred * weight[predicted]).sum(dim=1) / length.masked_fill(length == 0, 1.0)
-            return -along - self.alpha * precise.abs().sum(dim=1)
+            centred = working(part) - mean
+            length = double(torch.linalg.vector_norm(centred, dim=1))
+            along = double((centred * weight[predicted]).sum(dim=1)) / length.masked_fill(length == 0, 1.0)
+            return -along - self.alpha * double(torch.linalg.vector_norm(working(part), ord=1, dim=1))
 
         return by_rows(score, features, logits.argmax(dim=1))

@@ -9,6 +9,7 @@ from ..registry import GauntletError, detector
 from .base import Detector
 from .numerics import beside, by_rows, double
 from .outputs import Head, Outputs
+from .probabilities import log_sum_exp
 from .search import Ranking, Search, search_of
 
 
@@ -46,7 +47,7 @@ class NNGuide(Detector):
                 "choose a smaller k or more training images."
             )
         self._search = search_of(train)
-        energies = double(self.pull(train)[1].detach()).logsumexp(dim=1)
+        energies = log_sum_exp(self.pull(train)[1].detach())
         lengths = self._search.lengths
         self._scale = beside(energies / lengths.masked_fill(lengths == 0, 1.0), features)
         self._search.ask("energy", Ranking(self.k, self._scale))
@@ -63,7 +64,7 @@ class NNGuide(Detector):
 
         # Once more, differentiably, where somebody wants the gradient.
         means = by_rows(mean_product, features, found.positions) if features.requires_grad else _mean(found.values)
-        return -means * double(self.pull(outputs)[1]).logsumexp(dim=1)
+        return -means * log_sum_exp(self.pull(outputs)[1])
 
 
 def _mean(values: Tensor) -> Tensor:

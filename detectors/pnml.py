@@ -57,14 +57,12 @@ class PNML(Detector):
         if len(head.bias) < 2:
             raise GauntletError(f"Detector {self.name!r} needs at least two classes, got one.")
         single = beside(root, compact)
-        t = by_rows(lambda part: double(F.normalize(working(part), dim=1) @ single).square().sum(dim=1), compact)
-        t = t[:, None]
-        log_p, log_rest = log_probabilities(_head_of_scaled(features, head))
+
+        def scaled(part: Tensor) -> Tensor:
+            return F.normalize(working(part), dim=1)
+
+        t = by_rows(lambda part: double((scaled(part) @ single).square().sum(dim=1)), compact)[:, None]
+        log_p, log_rest = log_probabilities(by_rows(lambda part: apply_head(scaled(part), head), features))
         # p / (p + (1 - p) p^k) is the logistic function of this; k - 1 = -1 / (1 + t)
         margins = log_p / (1 + t) - log_rest
         return torch.sigmoid(margins).sum(dim=1).log() / math.log(len(head.bias))
-
-
-def _head_of_scaled(features: Tensor, head: Head) -> Tensor:
-    """Logits (N, C) of features (N, D) scaled to length 1."""
-    return by_rows(lambda part: apply_head(F.normalize(double(part), dim=1), head), features)

@@ -163,7 +163,7 @@ PEERS: dict[str, Peer] = {
     "ash": Peer(lambda fc: peer.ASH(None, _on_maps(fc), variant="ash-b", percentile=0.9), "feature_maps"),
     "scale": Peer(lambda fc: peer.SCALE(None, _on_maps(fc), percentile=0.85), "feature_maps"),
     "vra": Peer(lambda fc: peer.VRA(None, _on_maps(fc)), "feature_maps"),
-    "react": Peer(lambda fc: peer.ReAct(None, fc, percentile=0.9), "feature_maps"),
+    "react": Peer(lambda fc: peer.ReAct(None, _on_maps(fc), percentile=0.9), "feature_maps"),
     "lts": Peer(lambda fc: peer.LTS(None, fc, p=0.05)),
     "knn": Peer(lambda fc: peer.KNN(None, k=50), least=1.3, repeat=1),
     "mahalanobis": Peer(lambda fc: peer.Mahalanobis(None), least=5.0),
