@@ -70,6 +70,7 @@ class Cells(pytest.Collector):
         from .bench.cli_check import compare_with
         from .bench.runner import run_suite
         from .bench.suite import load_suite
+        from .results.drift import read_baseline
         from .results.frame import load_results
         from .results.tolerance import Rule
 
@@ -78,7 +79,8 @@ class Cells(pytest.Collector):
         outcome = run_suite(self._suite, out=out, device=option("--gauntlet-device"))
         frame = load_results(out, run=outcome.run_id)
         first = Rule({}, "statistical", option("--gauntlet-tolerance"))
-        return compare_with(self._baseline, frame, out, load_suite(self._suite).name, first)
+        before = read_baseline(self._baseline)
+        return compare_with(self._baseline, before, frame, out, load_suite(self._suite).name, first)
 
 
 class Cell(pytest.Item):

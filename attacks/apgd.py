@@ -102,8 +102,9 @@ class APGD(BudgetAttack):
     def _load(self, work: Work, items: Tensor, restart: int) -> _Ascent:
         tries = Tries(**work.start(items))
         offset = random_offset(self.norm, work.draws(items), tries.clean.shape[1:], restart=restart)
-        if self.norm == "linf":  # from the surface of the ball
-            offset = offset / per_image(offset.flatten(1).abs().amax(dim=1), offset)
+        # From the surface of the ball.
+        order = torch.inf if self.norm == "linf" else 2
+        offset = offset / per_image(torch.linalg.vector_norm(offset.flatten(1), ord=order, dim=1), offset)
         tries.current = (tries.clean + per_image(tries.radius, offset) * offset).clamp_(0, 1)
         counts = torch.zeros_like(items)
         low = torch.full_like(tries.radius, -torch.inf)
@@ -136,7 +137,7 @@ class APGD(BudgetAttack):
         rows.since = torch.where(first, 0, rows.since + 1)
         here, gradient = self._checkpoint(rows, gradient)
         moved = self._move(rows, here, gradient)
-        rows.previous = rows.current
+        rows.previous = here
         done = fooled | (rows.taken >= self.steps)
         rows.current = torch.where(per_image(done, moved), rows.best, moved)
         return done
@@ -179,6 +180,7 @@ class APGD(BudgetAttack):
     norm="linf",
     norms=("linf", "l2"),
     kind="fixed",
+    loss="any",
     access="gradient",
     cost="standard",
     tags=_TAGS,

@@ -189,7 +189,7 @@ def _trained(attack: Attack) -> tuple[bool, str]:
 
 def _run(attack: Attack, known: Known, epsilons: Sequence[float]) -> list[AttackResult]:
     """The results, each checked to be finite, in the box and in its ball."""
-    with Victim(known.model) as victim:
+    with Victim(known.model, surrogate=Victim(trained().model)) as victim:
         draws = Draws("conformance", torch.arange(len(known.images)))
         results = attack.run(victim, known.images, known.labels, epsilons, rng=draws)
     if len(results) != len(epsilons):

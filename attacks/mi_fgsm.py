@@ -28,6 +28,7 @@ class _Rolling(Climb):
     norm="linf",
     norms=("linf", "l2"),
     kind="fixed",
+    loss="any",
     access="gradient",
     cost="fast",
     tags=("native", "white-box"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +31,7 @@ class Victim:
         memory_format: Layout of 4-D weights and images. By default ``channels_last`` on a CPU, where convolutions are
             up to twice as fast in it, and contiguous elsewhere; a module that cannot work on the former (it calls
             ``view``) gets the latter.
+        surrogate: Another victim, entered and left with this one, on which attacks may make their images.
     """
 
     def __init__(
@@ -40,8 +41,10 @@ class Victim:
         device: torch.device | str = "cpu",
         batch_size: int = 512,
         memory_format: torch.memory_format | None = None,
+        surrogate: Victim | None = None,
     ) -> None:
         self.device = torch.device(device)
+        self.surrogate = surrogate
         self.batch_size = batch_size
         self.forwards = 0
         self.backwards = 0
@@ -50,7 +53,7 @@ class Victim:
         self._format = memory_format or default
         self._module: _Counted | None = None
 
-    def __enter__(self) -> Victim:
+    def __enter__(self) -> Self:
         module = self._original
         self._modes = [(part, part.training) for part in module.modules()]
         self._parameters = [(parameter, parameter.data, parameter.requires_grad) for parameter in module.parameters()]
@@ -58,6 +61,8 @@ class Victim:
         try:
             module.eval().requires_grad_(False)
             self._lay_out(self._format)
+            if self.surrogate is not None:
+                self.surrogate.__enter__()
         except BaseException:
             self._restore()
             raise
@@ -68,6 +73,8 @@ class Victim:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._module = None
+        if self.surrogate is not None:
+            self.surrogate.__exit__(kind, error, trace)
         self._restore()
 
     @property

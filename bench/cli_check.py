@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from ..registry import GauntletError
-from .cli_options import chosen, columns, out_option, suite_option, where_option
+from .cli_options import columns, narrowed, out_option, results, suite_option, where_option
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,6 +98,7 @@ def check(
     set other tolerances under `drift:`, such as {metric: ece, relative: 0.2, direction: worse}. On GitHub the report
     is added to the job's summary.
     """
+    from ..results.drift import read_baseline
     from ..results.drift_formats import as_json, as_junit, as_markdown
     from ..results.formats import render
     from ..results.frame import write_text
@@ -111,7 +113,9 @@ def check(
     )
     if not path.is_file():
         raise GauntletError(f"There is no baseline {path}; `gauntlet baseline {path}` writes one.")
-    report = compare_with(path, _current(out, suite, wanted, benchmarks), None if benchmarks else out, suite, first)
+    before = read_baseline(path) if path.suffix.lower() != ".json" else _frozen_benchmarks(path)
+    frame = _current(out, suite, wanted, benchmarks, before["metric"].unique())
+    report = compare_with(path, before, frame, None if benchmarks else out, suite, first)
     for target, text in ((markdown, as_markdown), (junit, as_junit), (json_, as_json)):
         if target is not None:
             write_text(text(report), target)
@@ -125,16 +129,17 @@ def check(
     sys.exit(report.exit_status)
 
 
-def compare_with(path: Path, frame: pd.DataFrame, out: Path | None, suite: str | None, first: Rule) -> Report:
-    """The report of a frame against a baseline file; ``out`` is its store, for suite rules and paired samples.
+def compare_with(
+    path: Path, before: pd.DataFrame, frame: pd.DataFrame, out: Path | None, suite: str | None, first: Rule
+) -> Report:
+    """The report of a frame against the baseline of a file; ``out`` is its store, for suite rules and paired samples.
 
     ``first`` holds for every measurement that no rule of the suite is about.
     """
-    from ..results.drift import compare, read_baseline
+    from ..results.drift import compare
     from ..results.pairs import noise_of, samples_path
     from ..results.store import Store
 
-    before = read_baseline(path) if path.suffix.lower() != ".json" else _frozen_benchmarks(path)
     if out is None:
         return compare(before, frame, rules=[first])
     with Store.open(out, create=False) as store:
@@ -156,10 +161,12 @@ def _suite_rules(store: object, suite: str | None) -> list[Rule]:
     )
 
 
-def _current(out: Path, suite: str | None, wanted: tuple[str, ...], benchmarks: Path | None) -> pd.DataFrame:
+def _current(
+    out: Path, suite: str | None, wanted: tuple[str, ...], benchmarks: Path | None, metrics: Sequence[str] = ()
+) -> pd.DataFrame:
     from ..results.benchmarks import read_benchmarks
 
-    return chosen(out, suite, wanted) if benchmarks is None else read_benchmarks(benchmarks)
+    return narrowed(results(out, suite, metrics), wanted) if benchmarks is None else read_benchmarks(benchmarks)
 
 
 def _frozen_benchmarks(path: Path) -> pd.DataFrame:

@@ -33,12 +33,13 @@ reported_option = click.option(
 )
 
 
-def results(out: Path, suite: str | None) -> pd.DataFrame:
-    """The tidy results of one suite: the named one, else the one that ran last.
+def results(out: Path, suite: str | None, metrics: Sequence[str] = ()) -> pd.DataFrame:
+    """The tidy results of one suite, the named one or else the one that ran last: all metrics, or only some.
 
     Suites that share a store may give one label to different models, so that their rows do not belong in one table.
+    Where none of the wanted metrics was measured, all are there, so that a message can name the nearest.
     """
-    from ..results.frame import load_results
+    from ..results.frame import load_coded
     from ..results.store import Store
 
     if suite is None and (out / "store.sqlite").is_file():
@@ -48,15 +49,24 @@ def results(out: Path, suite: str | None) -> pd.DataFrame:
         if len(set(names)) > 1:
             others = ", ".join(sorted(set(names) - {names[-1]}))
             click.echo(f"These are the results of {suite}; --suite shows others: {others}.", err=True)
-    return load_results(out, suite=suite)
+    if metrics:
+        frame = load_coded(out, suite=suite, metrics=[*metrics, "check_passed"])
+        if not set(metrics).isdisjoint(frame["metric"].unique()):
+            return frame
+    return load_coded(out, suite=suite)
 
 
 def chosen(out: Path, suite: str | None, wanted: Sequence[str], reported: Sequence[Path] = ()) -> pd.DataFrame:
     """The tidy results that meet every ``--where``, with the published ones."""
+    return narrowed(results(out, suite), wanted, reported)
+
+
+def narrowed(frame: pd.DataFrame, wanted: Sequence[str], reported: Sequence[Path] = ()) -> pd.DataFrame:
+    """The rows of a frame, and of published numbers, that meet every ``--where``."""
     from ..results.layout import select
     from ..results.reported import with_reported
 
-    frame = with_reported(results(out, suite), reported)
+    frame = with_reported(frame, reported)
     for column, values in conditions(tuple(wanted)).items():
         frame = select(frame, {column: values})
     return frame

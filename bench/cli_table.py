@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..registry import GauntletError
-from .cli_options import chosen, columns, out_option, reported_option, results, suite_option, where_option
+from .cli_options import columns, narrowed, out_option, reported_option, results, suite_option, where_option
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from ..results.table import Table
 
-PRESETS = ("attack-grid", "minimal", "checks", "ood", "calibration", "safety")
+PRESETS = (
+    *("attack-grid", "minimal", "checks", "ood", "open-set", "open-set-labels", "open-set-medians", "calibration"),
+    *("safety", "reconstruction", "representation"),
+)
 FORMATS = ("plain", "github", "latex", "latex-siunitx", "html", "rst", "csv", "parquet")
 
 
@@ -77,14 +80,17 @@ def table(
     import pandas as pd
 
     from ..results.emphasis import sort_rows
+    from ..results.tables import PRESETS as MAKERS
     from ..results.tables import checks_of, render
 
     intervals = {"half": True, "range": "range", "none": False}[interval]
     options = {**numbers, "intervals": intervals, "best": best or ""}
-    frame = chosen(out, suite, wanted, reported)
+    everything = results(out, suite, columns(metric) or (MAKERS[preset].metrics if preset else ()))
+    frame = narrowed(everything, wanted, reported)
     if preset != "checks":  # a selection keeps the marks of checks that failed
-        checks = checks_of(results(out, suite))
-        frame = pd.concat([frame, checks[~checks["key"].isin(frame["key"])]], ignore_index=True)
+        checks = checks_of(everything)
+        lost = checks[~checks["key"].isin(frame["key"])]
+        frame = pd.concat([frame, lost], ignore_index=True) if len(lost) else frame
     if preset is not None and (rows or across):
         raise GauntletError("Give a preset, or --rows and --columns, not both.")
     tables = (

@@ -84,8 +84,9 @@ class ConsoleReporter(Reporter):
         if done < total and time.monotonic() - self._shown < _REFRESH:
             return
         self._shown = time.monotonic()
-        loss, accuracy = float(figures["loss"]), float(figures["accuracy"])
-        text = f"epoch {figures['epoch']}, loss {loss:.4f}, accuracy {accuracy:.2%}"
+        text = f"epoch {figures['epoch']}, loss {float(figures['loss']):.4f}"
+        if "accuracy" in figures:
+            text += f", accuracy {float(figures['accuracy']):.2%}"
         if "speed" in figures:
             text += f", {figures['speed']:,.0f} images/s"
         self._progress.update(self._training, completed=done, figures=text)

@@ -135,13 +135,21 @@ def resolve_models(specs: tuple[Any, ...], recipe: Any) -> list[ModelSpec]:
             if not found:
                 raise GauntletError(f"No model matches {spec!r}; `gauntlet list models` shows them all.")
             taken = named | {model.entry.name for model in models}
-            models += [resolve_model(name, default) for name in found if name not in taken]
+            fresh = [name for name in found if name not in taken]
+            complete = [name for name in fresh if _complete(name)] or fresh
+            models += [resolve_model(name, default) for name in complete]
         else:
             models.append(resolve_model(spec, default))
     present = {model.entry.name for model in models}
-    models += [resolve_model(entry.name, default) for entry in MODELS if entry.plugin and entry.name not in present]
+    added = [entry.name for entry in MODELS if entry.plugin and entry.name not in present and _complete(entry.name)]
+    models += [resolve_model(name, default) for name in added]
     check_unique((model.label for model in models), "model")
     return models
+
+
+def _complete(name: str) -> bool:
+    """Whether a model can do without parameters."""
+    return not MODELS.get(name).lacks(MODELS.supplied)
 
 
 def _picks_many(spec: str) -> bool:

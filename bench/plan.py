@@ -7,7 +7,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..datasets import DataSource, ResolvedDataset, resolve
-from ..registry import DATASETS, GauntletError, check_unique, digest, fingerprints_remembered, is_pattern, parse_spec
+from ..registry import (
+    DATASETS,
+    MODELS,
+    GauntletError,
+    check_unique,
+    digest,
+    fingerprints_remembered,
+    is_pattern,
+    parse_spec,
+)
+from ..registry import left_out as left_out_of
 from ..results.records import PlannedCell
 from .model_specs import ModelSpec, model_key, resolve_models
 from .recipes import warnings
@@ -41,7 +51,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Job:
-    """A computation that yields cells: ``payload`` is what its evaluator needs to run it, keyed by cell."""
+    """A computation that yields cells.
+
+    ``payload`` is what its evaluator needs to run it, keyed by cell; ``blocked`` says why a cell cannot be computed;
+    ``others`` are rows whose models it takes beside that of ``row``.
+    """
 
     evaluator: str
     row: Row
@@ -49,6 +63,7 @@ class Job:
     cells: tuple[PlannedCell, ...]
     payload: Mapping[str, Any] = field(default_factory=dict)
     blocked: Mapping[str, str] = field(default_factory=dict)
+    others: tuple[Row, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,10 +104,12 @@ def _expand_suite(suite: Suite, source: DataSource) -> Plan:
 
     datasets = _datasets(suite, source)
     models = _located(suite, "models", lambda: resolve_models(suite.models, suite.recipe))
-    left_out: list[LeftOut] = []
+    without = {**suite.left_out, **left_out_of(MODELS, suite.models)}
+    left_out = [LeftOut(name, reason) for name, reason in without.items()]
     jobs: list[Job] = []
     for dataset, held_out in datasets:
-        out_sets = _all_sets(suite, dataset, held_out, source, left_out) if "ood" in suite.evaluators else []
+        wanted = {"ood", "open-set"} & set(suite.evaluators)
+        out_sets = _all_sets(suite, dataset, held_out, source, left_out) if wanted else []
         outliers = _outliers(suite, dataset, out_sets, source)
         for model in models:
             if reason := misfit(model, dataset):
@@ -108,7 +125,8 @@ def _expand_suite(suite: Suite, source: DataSource) -> Plan:
     if not jobs:
         reasons = "; ".join(f"{item.what}: {item.reason}" for item in left_out[:3])
         raise GauntletError(f"{suite.where}: nothing in this suite fits together ({reasons}).")
-    notes = dict.fromkeys(note for model in models for recipe in model.recipes for note in warnings(recipe))
+    used = [*models, *(other.model for job in jobs for other in job.others)]
+    notes = dict.fromkeys(note for model in used for recipe in model.recipes for note in warnings(recipe))
     return Plan(suite, tuple(jobs), tuple(left_out), tuple(notes))
 
 

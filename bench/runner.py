@@ -201,7 +201,7 @@ class Execution:
     def train(self) -> None:
         """Train the models of every row, without evaluating them."""
         self._tell_notes()
-        rows = {id(job.row): job.row for job in self._plan.jobs}
+        rows = {(row.key, row.name): row for job in self._plan.jobs for row in (job.row, *job.others)}
         for row in rows.values():
             self._bench.open_row(row, ())
             if row.blocked:
@@ -265,7 +265,8 @@ class Execution:
         left = set(missing)
         try:
             if self._plan.suite.timeout is not None:
-                self._bench.module()  # training has no part in the limit of a job
+                for row in (job.row, *job.others):
+                    self._bench.module_of(row)  # training has no part in the limit of a job
             with time_limit(self._plan.suite.timeout):
                 for key, result in EVALUATORS[job.evaluator].run(job, missing, self._bench):
                     now = time.perf_counter()

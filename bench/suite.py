@@ -13,7 +13,18 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from ..registry import ATTACKS, DETECTORS, GauntletError, Registry, Selected, nearest, parse_spec, select, select_one
+from ..registry import (
+    ATTACKS,
+    DETECTORS,
+    GauntletError,
+    Registry,
+    Selected,
+    left_out,
+    nearest,
+    parse_spec,
+    select,
+    select_one,
+)
 from .tuning import tuned_labels
 
 Spec = str | dict[str, Any]
@@ -22,7 +33,10 @@ Spec = str | dict[str, Any]
 Epsilon = float | None
 
 #: Evaluators that a suite can name, in the order in which they run.
-EVALUATORS = ("accuracy", "calibration", "ood", "attack", "adversarial-detection", "checks")
+EVALUATORS = (
+    *("accuracy", "calibration", "ood", "open-set", "attack", "adversarial-detection", "checks"),
+    *("reconstruction", "representation"),
+)
 
 
 Norm = Literal["linf", "l2", "l1", "l0"]
@@ -70,6 +84,7 @@ class SuiteFile(BaseModel):
     detectors: list[Spec] | None = Field(default=None, min_length=1)
     ood: list[Spec] | dict[str, list[Spec]] | None = None
     shifted: list[Spec] = Field(default_factory=list)
+    false_alarm_rates: list[Annotated[float, Field(ge=0, lt=1)]] = Field(default=[0.05], min_length=1)
     tune: TuneFile | None = None
     feature_dim: int = Field(default=2048, ge=1)
     fit_limit: int = Field(default=20_000, ge=1)
@@ -89,7 +104,7 @@ class SuiteFile(BaseModel):
     def _one_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
 
-    @field_validator("seeds", "epsilons", mode="before")
+    @field_validator("seeds", "epsilons", "false_alarm_rates", mode="before")
     @classmethod
     def _one_number_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, (int, float, str)) and not isinstance(value, bool) else value
@@ -105,7 +120,11 @@ class Tune:
 
 @dataclass(frozen=True)
 class Suite:
-    """A checked suite. ``ood`` holds (group, spec) pairs; ``text`` is the YAML as read, kept with every run."""
+    """A checked suite.
+
+    ``ood`` holds (group, spec) pairs; ``text`` is the YAML as read, kept with every run; ``left_out`` are components
+    that its patterns cannot pick, with the reason.
+    """
 
     name: str
     summary: str
@@ -125,6 +144,7 @@ class Suite:
     detectors: tuple[Selected, ...] = ()
     ood: tuple[tuple[str, Spec], ...] = ()
     shifted: tuple[Spec, ...] = ()
+    false_alarm_rates: tuple[float, ...] = (0.05,)
     tune: Tune | None = None
     feature_dim: int = 2048
     fit_limit: int = 20_000
@@ -132,6 +152,7 @@ class Suite:
     timeout: float | None = None
     examples: int = 0
     drift: tuple[Mapping[str, Any], ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
     marks: Mapping[tuple[Any, ...], str] = field(default_factory=dict)
 
     def budgets(self, norm: str) -> tuple[Epsilon, ...]:
@@ -206,6 +227,7 @@ def parse_suite(text: str, *, where: str, profile: str | None = None, fallback: 
         worst_case=_per_norm(checked.worst_case),
         checks=checked.checks,
         shifted=tuple(checked.shifted),
+        false_alarm_rates=tuple(dict.fromkeys(checked.false_alarm_rates)),
         tune=None if checked.tune is None else Tune(checked.tune.outliers, checked.tune.oracle),
         feature_dim=checked.feature_dim,
         fit_limit=checked.fit_limit,
@@ -218,11 +240,15 @@ def parse_suite(text: str, *, where: str, profile: str | None = None, fallback: 
     ood = _groups(checked.ood)
     detectors = _axis(draft, DETECTORS, "detectors", checked.detectors)
     changes = {
-        "attacks": _axis(draft, ATTACKS, "attacks", checked.attacks, options=("epsilons",)),
+        "attacks": _axis(draft, ATTACKS, "attacks", checked.attacks, options=("epsilons", "detach_target")),
         **_budgets(checked.epsilons, draft.at("epsilons")),
         "detectors": detectors,
         "ood": ood,
         "evaluators": _evaluators(draft, checked, bool(ood) or _leaves_out(draft)),
+        "left_out": {
+            **(left_out(ATTACKS, checked.attacks) if checked.attacks else {}),
+            **(left_out(DETECTORS, checked.detectors) if checked.detectors else {}),
+        },
     }
     if draft.tune is not None:
         changes["detectors"] = tuned_labels(detectors, draft.tune.oracle)
@@ -287,7 +313,11 @@ def _axis(
 def _from_plugins(registry: Registry, chosen: Sequence[Selected]) -> list[Selected]:
     """What the user's plug-ins registered joins the axis, so that one option adds a detector to a leaderboard."""
     named = {selected.entry.name for selected in chosen}
-    return [select_one(registry, entry.name) for entry in registry if entry.plugin and entry.name not in named]
+    return [
+        select_one(registry, entry.name)
+        for entry in registry
+        if entry.plugin and entry.name not in named and not entry.lacks(registry.supplied)
+    ]
 
 
 def _groups(ood: Sequence[Spec] | Mapping[str, Sequence[Spec]] | None) -> tuple[tuple[str, Spec], ...]:
@@ -305,6 +335,7 @@ def _evaluators(suite: Suite, checked: SuiteFile, has_ood: bool) -> tuple[str, .
             "checks": attacked and checked.checks != "none",
             "ood": checked.detectors is not None and has_ood,
             "adversarial-detection": False,
+            **dict.fromkeys(("open-set", "reconstruction", "representation"), False),
         }
         return tuple(name for name in EVALUATORS if present.get(name, True))
     for position, name in enumerate(checked.evaluators):
@@ -329,10 +360,10 @@ def _complete(suite: Suite) -> Suite:
             raise missing(evaluator, "attacks")
     if "adversarial-detection" in suite.evaluators and not suite.detectors:
         raise missing("adversarial-detection", "detectors")
-    if "ood" in suite.evaluators:
+    for evaluator in ("ood", "open-set"):
         for key, present in (("detectors", bool(suite.detectors)), ("ood", has_ood)):
-            if not present:
-                raise missing("ood", key)
+            if evaluator in suite.evaluators and not present:
+                raise missing(evaluator, key)
     if suite.detectors and not has_ood and "adversarial-detection" not in suite.evaluators:
         raise GauntletError(f"{suite.at('detectors')}: detectors need OOD sets: name some under `ood:`.")
     if suite.ood and not suite.detectors:

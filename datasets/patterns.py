@@ -1,4 +1,4 @@
-"""Drawn images without content, harder than independent noise: smooth noise, blobs, signs, plain colours."""
+"""Drawn images without content, harder than independent noise: smooth, faint or binary noise, blobs, plain colours."""
 
 from __future__ import annotations
 
@@ -46,6 +46,27 @@ def plain(*, shape: tuple[int, int, int] = (1, 28, 28), count: int = 1000, seed:
     """Images of one grey, or one colour, uniform in [0, 1]."""
     colours = stream("plain", shape, count, seed).rand(count, shape[0], 1, 1)
     return np.broadcast_to(colours, (count, *shape)).copy()
+
+
+@dataset("low-contrast", tags=("noise", "embedded"), splits=("test",), classes=())
+def low_contrast(
+    *,
+    shape: tuple[int, int, int] = (1, 28, 28),
+    count: int = 1000,
+    seed: int = 0,
+    contrast: float = 0.1,
+    level: float | None = None,
+) -> np.ndarray:
+    """Faint noise: independent uniform pixels in a band of width ``contrast`` above one grey or colour.
+
+    The band starts at (1 - contrast) * ``level``: 0 is black, 1 as bright as can be, None drawn as in `plain`.
+    """
+    for name, value in {"contrast": contrast, "level": level}.items():
+        if value is not None and not 0 <= value <= 1:
+            raise GauntletError(f"Dataset 'low-contrast': {name} must lie in [0, 1], got {value}.")
+    noise = stream("low-contrast", shape, count, seed).rand(count, *shape)
+    base = plain(shape=shape, count=count, seed=seed) if level is None else level
+    return (1 - contrast) * base + contrast * noise
 
 
 def _blurred(images: np.ndarray, sigma: float) -> np.ndarray:

@@ -19,7 +19,7 @@ def survivors(features: Tensor, share: float, name: str) -> tuple[Tensor, Tensor
     """
     check_share(share, name)
     width = features.shape[1]
-    kept = features.topk(max(1, width - round(width * share)), dim=1)
+    kept = features.topk(max(1, width - round(width * share)), dim=1, sorted=False)
     return kept.values, kept.indices
 
 

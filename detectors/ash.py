@@ -10,7 +10,7 @@ from torch import Tensor
 from ..registry import detector
 from .activations import ratio, survivors
 from .head import head_energy
-from .numerics import double
+from .numerics import by_rows, double
 from .outputs import Head
 
 
@@ -38,11 +38,15 @@ def ash(features: Tensor, head: Head, *, variant: Literal["b", "p", "s"] = "b", 
     Raises:
         GauntletError: ``q`` is out of range.
     """
-    precise = double(features)
-    kept, places = survivors(precise, q, "ash")
-    total = precise.sum(dim=1, keepdim=True)
-    if variant == "b":
-        kept = (total / kept.shape[1]).expand_as(kept)
-    elif variant == "s":
-        kept = kept * ratio(total, kept.sum(dim=1, keepdim=True)).exp()
-    return head_energy(torch.zeros_like(precise).scatter(1, places, kept), head)
+
+    def score(part: Tensor) -> Tensor:
+        top, places = survivors(part, q, "ash")
+        precise, kept = double(part), double(top)
+        total = precise.sum(dim=1, keepdim=True)
+        if variant == "b":
+            kept = (total / kept.shape[1]).expand_as(kept)
+        elif variant == "s":
+            kept = kept * ratio(total, kept.sum(dim=1, keepdim=True)).exp()
+        return head_energy(torch.zeros_like(precise).scatter(1, places, kept), head)
+
+    return by_rows(score, features)

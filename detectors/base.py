@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..registry import Entry, GauntletError, Selected
+from .moments import feature_mean
 from .numerics import double, rows_per_chunk
 from .outputs import Head, Outputs
 
@@ -44,6 +45,17 @@ class Detector(ABC):
     def score(self, outputs: Outputs) -> Tensor:
         """One score per image, shape (N,)."""
 
+    def predict(self, outputs: Outputs) -> Tensor | None:
+        """The detector's own open-set prediction, shape (N,) int64: a known class, or -1 for OOD.
+
+        None, as here, where it makes none: its scores then need a threshold, and the classes are the model's.
+        """
+        return None
+
+    def probabilities(self, outputs: Outputs) -> Tensor | None:
+        """Probabilities of the K known classes and, last, of OOD, shape (N, K + 1); None where it has none."""
+        return None
+
     def pull(self, outputs: Outputs) -> list[Any]:
         """The values of all needs, in order.
 
@@ -77,7 +89,7 @@ class Detector(ABC):
         if features is None:
             raise self._lacks("features")
         if width is None:
-            self._check_training(features)
+            self._check_training(outputs, features)
         elif features.shape[1] != width:
             raise GauntletError(
                 f"Detector {self.name!r} was fitted to {width} features per image but got {features.shape[1]}: "
@@ -94,7 +106,7 @@ class Detector(ABC):
         if outputs.features is None:
             raise self._lacks("features")
         if fitting:
-            self._check_training(outputs.features)
+            self._check_training(outputs, outputs.features)
         return outputs.features.detach() if fitting else outputs.features
 
     def validation(self, val: Outputs | None) -> Outputs:
@@ -106,6 +118,17 @@ class Detector(ABC):
             )
         return val
 
+    def with_class(self, outputs: Outputs) -> Outputs:
+        """The images that have a class.
+
+        Raises:
+            GauntletError: There are none.
+        """
+        known = outputs.labels >= 0
+        if not bool(known.any()):
+            raise GauntletError(f"Detector {self.name!r} cannot be fitted: no training image has a class label.")
+        return outputs if bool(known.all()) else outputs.once("known", lambda: outputs.subset(known))
+
     def labelled(self, outputs: Outputs, need: str) -> tuple[Tensor, Tensor]:
         """One need and the labels (N,) of the images that have a class, to fit to; features are the compact ones.
 
@@ -115,13 +138,9 @@ class Detector(ABC):
         values = self.compact_features(outputs) if need == "features" else outputs.get(need)
         if values is None:
             raise self._lacks(need)
-        labels = outputs.labels.to(values.device)
-        known = labels >= 0
-        if not bool(known.any()):
-            raise GauntletError(f"Detector {self.name!r} cannot be fitted: no training image has a class label.")
-        if bool(known.all()):  # no copy of what may be gigabytes
-            return values.detach(), labels
-        return values.detach()[known], labels[known]
+        known = self.with_class(outputs)
+        chosen = known.compact if need == "features" else known.get(need)
+        return chosen.detach(), known.labels.to(values.device)
 
     def required(self, head: Head | None) -> Head:
         """``head``; an error where the model has none."""
@@ -129,10 +148,10 @@ class Detector(ABC):
             raise self._lacks("head")
         return head
 
-    def _check_training(self, features: Tensor) -> None:
+    def _check_training(self, outputs: Outputs, features: Tensor) -> None:
         if not len(features):
             raise GauntletError(f"Detector {self.name!r} cannot be fitted to an empty training set.")
-        if all(bool(end.isfinite()) for end in features.aminmax()):  # one pass, which NaN and infinity come through
+        if bool(feature_mean(outputs, features).isfinite().all()):  # which NaN and infinity come through
             return
         chunks = features.split(rows_per_chunk(features.shape[1]))
         bad = sum(int((~chunk.isfinite()).any(dim=1).sum()) for chunk in chunks)

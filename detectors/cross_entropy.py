@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ..registry import detector
 from .numerics import double
+from .probabilities import log_sum_exp
 
 
 @detector(
@@ -24,5 +25,4 @@ def cross_entropy(logits: Tensor) -> Tensor:
     Returns:
         Scores of at most -log C, shape (N,), in nats.
     """
-    precise = double(logits)
-    return precise.mean(dim=1) - precise.logsumexp(dim=1)
+    return double(logits).mean(dim=1) - log_sum_exp(logits)

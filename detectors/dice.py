@@ -8,7 +8,8 @@ from ..registry import detector
 from .activations import check_share, quantile
 from .base import Detector
 from .head import head_energy
-from .numerics import double, mean_row
+from .moments import feature_mean
+from .numerics import double
 from .outputs import Head, Outputs
 
 
@@ -41,7 +42,7 @@ class DICE(Detector):
         """
         features, head = self.whole_features(train, fitting=True), self.required(head)
         weight = double(head.weight)
-        contribution = weight * mean_row(features)
+        contribution = weight * feature_mean(train, features)
         kept = contribution > quantile(contribution, self.dropped)
         self._sparse = Head(weight * kept, head.bias)
 

@@ -6,6 +6,8 @@ from torch import Tensor
 
 from ..registry import detector
 from .numerics import double
+from .probabilities import log_sum_exp
+from .temperature import check_temperature
 
 
 @detector(
@@ -22,5 +24,10 @@ def energy(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
 
     Returns:
         Scores, shape (N,), in the unit of the logits.
+
+    Raises:
+        GauntletError: ``temperature`` is not above 0.
     """
-    return -temperature * (double(logits) / temperature).logsumexp(dim=1)
+    check_temperature(temperature, "energy")
+    scaled = logits if temperature == 1 else double(logits) / temperature
+    return -temperature * log_sum_exp(scaled)

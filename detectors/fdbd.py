@@ -7,14 +7,14 @@ from torch import Tensor
 
 from ..registry import GauntletError, detector
 from .base import Detector
-from .head import apply_head
-from .numerics import double, mean_row, rows_per_chunk
+from .moments import feature_mean
+from .numerics import beside, by_rows, double, working
 from .outputs import Head, Outputs
 
 
 @detector(
     "fdbd",
-    needs=("features", "head"),
+    needs=("features", "head", "logits"),
     reference="Liu, Qin 2023, arXiv 2312.11536",
     tags=("post-hoc", "features"),
 )
@@ -35,7 +35,7 @@ class FDBD(Detector):
         Raises:
             GauntletError: There are none, they are not finite, or the head has one class only.
         """
-        self._mean = mean_row(self.whole_features(train, fitting=True))
+        self._mean = feature_mean(train, self.whole_features(train, fitting=True))
         weight = double(self.required(head).weight)
         if len(weight) < 2:
             raise GauntletError(f"Detector {self.name!r} needs at least two classes, got one.")
@@ -44,15 +44,15 @@ class FDBD(Detector):
 
     def score(self, outputs: Outputs) -> Tensor:
         """Scores of at most 0, shape (N,), float64."""
-        mean, inverse = self.fitted(self._mean), self.fitted(self._inverse)
-        features, head = self.pull(outputs)
-        chunks = features.split(rows_per_chunk(max(len(mean), len(inverse))))
-        return torch.cat([_score(chunk, head, mean, inverse) for chunk in chunks])
+        inverse = self.fitted(self._inverse)
+        features, _, logits = self.pull(outputs)
+        mean = beside(self.fitted(self._mean), features)
+        length = by_rows(lambda part: double(torch.linalg.vector_norm(working(part) - mean, dim=1)), features)
+        distance = by_rows(lambda part: _distance(double(part), inverse), logits)
+        return -torch.where(length > 0, distance / length.masked_fill(length == 0, 1.0), 0.0)
 
 
-def _score(features: Tensor, head: Head, mean: Tensor, inverse: Tensor) -> Tensor:
-    logits = apply_head(features, head)
+def _distance(logits: Tensor, inverse: Tensor) -> Tensor:
+    """Mean distance (N,) to the boundaries with the other classes."""
     top = logits.max(dim=1, keepdim=True)
-    distance = ((top.values - logits) * inverse[top.indices.squeeze(1)]).sum(dim=1) / (len(inverse) - 1)
-    length = torch.linalg.vector_norm(double(features) - mean, dim=1)
-    return -torch.where(length > 0, distance / length.masked_fill(length == 0, 1.0), 0.0)
+    return ((top.values - logits) * inverse[top.indices.squeeze(1)]).sum(dim=1) / (len(inverse) - 1)

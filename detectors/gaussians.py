@@ -7,34 +7,29 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .numerics import double, mean_row, rows_per_chunk
+from .moments import Moments
+from .numerics import beside, by_rows, double, working
 
 
 class Gaussians(NamedTuple):
     """One Gaussian per class with a common covariance, in the basis where that covariance is the identity."""
 
-    centre: Tensor  # (D,)
+    origin: Tensor  # (D,)
     whitening: Tensor  # (D, rank)
-    means: Tensor  # (classes, rank), whitened
+    means: Tensor  # (classes, rank), whitened, about the origin
 
 
-def fit_gaussians(features: Tensor, labels: Tensor) -> Gaussians:
-    """Gaussians with a tied covariance for features (N, D) and labels (N,), in float64."""
-    centre = mean_row(features)
-    means, scatter = [], torch.zeros(len(centre), len(centre), dtype=centre.dtype, device=centre.device)
-    for label in labels.unique():
-        centred = double(features[labels == label]) - centre
-        means.append(centred.mean(dim=0))
-        deviation = centred - means[-1]
-        scatter += deviation.T @ deviation
-    white = whitening(scatter / len(features), rounding_of(features))
-    return Gaussians(centre, white, torch.stack(means) @ white)
+def class_gaussians(moments: Moments) -> Gaussians:
+    """One Gaussian per class with the covariance within the classes."""
+    white = whitening(moments.within, moments.rounding)
+    return Gaussians(moments.origin, white, moments.means @ white)
 
 
-def rounding_of(features: Tensor) -> float:
-    """The deviation that rounding alone may give a feature."""
-    kind = features.dtype if features.is_floating_point() else torch.float32
-    return float(features.abs().max()) * torch.finfo(kind).eps
+def one_gaussian(moments: Moments) -> Gaussians:
+    """All images as one Gaussian."""
+    mean = moments.weights @ moments.means
+    white = whitening(moments.total(mean + moments.origin), moments.rounding)
+    return Gaussians(moments.origin, white, (mean @ white)[None])
 
 
 def whitening(covariance: Tensor, rounding: float) -> Tensor:
@@ -46,13 +41,17 @@ def whitening(covariance: Tensor, rounding: float) -> Tensor:
 
 
 def nearest_distance(features: Tensor, gaussians: Gaussians) -> Tensor:
-    """Squared Mahalanobis distance of features (N, D) to the nearest mean, shape (N,), float64; in chunks."""
-    rows = rows_per_chunk(max(features.shape[1], len(gaussians.means)))
-    return torch.cat([_nearest(chunk, gaussians) for chunk in features.split(rows)])
+    """Squared Mahalanobis distance of features (N, D) to the nearest mean, shape (N,), float64.
 
+    Products are in the precision of the features. The nearest class is found by expanding the square, its distance is
+    then summed directly, so that no large numbers cancel in it.
+    """
+    origin, white, means = (beside(part, features) for part in gaussians)
+    half = -0.5 * means.square().sum(dim=1)
 
-def _nearest(features: Tensor, gaussians: Gaussians) -> Tensor:
-    white = (double(features) - gaussians.centre) @ gaussians.whitening
-    means = gaussians.means
-    squared = white.square().sum(dim=1, keepdim=True) - 2 * white @ means.T + means.square().sum(dim=1)
-    return squared.amin(dim=1).clamp(min=0)
+    def score(chunk: Tensor) -> Tensor:
+        own = (working(chunk) - origin) @ white
+        nearest = torch.addmm(half, own.detach(), means.T).argmax(dim=1)
+        return double(own - means[nearest]).square().sum(dim=1)
+
+    return by_rows(score, features)

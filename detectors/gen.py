@@ -31,5 +31,7 @@ def gen(logits: Tensor, *, gamma: float = 0.1, top: int = 100) -> Tensor:
     if gamma <= 0 or top < 1:
         raise GauntletError(f"Detector 'gen' needs gamma above 0 and top of at least 1, got {gamma} and {top}.")
     log_p, log_rest = log_probabilities(logits)
-    chosen = log_p.topk(min(top, log_p.shape[1]), dim=1).indices
-    return (gamma * (log_p + log_rest).gather(1, chosen)).exp().sum(dim=1)
+    both = log_p + log_rest
+    if top < log_p.shape[1]:
+        both = both.gather(1, log_p.topk(top, dim=1).indices)
+    return (gamma * both).exp().sum(dim=1)

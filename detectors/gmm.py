@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ..registry import GauntletError, detector
 from .base import Detector
-from .numerics import double, rows_per_chunk
+from .moments import scatter
+from .numerics import double, mean_row, rows_per_chunk
 from .outputs import Head, Outputs
 
 _KEPT = 2**26  # elements of all Cholesky factors together (512 MiB); beyond it each is made when it is needed
@@ -52,19 +53,18 @@ class GMM(Detector):
         total, width = training.shape
         features = self.compact_features(outputs, width)
         constant = -0.5 * width * math.log(2 * math.pi)
-        score = double(features).new_full((len(features),), -torch.inf)
+        score = double(features[:0]).new_full((len(features),), -torch.inf)
         for position, members in enumerate(self._members):
             own = training[members]
             factor = self._factor(own) if self._factors is None else self._factors[position]
             offset = constant + math.log(len(own) / total) - float(factor.diagonal().log().sum())
-            score = torch.logaddexp(score, offset - 0.5 * _squared(features, double(own).mean(dim=0), factor))
+            score = torch.logaddexp(score, offset - 0.5 * _squared(features, mean_row(own), factor))
         return -score
 
     def _factor(self, own: Tensor) -> Tensor:
         """Lower Cholesky factor of the regularised covariance of one class."""
-        deviation = double(own)
-        deviation = deviation - deviation.mean(dim=0)
-        covariance = deviation.T @ deviation / len(own)
+        mean = mean_row(own)
+        covariance = scatter(own, lambda part, _: double(part) - mean) / len(own)
         covariance.diagonal().add_(self.reg)
         factor, failed = torch.linalg.cholesky_ex(covariance)
         if int(failed):

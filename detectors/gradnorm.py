@@ -6,8 +6,9 @@ from torch import Tensor
 
 from ..registry import detector
 from .head import apply_head
-from .numerics import double
+from .numerics import by_rows, double
 from .outputs import Head
+from .temperature import check_temperature
 
 
 @detector(
@@ -28,6 +29,11 @@ def gradnorm(features: Tensor, head: Head, *, temperature: float = 1.0) -> Tenso
 
     Returns:
         Scores of at most 0, shape (N,).
+
+    Raises:
+        GauntletError: ``temperature`` is not above 0.
     """
+    check_temperature(temperature, "gradnorm")
     p = (apply_head(features, head) / temperature).softmax(dim=1)
-    return -double(features).abs().sum(dim=1) * (p - 1 / p.shape[1]).abs().sum(dim=1) / temperature
+    lengths = by_rows(lambda part: double(part).abs().sum(dim=1), features)
+    return -lengths * (p - 1 / p.shape[1]).abs().sum(dim=1) / temperature

@@ -8,8 +8,10 @@ from torch.nn import functional as F
 
 from ..registry import GauntletError, detector
 from .base import Detector
-from .numerics import double, rows_per_chunk
+from .moments import feature_mean
+from .numerics import beside, by_rows, double, working
 from .outputs import Head, Outputs
+from .search import Ranking, Search, search, search_of
 
 
 @detector(
@@ -21,6 +23,9 @@ from .outputs import Head, Outputs
 class KNN(Detector):
     """Euclidean distance to the k-th nearest training feature, all features scaled to length 1.
 
+    Neighbours are ranked by products in the precision of the features, which in float32 tell squared distances apart
+    that differ by more than about 1e-6 of the features' squared length; the distance itself is computed in float64.
+
     Args:
         k: Which neighbour; at most the number of training images.
         normalize: Whether features are scaled to length 1 (a zero feature stays zero).
@@ -31,11 +36,11 @@ class KNN(Detector):
             raise GauntletError(f"Detector 'knn' needs k of at least 1, got {k}.")
         self.k = k
         self.normalize = normalize
-        self._centre: Tensor | None = None  # (D,)
-        self._bank: Tensor | None = None  # (N, D), around the centre
+        self._search: Search | None = None
+        self._centre: Tensor | None = None  # (D,), of features that are not normalised
 
     def fit(self, train: Outputs, val: Outputs | None, head: Head | None) -> None:
-        """Keep the training features, shape (N, D).
+        """Look at the training features, shape (N, D), which are not copied.
 
         Raises:
             GauntletError: There are fewer than k of them, or they are not finite.
@@ -46,33 +51,36 @@ class KNN(Detector):
                 f"Detector {self.name!r} looks for neighbour k={self.k} among only {len(features)} training images: "
                 "choose a smaller k or more training images."
             )
-        bank = torch.empty_like(features)
-        rows = rows_per_chunk(features.shape[1])
-        for own, chunk in zip(bank.split(rows), features.detach().split(rows), strict=True):
-            own.copy_(self._prepare(chunk))
-        # Distances do not depend on the origin, but float32 products are the more exact the shorter the vectors are.
-        self._centre = bank.mean(dim=0)
-        self._bank = bank.sub_(self._centre)
+        self._search = search_of(train)
+        self._centre = beside(feature_mean(train, features), features)
+        if self.normalize:
+            # |q - b|^2 = |q|^2 + |b|^2 - 2 q.b: among features of length 1 the product alone ranks the neighbours.
+            lengths = self._search.lengths
+            silent = lengths == 0
+            scale = lengths.masked_fill(silent, 1.0).reciprocal()
+            offset = beside(0.5 * silent, features) if bool(silent.any()) else None
+            self._search.ask("cosine", Ranking(self.k, beside(scale, features), offset))
 
     def score(self, outputs: Outputs) -> Tensor:
         """Distances, shape (N,), float64; in [0, 2] with ``normalize``."""
-        bank, centre = self.fitted(self._bank), self.fitted(self._centre)
-        features = self._prepare(self.compact_features(outputs, len(centre))) - centre
-        neighbours = bank[_kth_nearest(features.detach(), bank, self.k)]
-        # The search ranks with float32 products; the distance itself is exact and differentiable.
-        return torch.linalg.vector_norm(double(features) - double(neighbours), dim=1)
+        search, centre = self.fitted(self._search), self.fitted(self._centre)
+        features = self.compact_features(outputs, len(centre))
+        if self.normalize:
+            neighbours = search.find("cosine", self.k, outputs).positions[:, -1]
+        else:
+            neighbours = _kth_nearest(features.detach(), search.features, centre, self.k)
+
+        def distance(own: Tensor, at: Tensor) -> Tensor:
+            return torch.linalg.vector_norm(self._prepare(own) - self._prepare(search.features[at]), dim=1)
+
+        return by_rows(distance, features, neighbours)
 
     def _prepare(self, features: Tensor) -> Tensor:
-        return F.normalize(features, dim=1) if self.normalize else features
+        return F.normalize(double(features), dim=1) if self.normalize else double(features)
 
 
-@torch.no_grad()
-def _kth_nearest(queries: Tensor, bank: Tensor, k: int) -> Tensor:
+def _kth_nearest(queries: Tensor, bank: Tensor, centre: Tensor, k: int) -> Tensor:
     """Position in ``bank`` (N, D) of the k-th nearest neighbour of each query (M, D), shape (M,)."""
-    # |q - b|^2 = |q|^2 - 2 (q.b - |b|^2 / 2): the bracket alone ranks the neighbours of one query.
-    offset = torch.cat([-0.5 * part.square().sum(dim=1) for part in bank.split(rows_per_chunk(bank.shape[1]))])
-    found = [
-        torch.addmm(offset, chunk, bank.T).topk(k, dim=1).indices[:, -1]
-        for chunk in queries.split(rows_per_chunk(len(bank)))
-    ]
-    return torch.cat(found)
+    # Distances do not depend on the origin, but products are the more exact the shorter the vectors are.
+    offset = by_rows(lambda part: -0.5 * (working(part) - centre).square().sum(dim=1), bank)
+    return search(working(queries) - centre, bank, {"": Ranking(k, offset=offset)})[""].positions[:, -1]

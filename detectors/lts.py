@@ -7,7 +7,7 @@ from torch import Tensor
 from ..registry import GauntletError, detector
 from .activations import ratio, survivors
 from .head import apply_head
-from .numerics import double
+from .numerics import by_rows, double
 from .outputs import Head
 
 
@@ -33,7 +33,11 @@ def lts(features: Tensor, head: Head, *, p: float = 0.05) -> Tensor:
     """
     if not 0 < p <= 1:
         raise GauntletError(f"Detector 'lts' needs p above 0 and at most 1, got {p}.")
-    active = double(features).relu()
-    largest, _ = survivors(active, 1 - p, "lts")
-    factor = ratio(active.sum(dim=1), largest.sum(dim=1)).square()
-    return -(apply_head(features, head) * factor[:, None]).logsumexp(dim=1)
+
+    def score(part: Tensor) -> Tensor:
+        active = part.relu()
+        largest, _ = survivors(active, 1 - p, "lts")
+        factor = ratio(double(active).sum(dim=1), double(largest).sum(dim=1)).square()
+        return -(apply_head(part, head) * factor[:, None]).logsumexp(dim=1)
+
+    return by_rows(score, features)

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from ..registry import detector
 from .base import Detector
-from .gaussians import Gaussians, fit_gaussians, nearest_distance
+from .gaussians import Gaussians, class_gaussians, nearest_distance
+from .moments import class_moments
 from .outputs import Head, Outputs
 
 
@@ -32,11 +33,11 @@ class Mahalanobis(Detector):
         Raises:
             GauntletError: No image has a class, or the features are not finite.
         """
-        features, labels = self.labelled(train, "features")
-        self._gaussians = fit_gaussians(features, labels)
+        self.compact_features(train)
+        self._gaussians = class_gaussians(class_moments(self.with_class(train)))
 
     def score(self, outputs: Outputs) -> Tensor:
         """Squared distances, shape (N,), float64."""
         gaussians = self.fitted(self._gaussians)
-        features = self.compact_features(outputs, len(gaussians.centre))
+        features = self.compact_features(outputs, len(gaussians.origin))
         return nearest_distance(features, gaussians)

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from ..registry import detector
 from .base import Detector
-from .gaussians import Gaussians, fit_gaussians, nearest_distance
+from .gaussians import Gaussians, class_gaussians, nearest_distance
+from .moments import class_moments
 from .outputs import Head, Outputs, random_projection
 
 
@@ -38,7 +39,8 @@ class MahalanobisPerturbed(Detector):
         Raises:
             GauntletError: No image has a class, or the features are not finite.
         """
-        self._gaussians = fit_gaussians(*self.labelled(train, "features"))
+        self.compact_features(train)
+        self._gaussians = class_gaussians(class_moments(self.with_class(train)))
 
     def score(self, outputs: Outputs) -> Tensor:
         """Squared distances, shape (N,), float64."""
@@ -57,7 +59,7 @@ class MahalanobisPerturbed(Detector):
     def _distance(self, images: Tensor, tap: object) -> Tensor:
         gaussians = self.fitted(self._gaussians)
         features = tap(images)["features"]  # type: ignore[operator]
-        width = len(gaussians.centre)
+        width = len(gaussians.origin)
         if features.shape[1] != width:
             features = features @ random_projection(features.shape[1], width, features.device).to(features.dtype)
         return nearest_distance(features, gaussians)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ..registry import detector
 from .numerics import double
+from .temperature import check_temperature
 
 
 @detector(
@@ -25,7 +26,11 @@ def msp(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
 
     Returns:
         Scores in [0, 1 - 1/C], shape (N,).
+
+    Raises:
+        GauntletError: ``temperature`` is not above 0.
     """
+    check_temperature(temperature, "msp")
     scaled = double(logits) / temperature
     top = scaled.max(dim=1, keepdim=True)
     others = (scaled - top.values).exp().scatter(1, top.indices, 0.0).sum(dim=1)

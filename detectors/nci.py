@@ -7,14 +7,14 @@ from torch import Tensor
 
 from ..registry import detector
 from .base import Detector
-from .head import apply_head
-from .numerics import double, mean_row
+from .moments import feature_mean
+from .numerics import beside, by_rows, double, working
 from .outputs import Head, Outputs
 
 
 @detector(
     "nci",
-    needs=("features", "head"),
+    needs=("features", "head", "logits"),
     reference="Liu, Qin 2023, arXiv 2311.01479",
     tags=("post-hoc", "features"),
     grid={"alpha": [0.0, 1e-4, 1e-3, 1e-2, 1e-1]},
@@ -36,14 +36,17 @@ class NCI(Detector):
         Raises:
             GauntletError: There are none, or they are not finite.
         """
-        self._mean = mean_row(self.whole_features(train, fitting=True))
+        self._mean = feature_mean(train, self.whole_features(train, fitting=True))
 
     def score(self, outputs: Outputs) -> Tensor:
         """Scores, shape (N,), float64; a feature that is the training mean has no direction and scores 0 for it."""
-        mean = self.fitted(self._mean)
-        features, head = self.pull(outputs)
-        centred = double(features) - mean
-        weight = double(head.weight)[apply_head(features, head).argmax(dim=1)]
-        length = torch.linalg.vector_norm(centred, dim=1)
-        along = (centred * weight).sum(dim=1) / length.masked_fill(length == 0, 1.0)
-        return -along - self.alpha * double(features).abs().sum(dim=1)
+        features, head, logits = self.pull(outputs)
+        mean, weight = beside(self.fitted(self._mean), features), beside(head.weight, features)
+
+        def score(part: Tensor, predicted: Tensor) -> Tensor:
+            centred = working(part) - mean
+            length = double(torch.linalg.vector_norm(centred, dim=1))
+            along = double((centred * weight[predicted]).sum(dim=1)) / length.masked_fill(length == 0, 1.0)
+            return -along - self.alpha * double(torch.linalg.vector_norm(working(part), ord=1, dim=1))
+
+        return by_rows(score, features, logits.argmax(dim=1))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..registry import GauntletError, detector
 from .base import Detector
-from .numerics import double, rows_per_chunk
+from .numerics import beside, by_rows, double
 from .outputs import Head, Outputs
+from .probabilities import log_sum_exp
+from .search import Ranking, Search, search_of
 
 
 @detector(
@@ -30,10 +31,11 @@ class NNGuide(Detector):
         if k < 1:
             raise GauntletError(f"Detector 'nnguide' needs k of at least 1, got {k}.")
         self.k = k
-        self._bank: Tensor | None = None  # (N, D)
+        self._search: Search | None = None
+        self._scale: Tensor | None = None  # (N,): e_i / |z_i|
 
     def fit(self, train: Outputs, val: Outputs | None, head: Head | None) -> None:
-        """Keep the training features (N, D), each as long as its logits' (N, C) logsumexp.
+        """Look at the training features (N, D), not copied, and at the logsumexp of their logits (N, C).
 
         Raises:
             GauntletError: There are fewer than k of them, or they are not finite.
@@ -44,15 +46,26 @@ class NNGuide(Detector):
                 f"Detector {self.name!r} looks for k={self.k} neighbours among only {len(features)} training images: "
                 "choose a smaller k or more training images."
             )
-        energies = double(self.pull(train)[1].detach()).logsumexp(dim=1)
-        self._bank = F.normalize(features, dim=1) * energies[:, None].to(features.dtype)
+        self._search = search_of(train)
+        energies = log_sum_exp(self.pull(train)[1].detach())
+        lengths = self._search.lengths
+        self._scale = beside(energies / lengths.masked_fill(lengths == 0, 1.0), features)
+        self._search.ask("energy", Ranking(self.k, self._scale))
 
     def score(self, outputs: Outputs) -> Tensor:
         """Scores, shape (N,), in the squared unit of the logits."""
-        bank = self.fitted(self._bank)
-        features = F.normalize(self.compact_features(outputs, bank.shape[1]), dim=1)
-        parts = [
-            double((chunk @ bank.T).topk(self.k, dim=1).values).mean(dim=1)
-            for chunk in features.split(rows_per_chunk(len(bank)))
-        ]
-        return -torch.cat(parts) * double(self.pull(outputs)[1]).logsumexp(dim=1)
+        search, scale = self.fitted(self._search), self.fitted(self._scale)
+        features = self.compact_features(outputs, search.features.shape[1])
+        found = search.find("energy", self.k, outputs)
+
+        def mean_product(own: Tensor, at: Tensor) -> Tensor:
+            neighbours = double(search.features[at]) * double(scale[at])[:, :, None]
+            return (F.normalize(double(own), dim=1)[:, None] * neighbours).sum(dim=2).mean(dim=1)
+
+        # Once more, differentiably, where somebody wants the gradient.
+        means = by_rows(mean_product, features, found.positions) if features.requires_grad else _mean(found.values)
+        return -means * log_sum_exp(self.pull(outputs)[1])
+
+
+def _mean(values: Tensor) -> Tensor:
+    return double(values).mean(dim=1)

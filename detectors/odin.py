@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..registry import detector
 from .msp import msp
+from .temperature import check_temperature
 
 
 @detector(
@@ -28,7 +29,11 @@ def odin(images: Tensor, model: nn.Module, *, temperature: float = 1000.0, epsil
 
     Returns:
         Scores in [0, 1 - 1/C], shape (N,).
+
+    Raises:
+        GauntletError: ``temperature`` is not above 0.
     """
+    check_temperature(temperature, "odin")
     moved = images.detach() + epsilon * confidence_gradient(images, model, temperature).sign()
     with torch.no_grad():
         return msp(model(moved), temperature=temperature)

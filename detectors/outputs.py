@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+T = TypeVar("T")
 
 #: Seed of the projection matrix: part of the definition of a projected feature, so it never changes.
 _PROJECTION_SEED = 20_480
@@ -53,6 +55,7 @@ class Outputs:
     tap: Callable[[Tensor], dict[str, Tensor]] | None = None
     name: str = ""
     layers: tuple[int, ...] = ()
+    _made: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -69,6 +72,12 @@ class Outputs:
         if need in ("labels", "logits", "features", "head", "model", "tap"):
             return getattr(self, need)
         return self.named.get(need.removeprefix("output:"))
+
+    def once(self, key: Any, make: Callable[[], T]) -> T:
+        """What ``make`` returns, made on the first call with ``key``: what several detectors compute from one set."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
 
     def subset(self, positions: Any) -> Outputs:
         """The outputs at ``positions`` (a slice, a mask, or whole numbers), in that order."""

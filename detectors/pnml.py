@@ -10,9 +10,10 @@ from torch.nn import functional as F
 
 from ..registry import GauntletError, detector
 from .base import Detector
-from .gaussians import rounding_of, whitening
+from .gaussians import whitening
 from .head import apply_head
-from .numerics import double, rows_per_chunk
+from .moments import scatter
+from .numerics import beside, by_rows, double, working
 from .outputs import Head, Outputs
 from .probabilities import log_probabilities
 
@@ -39,11 +40,10 @@ class PNML(Detector):
         Raises:
             GauntletError: There are none, or they are not finite.
         """
-        scaled = F.normalize(self.compact_features(train).detach(), dim=1)
-        scatter = double(scaled).new_zeros(scaled.shape[1], scaled.shape[1])
-        for chunk in scaled.split(rows_per_chunk(scaled.shape[1])):
-            scatter += double(chunk).T @ double(chunk)
-        self._root = whitening(scatter / len(scaled), rounding_of(scaled)) / math.sqrt(len(scaled))
+        features = self.compact_features(train).detach()
+        second = scatter(features, lambda part, _: F.normalize(double(part), dim=1))
+        kind = features.dtype if features.is_floating_point() else torch.float32
+        self._root = whitening(second / len(features), torch.finfo(kind).eps) / math.sqrt(len(features))
 
     def score(self, outputs: Outputs) -> Tensor:
         """Regrets in [0, 1], shape (N,), float64.
@@ -52,12 +52,17 @@ class PNML(Detector):
             GauntletError: The head has one class only.
         """
         root = self.fitted(self._root)
-        compact = F.normalize(double(self.compact_features(outputs, len(root))), dim=1)
+        compact = self.compact_features(outputs, len(root))
         features, head = self.pull(outputs)
         if len(head.bias) < 2:
             raise GauntletError(f"Detector {self.name!r} needs at least two classes, got one.")
-        t = (compact @ root).square().sum(dim=1, keepdim=True)
-        log_p, log_rest = log_probabilities(apply_head(F.normalize(double(features), dim=1), head))
+        single = beside(root, compact)
+
+        def scaled(part: Tensor) -> Tensor:
+            return F.normalize(working(part), dim=1)
+
+        t = by_rows(lambda part: double((scaled(part) @ single).square().sum(dim=1)), compact)[:, None]
+        log_p, log_rest = log_probabilities(by_rows(lambda part: apply_head(scaled(part), head), features))
         # p / (p + (1 - p) p^k) is the logistic function of this; k - 1 = -1 / (1 + t)
         margins = log_p / (1 + t) - log_rest
         return torch.sigmoid(margins).sum(dim=1).log() / math.log(len(head.bias))

@@ -8,6 +8,7 @@ from ..registry import detector
 from .activations import check_share, quantile
 from .base import Detector
 from .head import head_energy
+from .numerics import by_rows
 from .outputs import Head, Outputs
 
 
@@ -44,4 +45,4 @@ class ReAct(Detector):
         """Scores, shape (N,), in the unit of the logits."""
         threshold = self.fitted(self._threshold)
         features, head = self.pull(outputs)
-        return head_energy(features.clamp(max=threshold), head)
+        return by_rows(lambda part: head_energy(part.clamp(max=threshold), head), features)

@@ -34,9 +34,8 @@ class Residual(Detector):
         Raises:
             GauntletError: There are none, they are not finite, or ``dim`` is not below D.
         """
-        features = self.compact_features(train).detach()
-        dim = principal_dimension(features.shape[1], self.dim, self.name)
-        self._space = fit_residual_space(features, self.required(head), dim)
+        dim = principal_dimension(self.compact_features(train).shape[1], self.dim, self.name)
+        self._space = fit_residual_space(train, self.required(head), dim)
 
     def score(self, outputs: Outputs) -> Tensor:
         """Lengths, shape (N,), float64."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from ..registry import detector
 from .base import Detector
-from .gaussians import Gaussians, fit_gaussians, nearest_distance
+from .gaussians import Gaussians, class_gaussians, nearest_distance, one_gaussian
+from .moments import class_moments
 from .outputs import Head, Outputs
 
 
@@ -33,12 +33,12 @@ class RMD(Detector):
         Raises:
             GauntletError: No image has a class, or the features are not finite.
         """
-        features, labels = self.labelled(train, "features")
-        self._classes = fit_gaussians(features, labels)
-        self._everything = fit_gaussians(features, torch.zeros_like(labels))
+        self.compact_features(train)
+        moments = class_moments(self.with_class(train))
+        self._classes, self._everything = class_gaussians(moments), one_gaussian(moments)
 
     def score(self, outputs: Outputs) -> Tensor:
         """Differences of squared distances, shape (N,), float64."""
         classes, everything = self.fitted(self._classes), self.fitted(self._everything)
-        features = self.compact_features(outputs, len(classes.centre))
+        features = self.compact_features(outputs, len(classes.origin))
         return nearest_distance(features, classes) - nearest_distance(features, everything)

@@ -7,7 +7,7 @@ from torch import Tensor
 from ..registry import detector
 from .activations import ratio, survivors
 from .head import head_energy
-from .numerics import double
+from .numerics import by_rows, double
 from .outputs import Head
 
 
@@ -31,7 +31,11 @@ def scale(features: Tensor, head: Head, *, q: float = 0.85) -> Tensor:
     Raises:
         GauntletError: ``q`` is out of range.
     """
-    precise = double(features)
-    kept, _ = survivors(precise, q, "scale")
-    factor = ratio(precise.sum(dim=1), kept.sum(dim=1)).exp()
-    return head_energy(precise * factor[:, None], head)
+
+    def score(part: Tensor) -> Tensor:
+        kept, _ = survivors(part, q, "scale")
+        precise = double(part)
+        factor = ratio(precise.sum(dim=1), double(kept).sum(dim=1)).exp()
+        return head_energy(precise * factor[:, None], head)
+
+    return by_rows(score, features)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..registry import GauntletError, detector
 from .base import Detector
-from .numerics import double, mean_row
+from .numerics import beside, by_rows, double, mean_row, working
 from .outputs import Head, Outputs
 
 
@@ -48,4 +48,5 @@ class SHE(Detector):
         patterns = self.fitted(self._patterns)
         features = self.compact_features(outputs, patterns.shape[1])
         predicted = self.pull(outputs)[1].argmax(dim=1)
-        return -(double(features) * patterns[predicted]).sum(dim=1)
+        near = beside(patterns, features)
+        return by_rows(lambda part, own: -double((working(part) * near[own]).sum(dim=1)), features, predicted)

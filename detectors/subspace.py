@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from ..registry import GauntletError
-from .numerics import double, rows_per_chunk
-from .outputs import Head, random_projection
+from .moments import class_moments
+from .numerics import beside, by_rows, double, working
+from .outputs import Head, Outputs, random_projection
 
 
 class ResidualSpace(NamedTuple):
@@ -31,26 +32,21 @@ def principal_dimension(width: int, dim: int | None, name: str) -> int:
     return chosen
 
 
-def fit_residual_space(features: Tensor, head: Head, dim: int) -> ResidualSpace:
-    """Principal directions of features (N, D) about the origin ``-W+ b``, in which the logits are purely linear.
+def fit_residual_space(train: Outputs, head: Head, dim: int) -> ResidualSpace:
+    """Principal directions of compact features (N, D) about the origin ``-W+ b``, in which logits are purely linear.
 
     Where the features are projected, so is the origin.
     """
+    moments = class_moments(train)
     origin = -torch.linalg.pinv(double(head.weight)) @ double(head.bias)
-    if len(origin) != features.shape[1]:
-        origin = origin @ double(random_projection(len(origin), features.shape[1], origin.device))
-    scatter = origin.new_zeros(len(origin), len(origin))
-    for chunk in features.split(rows_per_chunk(len(origin))):
-        deviation = double(chunk) - origin
-        scatter += deviation.T @ deviation
-    _, vectors = torch.linalg.eigh(scatter / len(features))
-    return ResidualSpace(origin, vectors[:, : len(origin) - dim].contiguous())
+    width = len(moments.origin)
+    if len(origin) != width:
+        origin = origin @ double(random_projection(len(origin), width, origin.device))
+    _, vectors = torch.linalg.eigh(moments.total(origin))
+    return ResidualSpace(origin, vectors[:, : width - dim].contiguous())
 
 
 def residual_norm(features: Tensor, space: ResidualSpace) -> Tensor:
     """Lengths (N,) of features (N, D) outside the principal directions, float64."""
-    parts = [
-        torch.linalg.vector_norm((double(chunk) - space.origin) @ space.basis, dim=1)
-        for chunk in features.split(rows_per_chunk(len(space.origin)))
-    ]
-    return torch.cat(parts)
+    origin, basis = (beside(part, features) for part in space)
+    return by_rows(lambda part: torch.linalg.vector_norm(double((working(part) - origin) @ basis), dim=1), features)

@@ -6,9 +6,9 @@ from torch import Tensor
 
 from ..registry import detector
 from .base import Detector
-from .gaussians import rounding_of
-from .numerics import double
+from .numerics import double, rounding_of
 from .outputs import Head, Outputs
+from .probabilities import log_sum_exp
 from .subspace import ResidualSpace, fit_residual_space, principal_dimension, residual_norm
 
 
@@ -41,15 +41,15 @@ class ViM(Detector):
         """
         features = self.compact_features(train).detach()
         dim = principal_dimension(features.shape[1], self.dim, self.name)
-        self._space = fit_residual_space(features, self.required(head), dim)
+        self._space = fit_residual_space(train, self.required(head), dim)
         _, _, logits = self.pull(train)
         residual = float(residual_norm(features, self._space).mean())
         noise = rounding_of(features) * features.shape[1] ** 0.5
-        self._scale = float(double(logits).amax(dim=1).mean()) / residual if residual > noise else 0.0
+        self._scale = float(double(logits.amax(dim=1)).mean()) / residual if residual > noise else 0.0
 
     def score(self, outputs: Outputs) -> Tensor:
         """Scores, shape (N,), in the unit of the logits."""
         space = self.fitted(self._space)
         _, _, logits = self.pull(outputs)
         residual = residual_norm(self.compact_features(outputs, len(space.origin)), space)
-        return self._scale * residual - double(logits).logsumexp(dim=1)
+        return self._scale * residual - log_sum_exp(logits)

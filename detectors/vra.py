@@ -8,6 +8,7 @@ from ..registry import GauntletError, detector
 from .activations import quantile
 from .base import Detector
 from .head import head_energy
+from .numerics import by_rows
 from .outputs import Head, Outputs
 
 
@@ -47,4 +48,4 @@ class VRA(Detector):
         """Scores, shape (N,), in the unit of the logits."""
         low, high = self.fitted(self._bounds)
         features, head = self.pull(outputs)
-        return head_energy(features.clamp(low, high), head)
+        return by_rows(lambda part: head_energy(part.clamp(low, high), head), features)

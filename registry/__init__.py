@@ -7,7 +7,7 @@ from .errors import GauntletError, NotAvailable, nearest
 from .parameters import Parameter, coerce
 from .plugins import load_entry_points, load_plugin, load_plugins
 from .registry import Registry, is_pattern
-from .selection import Selected, check_unique, parse_spec, select, select_one
+from .selection import Selected, check_unique, left_out, parse_spec, select, select_one
 from .source import digest, fingerprints_remembered, source_fingerprint
 
 DATASETS = Registry("dataset", "gauntlet.datasets", leading=True, vocabulary=("split", "source"))
@@ -82,6 +82,7 @@ __all__ = [
     "digest",
     "fingerprints_remembered",
     "is_pattern",
+    "left_out",
     "load_entry_points",
     "load_plugin",
     "load_plugins",

@@ -65,14 +65,20 @@ class Entry:
         """Check parameter names and types; returns the values in their declared types, without defaults."""
         return check_parameters(self.parameters, values, f"{self.kind} {self.name!r} ({self.where})")
 
-    def require(self, given: Container[str]) -> None:
-        """Raise a :class:`GauntletError` unless every parameter without default is among those ``given``."""
+    def lacks(self, given: Container[str]) -> str:
+        """Which parameter without default is not among those ``given``, in one sentence, or nothing."""
         for parameter in self.parameters:
             if parameter.required and parameter.name not in given:
-                raise GauntletError(
+                return (
                     f"{self.kind} {self.name!r} ({self.where}) needs a value for its parameter {parameter.name!r}: "
                     f"write {{{self.name}: {{{parameter.name}: ...}}}}."
                 )
+        return ""
+
+    def require(self, given: Container[str]) -> None:
+        """Raise a :class:`GauntletError` unless every parameter without default is among those ``given``."""
+        if sentence := self.lacks(given):
+            raise GauntletError(sentence)
 
     def defaults(self) -> dict[str, Any]:
         """The parameters that have a default, with it."""

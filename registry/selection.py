@@ -64,7 +64,10 @@ def select_one(registry: Registry, spec: Any, *, options: Iterable[str] = ()) ->
 
 
 def select(registry: Registry, specs: Iterable[Any], *, options: Iterable[str] = ()) -> list[Selected]:
-    """Resolve names, specs and patterns, in order; a pattern never picks what is already there.
+    """Resolve names, specs and patterns, in order.
+
+    A pattern never picks what is already there, nor, beside others, what cannot do without a value for a parameter
+    (see :func:`left_out`).
 
     Raises:
         GauntletError: A name or parameter is unknown, a parameter has no value, a pattern picks nothing, or two
@@ -85,10 +88,22 @@ def select(registry: Registry, specs: Iterable[Any], *, options: Iterable[str] =
                 f"No {registry.kind} matches {spec!r}; `gauntlet list {registry.kind}s` shows them all."
             )
         fresh = [entry for entry in entries if entry.name not in taken]
-        taken.update(entry.name for entry in fresh)
-        result.extend(select_one(registry, entry.name) for entry in fresh)
+        complete = [entry for entry in fresh if not entry.lacks(registry.supplied)] or fresh
+        taken.update(entry.name for entry in complete)
+        result.extend(select_one(registry, entry.name) for entry in complete)
     check_unique((selected.label for selected in result), registry.kind)
     return result
+
+
+def left_out(registry: Registry, specs: Iterable[Any]) -> dict[str, str]:
+    """Names that patterns, or the wish to add every plug-in, would pick but for a parameter without value; and why."""
+    specs = list(specs)
+    patterns = [spec for spec in specs if isinstance(spec, str) and is_pattern(spec)]
+    named = {registry.get(parse_spec(spec, registry.kind)[0]).name for spec in specs if spec not in patterns}
+    picked = [entry for spec in patterns for entry in registry.match(spec)]
+    picked += [entry for entry in registry if entry.plugin]
+    reasons = {entry.name: entry.lacks(registry.supplied) for entry in picked if entry.name not in named}
+    return {name: reason for name, reason in reasons.items() if reason}
 
 
 def check_unique(labels: Iterable[str], kind: str) -> None:

@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 
 from ..registry import GauntletError, nearest
-from .frame import read_text_columns, to_number, write_csv
+from .coding import aligned, codes_of, numbered
+from .frame import read_columns, write_csv
 from .layout import header, number, reasons_of
-from .metrics import HEADLINE
-from .metrics import metric as metric_named
+from .metrics import HEADLINE, directions
 from .records import IDENTITY_COLUMNS, describe
 from .table import Table
-from .tolerance import Rule
+from .tolerance import METHODS, Rule
 
 BASELINE_COLUMNS = (*IDENTITY_COLUMNS, "metric", "value", "ci_low", "ci_high", "n")
 REPORT_COLUMNS = (
@@ -58,7 +58,7 @@ class Report:
 
         Drift wins over missing, because a known change of a number says more than an unknown one.
         """
-        verdicts = set(self.rows["verdict"])
+        verdicts = set(self.rows["verdict"].unique())
         return 1 if "drift" in verdicts else 2 if "missing" in verdicts else 0
 
     @property
@@ -118,7 +118,8 @@ def make_baseline(frame: pd.DataFrame, metrics: Sequence[str] | None = None) -> 
         raise GauntletError(
             f"There is nothing to freeze: no ok result has a metric of {', '.join(metrics or HEADLINE)}."
         )
-    baseline = chosen.loc[:, list(BASELINE_COLUMNS)].sort_values(_MATCH, kind="stable")
+    (order,) = aligned([chosen], _MATCH)
+    baseline = chosen.loc[:, list(BASELINE_COLUMNS)].iloc[np.argsort(order, kind="stable")]
     return baseline.assign(**{name: baseline[name].round(_DIGITS) for name in _VALUES}).reset_index(drop=True)
 
 
@@ -133,15 +134,14 @@ def read_baseline(path: Path | str) -> pd.DataFrame:
     Raises:
         GauntletError: The file is absent, not a baseline, empty, holds text for a number, or a row twice.
     """
-    frame = read_text_columns(path, BASELINE_COLUMNS)
+    whole = ("seed", "severity", "n")
+    frame = read_columns(path, BASELINE_COLUMNS, floats=("epsilon", *_VALUES), integers=whole)
     if frame.empty:
         raise GauntletError(f"The baseline {path} holds no rows; `gauntlet baseline` writes one.")
-    floats = {name: to_number(frame[name], float, path) for name in ("epsilon", *_VALUES)}
-    whole = {name: to_number(frame[name], int, path) for name in ("seed", "severity", "n")}
-    frame = frame.assign(**floats, **whole)
-    twice = frame.duplicated(_MATCH)
-    if twice.any():
-        raise GauntletError(f"The baseline {path} holds row {int(np.argmax(twice)) + 2} twice; delete one of them.")
+    _, first = numbered(frame, _MATCH)
+    if len(first) < len(frame):
+        twice = int(np.setdiff1d(np.arange(len(frame)), first)[0])
+        raise GauntletError(f"The baseline {path} holds row {twice + 2} twice; delete one of them.")
     return frame
 
 
@@ -188,23 +188,40 @@ def compare(
     rules = [Rule({}, "statistical", tolerance), *rules]
     overall = current[current["class"] == ""]
     values = overall[(overall["status"] == "ok") & overall["metric"].isin(baseline["metric"].unique())]
-    both = _matchable(baseline).merge(
-        _matchable(values), on=_MATCH, how="outer", suffixes=("_old", "_new"), indicator="found"
-    )
-    both = both.merge(_matchable(overall[overall["status"] != "ok"], IDENTITY_COLUMNS), how="left")
+    both = _joined(baseline, values)
+    missing = np.flatnonzero(both["verdict"] == "missing")
+    both["reason"] = ""
+    both.loc[missing, "reason"] = _reasons(both.loc[missing], overall[overall["status"] != "ok"])
     return Report(_judge(both, rules, noise))
 
 
-def _matchable(frame: pd.DataFrame, columns: Sequence[str] = ()) -> pd.DataFrame:
-    """The columns to match by, in types that compare, with the values or the reason why there are none."""
-    if columns:
-        result = frame.loc[:, list(columns)].assign(reason=reasons_of(frame))
-    else:
-        result = frame.loc[:, [*_MATCH, *_VALUES]]
-    codes, budgets = pd.factorize(frame["epsilon"].fillna(-1.0))
-    epsilon = np.array([float(f"{value:.9g}") for value in budgets])[codes]  # 8/255 however it was computed
-    whole = {name: frame[name].astype("Int64").fillna(-1).astype("int64") for name in ("seed", "severity")}
-    return result.assign(epsilon=epsilon, **whole)
+def _joined(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
+    """Baseline and results side by side, sorted by identity and metric, one row each that either side has.
+
+    ``verdict`` says what is ``missing`` or ``new``; both sides' values are NaN where they have none.
+    """
+    old_id, new_id = aligned([old, new], _MATCH)
+    place = pd.Index(new_id).get_indexer(old_id)  # where in the results each row of the baseline is, or -1
+    new_only = np.ones(len(new), dtype=bool)
+    new_only[place[place >= 0]] = False
+    added = np.flatnonzero(new_only)
+    names = old.loc[:, _MATCH]
+    rows = pd.concat([names, new.loc[:, _MATCH].iloc[added]]) if len(added) else names
+    sides = {f"{name}_old": np.append(old[name].to_numpy(), np.full(len(added), np.nan)) for name in _VALUES}
+    found = np.append(place, added)
+    sides |= {f"{name}_new": np.append(new[name].to_numpy(), np.nan)[found] for name in _VALUES}
+    verdict = np.repeat(["found", "new"], [len(old), len(added)]).astype(object)
+    verdict[: len(old)][place == -1] = "missing"
+    order = np.argsort(np.append(old_id, new_id[added]), kind="stable")
+    return rows.assign(**sides, verdict=verdict).iloc[order].reset_index(drop=True)
+
+
+def _reasons(missing: pd.DataFrame, bad: pd.DataFrame) -> np.ndarray:
+    """Why there is no value: what the cell that is not ok says, or that there is none."""
+    wanted, known = aligned([missing, bad], IDENTITY_COLUMNS)
+    place = pd.Series(np.arange(len(known)), index=known).groupby(level=0).first()
+    found = place.reindex(wanted).fillna(len(known)).astype(int)
+    return np.append(reasons_of(bad).to_numpy(dtype=object), "not planned")[found]
 
 
 def _judge(both: pd.DataFrame, rules: Sequence[Rule], noise: Noise | None) -> pd.DataFrame:
@@ -214,46 +231,36 @@ def _judge(both: pd.DataFrame, rules: Sequence[Rule], noise: Noise | None) -> pd
         difference = np.where(same, 0.0, new - old)
     allowed, direction = _allowed(both, rules, noise)
     drifted = ~(np.abs(difference) <= allowed + 10.0**-_DIGITS)  # also where one of the values is NaN
-    found = both["found"].astype(str)
     better = drifted & (direction * np.nan_to_num(difference) > 0) & np.isfinite(new)
-    conditions = [found == "left_only", found == "right_only", better, drifted]
-    verdict = np.select(conditions, ["missing", "new", "improved", "drift"], "ok")
-    paired = found == "both"
+    verdict = both["verdict"].to_numpy(dtype=object)
+    paired = verdict == "found"
+    verdict[paired] = np.array(["ok", "drift", "improved"], dtype=object)[drifted.astype(int) + better][paired]
     rows = both.assign(
         baseline=old,
         current=new,
         difference=np.where(paired, difference, np.nan),
         allowed=np.where(paired, allowed, np.nan),
         verdict=verdict,
-        reason=both["reason"].fillna("not planned").where(verdict == "missing", ""),
-        epsilon=both["epsilon"].where(both["epsilon"] != -1.0),
-        severity=both["severity"].astype("Int64").where(both["severity"] != -1),
     )
-    return rows.loc[:, list(REPORT_COLUMNS)].sort_values(_MATCH, kind="stable").reset_index(drop=True)
+    return rows.loc[:, list(REPORT_COLUMNS)]
 
 
 def _allowed(both: pd.DataFrame, rules: Sequence[Rule], noise: Noise | None) -> tuple[np.ndarray, np.ndarray]:
     """Allowed difference of every row; and +1 or -1 where only a fall or only a rise counts, else 0."""
     rule_of = np.zeros(len(both), dtype=int)
-    restored = both.assign(
-        epsilon=both["epsilon"].where(both["epsilon"] != -1.0),
-        severity=both["severity"].astype("Int64").where(both["severity"] != -1),
-    )
     for place, rule in enumerate(rules):
-        rule_of[rule.mask(restored)] = place
+        rule_of[rule.mask(both)] = place
     spread = (_width(both, "old") + _width(both, "new")) / 2
     if noise is not None:
-        paired = [noise(row) for row in restored.to_dict("records")]
+        paired = [noise(row) for row in both.to_dict("records")]
         spread = np.array([width if own is None else own for own, width in zip(paired, spread, strict=True)])
     floor = np.array([rule.tolerance for rule in rules])[rule_of]
-    method = np.array([rule.method for rule in rules])[rule_of]
+    method = np.array([METHODS.index(rule.method) for rule in rules])[rule_of]
     size = np.abs(both["value_old"].to_numpy())
-    allowed = np.select([method == "absolute", method == "relative"], [floor, floor * size], np.maximum(floor, spread))
+    allowed = np.select([method == 1, method == 2], [floor, floor * size], np.maximum(floor, spread))
     one_sided = np.array([rule.direction == "worse" for rule in rules])[rule_of]
-    directions = {
-        name: {True: 1, False: -1, None: 0}[metric_named(name).higher_is_better] for name in set(both["metric"])
-    }
-    return allowed, np.where(one_sided, both["metric"].map(directions).to_numpy(), 0)
+    codes, names = codes_of(both["metric"])
+    return allowed, np.where(one_sided, directions(names)[codes], 0)
 
 
 def _width(both: pd.DataFrame, side: str) -> np.ndarray:

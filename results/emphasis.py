@@ -10,7 +10,8 @@ import pandas as pd
 
 from ..registry import GauntletError
 from . import footnotes
-from .metrics import metric as metric_named
+from .coding import codes_of
+from .metrics import directions
 from .table import Table
 
 BEST = ("", "row", "column")
@@ -42,22 +43,26 @@ def emphasise(table: Table, chosen: pd.DataFrame, where: np.ndarray, best: str) 
 
 
 def _best(chosen: pd.DataFrame, values: np.ndarray, where: np.ndarray, *, down: bool) -> np.ndarray:
-    """Cells whose difference to the best of their line has an interval that holds zero, or that are the best."""
-    metrics = np.array(["", *chosen["metric"]], dtype=object)[where + 1]
-    half = _placed((chosen["ci_high"] - chosen["ci_low"]) / 2, where)
+    """Cells whose difference to the best of their line has an interval that holds zero, or that are the best.
+
+    Only lines of one metric that has a better direction, with at least two numbers.
+    """
+    codes, names = codes_of(chosen["metric"])
+    half = np.nan_to_num(_placed((chosen["ci_high"] - chosen["ci_low"]) / 2, where))
+    metrics = np.append(codes, -1)[where]
     if down:
-        values, metrics, half = values.T, metrics.T, half.T
-    bold = np.zeros(values.shape, dtype=bool)
-    for line, (row, names, spread) in enumerate(zip(values, metrics, half, strict=True)):
-        known = {name for name in names if name}
-        better = metric_named(known.pop()).higher_is_better if len(known) == 1 else None
-        if better is None or np.isfinite(row).sum() < 2:
-            continue
-        ranked = np.where(np.isfinite(row), row if better else -row, -np.inf)
-        best = int(np.argmax(ranked))
-        spread = np.nan_to_num(spread)
-        bold[line] = np.isfinite(row) & (np.abs(row - row[best]) <= np.hypot(spread, spread[best]) + 1e-12)
-        bold[line] &= np.isfinite(ranked)
+        values, half, metrics = values.T, half.T, metrics.T
+    if not values.size:
+        return np.zeros(where.shape, dtype=bool)
+    first = metrics.max(axis=1)
+    alone = ((metrics == first[:, None]) | (metrics == -1)).all(axis=1)
+    sign = np.where(alone, directions(names)[first], 0)[:, None]
+    finite = np.isfinite(values)
+    compared = finite & (sign != 0) & (finite.sum(axis=1) > 1)[:, None]
+    best = np.where(compared, sign * values, -np.inf).argmax(axis=1)[:, None]
+    reach = np.hypot(half, np.take_along_axis(half, best, axis=1)) + 1e-12
+    with np.errstate(invalid="ignore"):
+        bold = compared & (np.abs(values - np.take_along_axis(values, best, axis=1)) <= reach)
     return bold.T if down else bold
 
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pandas as pd
+
+from .coding import codes_of
 
 MARKS = "abcdefghijklmnopqrstuvwxyz"
 Footnote = Callable[[pd.DataFrame], Iterator[tuple[pd.Series, str]]]
@@ -17,15 +20,16 @@ Footnote = Callable[[pd.DataFrame], Iterator[tuple[pd.Series, str]]]
 
 def stand_ins(frame: pd.DataFrame) -> dict[str, tuple[str, pd.Series]]:
     """Datasets that stand in for another one: what for, and which rows are measured on them, as their params say."""
-    found: dict[str, tuple[str, pd.Series]] = {}
-    for params in frame["params"].unique():
-        known = _parsed(str(params))
+    codes, values = codes_of(frame["params"])
+    found: dict[str, tuple[str, np.ndarray]] = {}
+    for code in np.unique(codes).tolist():
+        known = _parsed(str(values[code])) if "stand_in" in str(values[code]) else {}
         for chosen in (known.get("ood"), known.get("dataset")):
             if isinstance(chosen, dict) and "stand_in" in chosen:
-                rows = frame["params"].eq(params)
-                name, original = str(chosen["name"]), str(chosen["stand_in"])
-                found[name] = original, rows | found[name][1] if name in found else rows
-    return found
+                nowhere = np.zeros(len(values), dtype=bool)
+                _, rows = found.setdefault(str(chosen["name"]), (str(chosen["stand_in"]), nowhere))
+                rows[code] = True
+    return {name: (original, pd.Series(rows[codes], frame.index)) for name, (original, rows) in found.items()}
 
 
 def notes(frame: pd.DataFrame) -> list[tuple[pd.Series, str]]:
@@ -39,8 +43,9 @@ def _stand_in_data(frame: pd.DataFrame) -> Iterator[tuple[pd.Series, str]]:
 
 
 def _tuned_on_test(frame: pd.DataFrame) -> Iterator[tuple[pd.Series, str]]:
-    tuned = frame["params"].str.contains('"tuned_on": "test"', regex=False)
-    yield tuned, "Hyper-parameters were tuned on the test data; the value is optimistic."
+    codes, values = codes_of(frame["params"])
+    tuned = np.array(['"tuned_on": "test"' in str(value) for value in values], dtype=bool)
+    yield pd.Series(tuned[codes], frame.index), "Hyper-parameters were tuned on the test data; the value is optimistic."
 
 
 def _reported(frame: pd.DataFrame) -> Iterator[tuple[pd.Series, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from .table import Table
 
@@ -29,14 +30,27 @@ _SPECIAL = {
     "∞": r"$\infty$",
     "†": r"\textdagger{}",
 }
-_NUMBER = re.compile(r"^(-?\d+(?:\.\d+)?)(?: ± (\d+(?:\.\d+)?))?( †)?$")
+#: Value, half of its interval or both ends, and what follows (seeds, a dagger).
+_NUMBER = re.compile(r"^(-?\d+(?:\.\d+)?)(?: ± (\d+(?:\.\d+)?)| (\(-?[\d.]+, -?[\d.]+\)))?((?: \(\d+/\d+\))?(?: †)?)$")
+
+
+@dataclass(frozen=True)
+class _Column:
+    """How a column is set: its specification, and how many of LaTeX's columns it takes."""
+
+    spec: str = "r"
+    width: int = 1
 
 
 def latex(table: Table, *, siunitx: bool = False) -> str:
-    """Compiles with ``\\usepackage{booktabs}`` (and siunitx 3 if wanted); other scripts than Latin need LuaLaTeX."""
-    columns = "l" * len(table.row_names) + (_aligned(table) if siunitx else "r") * len(table.columns)
-    lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", *_head(table, siunitx), r"\midrule"]
-    lines += list(_body(table, siunitx))
+    """Compiles with ``\\usepackage{booktabs}`` (and siunitx if wanted); other scripts than Latin need LuaLaTeX.
+
+    siunitx aligns values and the halves of their intervals at the decimal point, each in a column of its own.
+    """
+    columns = [_aligned(table, place) if siunitx else _Column() for place in range(len(table.columns))]
+    specs = "l" * len(table.row_names) + "".join(column.spec for column in columns)
+    lines = [rf"\begin{{tabular}}{{{specs}}}", r"\toprule", *_head(table, columns, siunitx), r"\midrule"]
+    lines += list(_body(table, columns, siunitx))
     lines += [r"\bottomrule", r"\end{tabular}"]
     comments = [f"% {one_line(words)}" for words in (table.title, *table.notes)]
     return "\n".join([*(comments[:1] if table.title else []), *lines, *comments[1:]])
@@ -52,7 +66,7 @@ def one_line(text: str) -> str:
     return " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ue000]", " ", text).split())
 
 
-def _head(table: Table, siunitx: bool) -> Iterator[str]:
+def _head(table: Table, columns: list[_Column], siunitx: bool) -> Iterator[str]:
     """One line a level; equal outer headers that stand together span their columns, with a rule below."""
     depth = max((len(names) for names in table.columns), default=1)
     levels = [("",) * (depth - len(names)) + names for names in table.columns]
@@ -60,7 +74,8 @@ def _head(table: Table, siunitx: bool) -> Iterator[str]:
         last = level == depth - 1
         fields = [escape(name) if last else "" for name in table.row_names]
         rules, start = [], len(fields) + 1
-        for place, width in _spans(levels, level, last):
+        for place, count in _spans(levels, level, last):
+            width = sum(column.width for column in columns[place : place + count])
             text = escape(levels[place][level]) + (
                 _mark(table.column_marks[place]) if last and table.column_marks else ""
             )
@@ -84,7 +99,7 @@ def _spans(levels: list[tuple[str, ...]], level: int, last: bool) -> Iterator[tu
         start = end
 
 
-def _body(table: Table, siunitx: bool) -> Iterator[str]:
+def _body(table: Table, columns: list[_Column], siunitx: bool) -> Iterator[str]:
     """Row headers that repeat the one above are left blank, with a little space before a new group."""
     before: tuple[str, ...] = ()
     for i, (names, cells) in enumerate(zip(table.rows, table.cells, strict=True)):
@@ -96,31 +111,51 @@ def _body(table: Table, siunitx: bool) -> Iterator[str]:
         fields = ["" if level < same else escape(name) for level, name in enumerate(names)]
         if table.row_marks and fields:
             fields[-1] += _mark(table.row_marks[i])
-        fields += [_cell(table, i, j, text, siunitx) for j, text in enumerate(cells)]
+        fields += [_cell(table, i, j, text, columns[j].width, siunitx) for j, text in enumerate(cells)]
         yield _line(fields)
         before = names
 
 
-def _cell(table: Table, row: int, column: int, text: str, siunitx: bool) -> str:
+def _cell(table: Table, row: int, column: int, text: str, width: int, siunitx: bool) -> str:
     bold = bool(table.bold) and table.bold[row][column]
     mark = _mark(table.marks[row][column]) if table.marks else ""
-    if siunitx and (number := _NUMBER.match(one_line(text))):
-        value = number[1] + (rf" \pm {number[2]}" if number[2] else "")
-        mark += r"\textdagger{}" if number[3] else ""
-        return (r"\bfseries " if bold else "") + value + (f" {mark}" if mark else "")
+    found = _NUMBER.match(one_line(text)) if siunitx else None
+    if found and (width == 1 or found[2] or found[3]):
+        heavy = r"\bfseries " if bold else ""
+        after = escape(found[4]) + mark
+        after = f" {{{after}}}" if after else ""
+        if width == 1:
+            return f"{heavy}{found[1]}{after}"
+        return f"{heavy}{found[1]} & {heavy}{found[2] or found[3]}{after}"
     shown = rf"\textbf{{{escape(text)}}}" if bold else escape(text)
-    return f"{{{shown}{mark}}}" if siunitx else f"{shown}{mark}"
+    return rf"\multicolumn{{{width}}}{{c}}{{{shown}{mark}}}" if siunitx else f"{shown}{mark}"
 
 
-def _aligned(table: Table) -> str:
-    """A siunitx column that fits the widest number."""
-    numbers = [found for row in table.cells for text in row if (found := _NUMBER.match(one_line(text)))]
-    whole = max((len(found[1].lstrip("-").split(".")[0]) for found in numbers), default=1)
-    digits = max((len(found[1].partition(".")[2]) for found in numbers), default=0)
-    sign = "-" if any(found[1].startswith("-") for found in numbers) else ""
-    spread = max((len(found[2].replace(".", "").lstrip("0")) for found in numbers if found[2]), default=0)
-    error = f"({max(spread, 1)})" if any(found[2] for found in numbers) else ""
-    return f"S[table-format={sign}{whole}.{digits}{error}, separate-uncertainty, detect-weight]"
+def _aligned(table: Table, place: int) -> _Column:
+    """Columns of siunitx for the values, and for the halves of the intervals where there are any."""
+    numbers = [found for row in table.cells if (found := _NUMBER.match(one_line(row[place])))]
+    values, halves = [found[1] for found in numbers], [found[2] for found in numbers if found[2]]
+    ranges = [found[3] for found in numbers if found[3]]
+    if not (halves or ranges):
+        return _Column(_decimal(values))
+    # LaTeX gives all that a wide header needs to the last column it spans; half of it belongs to the first.
+    taken = max(map(len, values)) + max(map(len, halves or ranges)) + 3
+    spare = max(0, len(table.columns[place][-1]) - taken) / 2
+    first = _decimal(
+        values, f"table-number-alignment=right, table-column-width={(max(map(len, values)) + spare) / 2}em"
+    )
+    if halves:
+        return _Column(rf"{first}@{{${{}}\pm{{}}$}}{_decimal(halves, 'table-number-alignment=left')}", 2)
+    return _Column(rf"{first}@{{\ }}l", 2)
+
+
+def _decimal(numbers: list[str], more: str = "") -> str:
+    """A column that fits the widest of these numbers."""
+    whole = max((len(number.lstrip("-").partition(".")[0]) for number in numbers), default=1)
+    digits = max((len(number.partition(".")[2]) for number in numbers), default=0)
+    sign = "-" if any(number.startswith("-") for number in numbers) else ""
+    options = f"table-format={sign}{whole}.{digits}, detect-weight, mode=text, table-align-text-post=false"
+    return f"S[{options}{', ' if more else ''}{more}]"
 
 
 def _mark(letters: str) -> str:

@@ -9,10 +9,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import pandas as pd
 
 from ..registry import GauntletError, nearest
-from .records import IDENTITY_COLUMNS, MISSING, RunRecord
+from .reading import read
+from .records import RunRecord
 from .store import FILE_NAME, Store
 
 COLUMNS = (
@@ -48,24 +50,6 @@ COLUMNS = (
 _FLOATS = ("epsilon", "value", "ci_low", "ci_high", "seconds")
 _INTEGERS = ("seed", "severity", "n")  # pandas' nullable integers, so that an empty n does not turn 100 into 100.0
 
-_IDENTITY = ", ".join(IDENTITY_COLUMNS)
-_QUERY = f"""
-WITH chosen AS (
-    SELECT *, row_number() OVER (PARTITION BY {_IDENTITY} ORDER BY number DESC) AS age
-    FROM run_cells JOIN (SELECT run_id, number FROM runs) USING (run_id)
-    WHERE run_id IN (SELECT value FROM json_each(?)))
-SELECT p.evaluator, p.model, p.architecture, p.recipe, p.seed, p.dataset, p.detector, p.attack, p.norm, p.epsilon,
-       p.ood_dataset, p.ood_group, p.corruption, p.severity, ifnull(m.class_name, ''), ifnull(m.metric, ''),
-       m.value, m.ci_low, m.ci_high, m.n, ifnull(c.status, '{MISSING}'),
-       CASE WHEN c.status IS NULL THEN 'planned but not computed' ELSE c.reason END, p.params,
-       c.seconds, ifnull(c.device, ''), p.key, ifnull(c.run_id, p.run_id), ifnull(c.created_at, '')
-FROM chosen AS p
-LEFT JOIN cells AS c ON c.key = p.key
-LEFT JOIN measurements AS m ON m.key = p.key AND c.status = 'ok'
-WHERE p.age = 1
-ORDER BY p.number, p.position, m.position
-"""  # of a cell that several runs hold, the newest is 1
-
 
 def load_results(out: Path | str = "gauntlet-out", *, suite: str | None = None, run: str | None = None) -> pd.DataFrame:
     """Tidy results of a store: the latest run of every suite, of one suite, or one run.
@@ -84,11 +68,25 @@ def load_results(out: Path | str = "gauntlet-out", *, suite: str | None = None, 
     Raises:
         GauntletError: There is no store, no such suite or run, or no run has planned anything.
     """
+    return as_tidy(load_coded(out, suite=suite, run=run))
+
+
+def load_coded(
+    out: Path | str = "gauntlet-out",
+    *,
+    suite: str | None = None,
+    run: str | None = None,
+    metrics: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """The same with text columns as categories, in which a million rows load and group several times faster.
+
+    With ``metrics``, only measurements of these, and cells that are not ok.
+    """
     path = Path(out)
     path = path if path.is_file() else path / FILE_NAME
     with Store.open(path, create=False) as store:
-        chosen = _choose(store.runs(), path, suite, run)
-        return as_tidy(pd.DataFrame(store.tidy_rows(_QUERY, chosen), columns=list(COLUMNS)))
+        columns = read(store, _choose(store.runs(), path, suite, run), metrics)
+    return pd.DataFrame({name: columns[name] for name in COLUMNS}, copy=False)
 
 
 def empty_frame() -> pd.DataFrame:
@@ -99,8 +97,14 @@ def empty_frame() -> pd.DataFrame:
 def as_tidy(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame with the columns in order and in their types: text, float64 or nullable Int64."""
     frame = frame.loc[:, list(COLUMNS)].reset_index(drop=True)
+    frame = frame.assign(**{name: _text(frame[name]) for name in COLUMNS if frame[name].dtype == "category"})
     types = dict.fromkeys(_FLOATS, "float64") | dict.fromkeys(_INTEGERS, "Int64")
     return frame.astype({name: types.get(name, str) for name in COLUMNS})
+
+
+def _text(column: pd.Series) -> pd.Index:
+    """What ``astype(str)`` makes of categories, without a string operation a row."""
+    return column.cat.categories.astype(str).take(column.cat.codes.to_numpy())
 
 
 def write_csv(frame: pd.DataFrame, path: Path | str) -> Path:
@@ -121,10 +125,7 @@ def read_csv(path: Path | str) -> pd.DataFrame:
     Raises:
         GauntletError: The file is absent, is not CSV, or lacks a column.
     """
-    frame = read_text_columns(path, COLUMNS)
-    numbers = {name: to_number(frame[name], float, path) for name in _FLOATS}
-    numbers |= {name: to_number(frame[name], int, path) for name in _INTEGERS}
-    return as_tidy(frame.assign(**numbers))
+    return as_tidy(read_columns(path, COLUMNS, floats=_FLOATS, integers=_INTEGERS))
 
 
 def write_text(text: str, path: Path | str) -> Path:
@@ -157,10 +158,35 @@ def write_bytes(write: Callable[[IO[bytes]], Any], path: Path | str) -> Path:
     return path
 
 
-def read_text_columns(path: Path | str, columns: Sequence[str], *, others: bool = False) -> pd.DataFrame:
-    """Read a CSV file as text in these columns (and ``others``, if wanted); a lacking one is an error."""
+def read_columns(
+    path: Path | str, columns: Sequence[str], *, floats: Sequence[str], integers: Sequence[str]
+) -> pd.DataFrame:
+    """Read a CSV file in these columns: floats exact to the last bit, nullable Int64, and text as categories.
+
+    Raises:
+        GauntletError: The file is absent, is not CSV, lacks one of the columns, or has text for a number.
+    """
+    types: Any = (
+        dict.fromkeys(columns, "category") | dict.fromkeys(floats, "float64") | dict.fromkeys(integers, "Int64")
+    )
+    gaps: Any = {name: [""] for name in (*floats, *integers)}
     try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+        frame = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=gaps)
+        return frame.loc[:, list(columns)]
+    except (OSError, ValueError, TypeError, KeyError):  # read it again as text, which can say what is wrong, and where
+        frame = read_text_columns(path, columns)
+    numbers = {name: to_number(frame[name], float, path) for name in floats}
+    return frame.assign(**numbers, **{name: to_number(frame[name], int, path) for name in integers})
+
+
+def read_text_columns(path: Path | str, columns: Sequence[str], *, others: bool = False) -> pd.DataFrame:
+    """Read a CSV file as text in these columns, and ``others`` if wanted.
+
+    Raises:
+        GauntletError: The file is absent, is not CSV, or lacks one of the columns.
+    """
+    try:
+        frame = pd.read_csv(path, dtype=object, keep_default_na=False, encoding="utf-8")
     except FileNotFoundError:
         raise GauntletError(f"There is no file {path}; check the path.") from None
     except (OSError, ValueError) as error:  # pandas' parser errors and undecodable bytes are ValueErrors
@@ -173,14 +199,27 @@ def read_text_columns(path: Path | str, columns: Sequence[str], *, others: bool 
 
 def to_number(column: pd.Series, kind: type[int] | type[float], path: Path | str) -> pd.Series:
     """Numbers of a text column, exact to the last bit; empty text is a gap, other text an error that names the row."""
-    values: list[object] = []
-    for line, text in enumerate(column, start=2):
-        try:
-            values.append(kind(text) if text else None)
-        except ValueError:
-            wanted = "a number" if kind is float else "a whole number"
-            raise GauntletError(f"{path}, row {line}: {column.name} must be {wanted} or empty, got {text!r}.") from None
-    return pd.Series(values, index=column.index, dtype="float64" if kind is float else "Int64")
+    texts = column.to_numpy(dtype=object)
+    given = texts != ""
+    try:
+        numbers = np.array([kind(text) for text in texts[given].tolist()], dtype=kind)
+    except ValueError:
+        line = next(line for line, text in enumerate(texts, start=2) if text and not _is_number(text, kind))
+        wanted = "a number" if kind is float else "a whole number"
+        text = texts[line - 2]
+        raise GauntletError(f"{path}, row {line}: {column.name} must be {wanted} or empty, got {text!r}.") from None
+    values = np.full(len(texts), np.nan if kind is float else 0, dtype=kind)
+    values[given] = numbers
+    array: Any = values if kind is float else pd.arrays.IntegerArray(values, ~given)
+    return pd.Series(array, index=column.index)
+
+
+def _is_number(text: str, kind: type[int] | type[float]) -> bool:
+    try:
+        kind(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _choose(runs: Sequence[RunRecord], path: Path, suite: str | None, run: str | None) -> list[str]:

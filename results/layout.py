@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..registry import GauntletError, nearest
+from .coding import codes_of, constant, numbered
 from .emphasis import emphasise
 from .metrics import metric as metric_named
 from .records import IDENTITY_COLUMNS
@@ -18,6 +20,7 @@ from .table import Table
 from .trust import MARK, doubts, footnotes, in_doubt
 
 NOT_PLANNED = "–"
+Headers = tuple[tuple[str, ...], ...]
 _REASONS = 6  # as many reasons are spelled out below a table
 
 
@@ -80,22 +83,22 @@ def pivot(
     several = "seed" not in dims and chosen["seed"].nunique() > 1
     chosen = mean_over_seeds(chosen) if several else chosen.assign(seeds=1, planned=1)
     _check_unique(chosen, dims)
-    keys = _keys(chosen, dims)
+    row_of, row_headers = _axis(chosen, rows, percent)
+    column_of, column_headers = _axis(chosen, columns, percent)
+    where = np.full((len(row_headers), len(column_headers)), -1)
+    where[row_of, column_of] = np.arange(len(chosen))
     marked = in_doubt(chosen, failed)
-    marks = zip(_texts(chosen, percent, decimals, intervals), marked, strict=True)
-    texts = dict(zip(keys, (f"{text} {MARK}" if mark else text for text, mark in marks), strict=True))
-    row_keys, column_keys = _in_order(chosen, rows), _in_order(chosen, columns)
+    texts = np.array([*_texts(chosen, percent, decimals, intervals), NOT_PLANNED], dtype=object)
+    texts[:-1][marked] += f" {MARK}"
     table = Table(
         title=title or ", ".join(_metric_title(name, percent) for name in metrics),
         row_names=tuple(rows),
-        rows=tuple(_headers(rows, key, percent) for key in row_keys),
-        columns=tuple(_headers(columns, key, percent) for key in column_keys),
-        cells=tuple(tuple(texts.get((*row, *column), NOT_PLANNED) for column in column_keys) for row in row_keys),
+        rows=row_headers,
+        columns=column_headers,
+        cells=tuple(map(tuple, texts[where].tolist())),
         notes=(*_notes(chosen, intervals=intervals, several=several), *footnotes(chosen[marked], failed)),
     )
-    place = {key: number for number, key in enumerate(keys)}
-    where = np.array([[place.get((*row, *column), -1) for column in column_keys] for row in row_keys], dtype=int)
-    return emphasise(table, chosen, where.reshape(len(row_keys), len(column_keys)), best)
+    return emphasise(table, chosen, where, best)
 
 
 def header(name: str, value: Any) -> str:
@@ -105,14 +108,21 @@ def header(name: str, value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def reasons_of(bad: pd.DataFrame) -> pd.Series:
-    """``status: reason`` of cells that are not ok, or only the status where there is no reason."""
-    return (bad["status"] + ": " + bad["reason"]).where(bad["reason"] != "", bad["status"])
+def reasons_of(cells: pd.DataFrame) -> pd.Series:
+    """``status: reason`` of cells, or only the status where there is no reason."""
+    status, reason = cells["status"].astype(object), cells["reason"].astype(object)
+    return (status + ": " + reason).where(reason != "", status)
 
 
 def number(value: float, decimals: int = 3) -> str:
     """A number as tables show it; -0.0 reads 0.0."""
-    return f"{value:.{decimals}f}" if round(value, decimals) != 0 or not np.isfinite(value) else f"{0:.{decimals}f}"
+    return numbers([value], decimals)[0]
+
+
+def numbers(values: Iterable[float], decimals: int = 3) -> list[str]:
+    """Numbers as tables show them."""
+    zero = f"{-0.0:.{decimals}f}"
+    return [text[1:] if text == zero else text for text in map(format, values, itertools.repeat(f".{decimals}f"))]
 
 
 def _matches(column: pd.Series, wanted: Any) -> pd.Series:
@@ -124,8 +134,9 @@ def _matches(column: pd.Series, wanted: Any) -> pd.Series:
         except ValueError:
             raise GauntletError(f"{column.name} is a number, got {wanted!r}.") from None
         return pd.Series(near, column.index)
-    keep = {value for value in column.unique() if value == wanted or fnmatch.fnmatchcase(value, str(wanted))}
-    return column.isin(keep)
+    codes, values = codes_of(column)
+    fitting = np.array([value == wanted or fnmatch.fnmatchcase(value, str(wanted)) for value in values], dtype=bool)
+    return pd.Series(fitting[codes], column.index)
 
 
 def _check_columns(frame: pd.DataFrame, names: Sequence[str] | Mapping[str, Any]) -> None:
@@ -144,22 +155,27 @@ def _choose(frame: pd.DataFrame, metrics: Sequence[str], evaluator: str | None, 
     measuring = [evaluator] if evaluator else values["evaluator"].unique()
     bad = frame[~ok & frame["evaluator"].isin(measuring) & (frame["metric"] == "")]
     named = frame[~ok & frame["metric"].isin(metrics)]  # a summary says itself which figure it lacks
-    chosen = pd.concat([values, named, *(bad.assign(metric=name) for name in metrics)]).sort_index(kind="stable")
-    if chosen.empty:
-        known = set(frame["metric"]) - {""}
-        what = " or ".join(map(repr, metrics))
-        raise GauntletError(f"No result has the metric {what}; {nearest(metrics[0] if metrics else '', known)}")
+    labelled = [bad.assign(metric=constant(bad["metric"], name)) for name in metrics]
+    parts = [part for part in (values, named, *labelled) if len(part)]
+    chosen = pd.concat(parts).sort_index(kind="stable") if len(parts) > 1 else parts[0] if parts else values
+    present = set(chosen["metric"].unique())
+    absent = [name for name in metrics if name not in present]
+    if absent or chosen.empty:
+        known = set(frame["metric"].unique()) - {""}
+        what = " or ".join(map(repr, absent))
+        raise GauntletError(f"No result has the metric {what}; {nearest(absent[0] if absent else '', known)}")
     return chosen
 
 
 def _check_unique(chosen: pd.DataFrame, dims: Sequence[str]) -> None:
-    repeated = chosen.duplicated(dims) if dims else pd.Series([False] + [True] * (len(chosen) - 1), chosen.index)
-    if not repeated.any():
+    _, first = numbered(chosen, dims)
+    if len(first) == len(chosen):
         return
-    example = ", ".join(f"{name} {header(name, chosen.loc[repeated, name].iloc[0])!r}" for name in dims)
+    repeated = chosen.iloc[int(np.setdiff1d(np.arange(len(chosen)), first)[0])]
+    example = ", ".join(f"{name} {header(name, repeated[name])!r}" for name in dims)
     others = [name for name in (*IDENTITY_COLUMNS, "metric", "class") if name not in dims]
     varying = [name for name in others if chosen[name].nunique(dropna=False) > 1]
-    enough = [name for name in varying if not chosen.duplicated([*dims, name]).any()][:1] or varying
+    enough = [name for name in varying if len(numbered(chosen, [*dims, name])[1]) == len(chosen)][:1] or varying
     names = " and ".join(map(repr, enough))
     raise GauntletError(
         f"The table would hold several values in one cell ({example or 'the only one'}); "
@@ -167,26 +183,22 @@ def _check_unique(chosen: pd.DataFrame, dims: Sequence[str]) -> None:
     )
 
 
-def _keys(chosen: pd.DataFrame, names: Sequence[str]) -> list[tuple[Any, ...]]:
-    """The values of some columns, row by row, with ``None`` for a gap (NaN does not equal itself)."""
-    columns = [chosen[name].astype(object).where(chosen[name].notna(), None) for name in names]
-    return list(zip(*columns, strict=True)) if columns else [()] * len(chosen)
+def _axis(chosen: pd.DataFrame, names: Sequence[str], percent: bool | None) -> tuple[np.ndarray, Headers]:
+    """Place of every result along an axis, and the headers there.
 
-
-def _in_order(chosen: pd.DataFrame, names: Sequence[str]) -> list[tuple[Any, ...]]:
-    """Distinct keys, level by level in order of first appearance, so that equal outer headers stand together."""
-    keys = list(dict.fromkeys(_keys(chosen, names)))
-    ranks = [
-        {value: i for i, value in enumerate(dict.fromkeys(key[level] for key in keys))} for level in range(len(names))
-    ]
-    return sorted(keys, key=lambda key: tuple(rank[value] for rank, value in zip(ranks, key, strict=True)))
-
-
-def _headers(names: Sequence[str], key: Sequence[Any], percent: bool | None) -> tuple[str, ...]:
-    return tuple(
-        _metric_title(value, percent) if name == "metric" else header(name, value)
-        for name, value in zip(names, key, strict=True)
-    )
+    Level by level in order of first appearance, so that equal outer headers stand together.
+    """
+    numbers, first = numbered(chosen, names)
+    levels = []
+    for name in names:
+        codes, values = codes_of(chosen[name])
+        titles = [_metric_title(value, percent) if name == "metric" else header(name, value) for value in values]
+        levels.append((pd.factorize(codes[first])[0], np.array(titles, dtype=object)[codes[first]]))
+    order = np.lexsort([rank for rank, _ in reversed(levels)]) if levels else np.arange(len(first))
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    headers = zip(*(titles[order].tolist() for _, titles in levels), strict=True) if levels else [()] * len(first)
+    return place[numbers], tuple(headers)
 
 
 def _metric_title(name: str, percent: bool | None) -> str:
@@ -194,25 +206,33 @@ def _metric_title(name: str, percent: bool | None) -> str:
     return f"{known.title} (%)" if (known.percent if percent is None else percent) else known.title
 
 
-def _texts(chosen: pd.DataFrame, percent: bool | None, decimals: int | None, intervals: bool | str) -> Iterator[str]:
-    in_percent = {
-        name: metric_named(name).percent if percent is None else percent for name in chosen["metric"].unique()
-    }
-    names = ("metric", "value", "ci_low", "ci_high", "status", "seeds", "planned")
-    for name, value, low, high, status, seeds, planned in zip(
-        *(chosen[column].tolist() for column in names), strict=True
-    ):
-        if status != "ok":
-            yield status
-            continue
-        scale, digits = (100, 1) if in_percent[name] else (1, 3)
-        digits = digits if decimals is None else decimals
-        text = number(scale * value, digits)
-        if intervals == "range" and np.isfinite(high - low):
-            text += f" ({number(scale * low, digits)}, {number(scale * high, digits)})"
-        elif intervals and np.isfinite(high - low):
-            text += f" ± {number(scale * (high - low) / 2, digits)}"
-        yield text if seeds == planned else f"{text} ({seeds}/{planned})"
+def _texts(chosen: pd.DataFrame, percent: bool | None, decimals: int | None, intervals: bool | str) -> np.ndarray:
+    """What stands in each cell: ``97.3 ± 0.6`` and the like, or the status of a result that is not ok."""
+    texts = chosen["status"].to_numpy(dtype=object, copy=True)
+    ok = texts == "ok"
+    codes, names = codes_of(chosen["metric"])
+    for code in np.unique(codes[ok]).tolist():
+        rows = np.flatnonzero(ok & (codes == code))
+        in_percent = metric_named(names[code]).percent if percent is None else percent
+        scale, digits = (100, 1) if in_percent else (1, 3)
+        texts[rows] = _numbers(chosen.iloc[rows], scale, digits if decimals is None else decimals, intervals)
+    partial = np.flatnonzero(ok & (chosen["seeds"] != chosen["planned"]).to_numpy())
+    counts = zip(*(chosen[name].iloc[partial] for name in ("seeds", "planned")), strict=True)
+    texts[partial] += np.array([f" ({seeds}/{planned})" for seeds, planned in counts], dtype=object)
+    return texts
+
+
+def _numbers(rows: pd.DataFrame, scale: int, digits: int, intervals: bool | str) -> list[str]:
+    value, low, high = (scale * rows[name].to_numpy() for name in ("value", "ci_low", "ci_high"))
+    shown = numbers(value, digits)
+    if not intervals:
+        return shown
+    if intervals == "range":
+        spreads = [f" ({a}, {b})" for a, b in zip(numbers(low, digits), numbers(high, digits), strict=True)]
+    else:
+        spreads = [f" ± {half}" for half in numbers((high - low) / 2, digits)]
+    known = np.isfinite(high - low).tolist()
+    return [text + spread if has else text for text, spread, has in zip(shown, spreads, known, strict=True)]
 
 
 def _notes(chosen: pd.DataFrame, *, intervals: bool | str, several: bool) -> Iterator[str]:

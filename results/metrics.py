@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+import numpy as np
 
 from ..registry import GauntletError
 
@@ -211,7 +214,71 @@ _PLAIN = (
         interval="delong",
     ),
     Metric(
+        "open_accuracy",
+        "Open-set accuracy",
+        "Share of ID and OOD images that get their own class, where all OOD images are one class more.",
+        interval=_EXACT,
+    ),
+    Metric(
+        "open_accuracy_id",
+        "Accuracy, ID",
+        "Share of ID images that are classified right and not flagged as OOD.",
+        interval=_EXACT,
+    ),
+    Metric("ood_rejected", "OOD rejected", "Share of OOD images that are flagged as OOD.", interval=_EXACT),
+    Metric(
+        "false_alarm_rate",
+        "False alarms",
+        "Share of ID images that are flagged as OOD.",
+        higher_is_better=False,
+        interval=_EXACT,
+    ),
+    Metric(
+        "median_score",
+        "Median score",
+        "Median of the detector's score over the images of a class.",
+        higher_is_better=None,
+        low=-INFINITY,
+        high=INFINITY,
+        percent=False,
+        interval="order-statistics",
+    ),
+    Metric(
+        "median_h",
+        "Median h",
+        "Median over the images of a class of the output of the model's discriminator, near 1 for fakes.",
+        higher_is_better=None,
+        percent=False,
+        interval="order-statistics",
+    ),
+    Metric(
+        "median_max_2_max",
+        "Median Max-2-Max",
+        "Median over the images of a class of the gap between the two largest probabilities, OOD among them.",
+        higher_is_better=None,
+        percent=False,
+        interval="order-statistics",
+    ),
+    Metric(
         "mean_confidence", "Mean confidence", "Mean largest probability.", higher_is_better=None, interval="student"
+    ),
+    Metric(
+        "reconstruction_mse",
+        "Reconstruction MSE",
+        "Mean over images of the squared error of the reconstruction from the clean image, a mean over its pixels in "
+        "[0, 1]; under attack, of the reconstruction of the attacked image from the clean one.",
+        higher_is_better=False,
+        percent=False,
+        interval="student",
+    ),
+    Metric(
+        "reconstruction_mse_input",
+        "Reconstruction MSE to the input",
+        "Mean over images of the squared error of the reconstruction of an attacked image from that same image: what "
+        "the attack drives up.",
+        higher_is_better=False,
+        percent=False,
+        interval="student",
     ),
     Metric(
         "seconds",
@@ -231,6 +298,125 @@ _PLAIN = (
     ),
 )
 
+_REPRESENTATION = (
+    Metric(
+        "probe_accuracy",
+        "Linear probe",
+        "Accuracy of a multinomial logistic regression on standardised frozen training embeddings, its L2 penalty "
+        "chosen on the validation split (Kornblith, Shlens, Le 2018, arXiv 1805.08974).",
+        interval=_EXACT,
+    ),
+    *(
+        Metric(
+            f"knn{k}_accuracy",
+            f"kNN, k {k}",
+            f"Accuracy of the vote of the {k} nearest training embeddings by cosine, weights exp(cosine / 0.07) "
+            "(Wu, Xiong, Yu, Lin 2018, arXiv 1805.01978).",
+            interval=_EXACT,
+        )
+        for k in (1, 5, 20, 200)
+    ),
+    Metric(
+        "purity",
+        "Purity",
+        "Share of images that have the most frequent class of their cluster, by k-means with as many clusters as "
+        "classes on L2-normalised embeddings.",
+    ),
+    Metric(
+        "nmi",
+        "NMI",
+        "Mutual information of clusters and classes over the mean of their entropies (Strehl & Ghosh 2002).",
+        percent=False,
+    ),
+    Metric(
+        "ari",
+        "ARI",
+        "Rand index of clusters against classes, corrected for chance (Hubert & Arabie 1985).",
+        low=-0.5,
+        percent=False,
+    ),
+    Metric(
+        "hungarian_accuracy",
+        "Cluster accuracy",
+        "Share of images classified correctly under the best one-to-one match of clusters and classes (Kuhn 1955).",
+    ),
+    Metric(
+        "silhouette",
+        "Silhouette",
+        "Mean over images of (b - a) / max(a, b): a the mean distance within its cluster, b to the nearest other one "
+        "(Rousseeuw 1987).",
+        low=-1.0,
+        percent=False,
+    ),
+    *(
+        Metric(
+            f"precision_at_{k}",
+            f"Precision@{k}",
+            f"Share of the {k} nearest other test images that have the query's class; mean over random queries.",
+            interval="student",
+        )
+        for k in (1, 5, 10)
+    ),
+    Metric(
+        "mean_average_precision",
+        "mAP",
+        "Mean over random queries of the average precision of all other test images ranked by cosine.",
+        interval="student",
+    ),
+    Metric(
+        "near_duplicates",
+        "Near-duplicates",
+        "Share of queries with another test image of cosine above 0.999 in pixels, which retrieval leaves out.",
+        higher_is_better=None,
+        interval=_EXACT,
+    ),
+    Metric(
+        "alignment",
+        "Alignment",
+        "Mean squared distance of the L2-normalised embeddings of two random views of an image (Wang & Isola 2020, "
+        "arXiv 2005.10242).",
+        higher_is_better=False,
+        high=4.0,
+        percent=False,
+        interval="student",
+    ),
+    Metric(
+        "uniformity",
+        "Uniformity",
+        "log of the mean over pairs of images of exp(-2 d^2), d the distance of their L2-normalised embeddings (Wang & "
+        "Isola 2020, arXiv 2005.10242).",
+        higher_is_better=False,
+        low=-8.0,
+        high=0.0,
+        percent=False,
+    ),
+    Metric(
+        "effective_rank",
+        "Effective rank",
+        "Exponential of the entropy of the normalised singular values of the centred embeddings (Roy & Vetterli 2007).",
+        higher_is_better=None,
+        low=1.0,
+        high=INFINITY,
+        percent=False,
+    ),
+    Metric(
+        "embedding_std",
+        "Embedding std",
+        "Mean over dimensions of the standard deviation of L2-normalised embeddings, times the root of their number: 1 "
+        "spread evenly over the sphere, 0 collapsed (Chen & He 2020, arXiv 2011.10566).",
+        higher_is_better=None,
+        percent=False,
+    ),
+    *(
+        Metric(
+            f"contrastive_top{k}",
+            f"Contrastive top-{k}",
+            f"Share of views whose partner is among the {k} most similar of the other 511 views of 256 test images.",
+        )
+        for k in (1, 5)
+    ),
+)
+
 
 def _scaled(plain: Metric) -> Metric:
     return Metric(
@@ -246,7 +432,7 @@ def _scaled(plain: Metric) -> Metric:
     )
 
 
-METRICS = {known.name: known for known in (*_PLAIN, *_CALIBRATION, *map(_scaled, _CALIBRATION))}
+METRICS = {known.name: known for known in (*_PLAIN, *_CALIBRATION, *map(_scaled, _CALIBRATION), *_REPRESENTATION)}
 HEADLINE = tuple(name for name, known in METRICS.items() if known.headline)
 
 
@@ -259,3 +445,9 @@ def metric(name: str) -> Metric:
     if not name:
         raise GauntletError("A metric must have a name, got an empty one.")
     return METRICS.get(name.partition("@")[0]) or Metric(name, name, "", None, -INFINITY, INFINITY, percent=False)
+
+
+def directions(names: Iterable[str]) -> np.ndarray:
+    """+1 for each metric of which more is better, -1 where less is, else 0."""
+    signs = {True: 1, False: -1, None: 0}
+    return np.array([signs[metric(name).higher_is_better] if name else 0 for name in names], dtype=int)

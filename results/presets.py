@@ -14,15 +14,18 @@ from ..registry import GauntletError, nearest
 from .checks_table import checks_table
 from .formats import render
 from .frame import write_text
+from .held_out import left_out_in_turn
 from .layout import pivot
 from .metrics import metric as metric_named
+from .open_set_tables import DECISIONS, MEDIANS, label_table, median_table, open_set_table
+from .reconstruction_table import reconstruction_table
 from .records import IDENTITY_COLUMNS
+from .representation_table import JUDGED, representation_table
 from .table import Table
 from .trust import checks_of
 
 CLEAN = "(clean)"
 OOD_LAYOUTS = ("sets", "groups", "models")
-HELD_OUT, WITHOUT = "held-out", " without "
 _CALIBRATION = ("ece", "ece_scaled", "rms", "mce", "signed_gap", "nll", "brier", "temperature")
 
 
@@ -33,7 +36,7 @@ def attack_grid(frame: pd.DataFrame, **options: Any) -> list[Table]:
     """
     attacks = frame[(frame["evaluator"] == "attack") & frame["metric"].isin(["robust_accuracy", ""])]
     clean = frame[(frame["evaluator"] == "accuracy") & frame["metric"].isin(["accuracy", ""])]
-    metrics = clean["metric"].replace("accuracy", "robust_accuracy")
+    metrics = clean["metric"].astype(object).replace("accuracy", "robust_accuracy")
     clean = clean.assign(evaluator="attack", attack=CLEAN, metric=metrics)
     return [
         pivot(
@@ -68,8 +71,8 @@ def ood_table(frame: pd.DataFrame, metric: str = "auroc", layout: str = "sets", 
     known = metric_named(metric)
     scores = frame[frame["evaluator"] == "ood"]  # pivot picks the metric, and names the nearest to an unknown one
     tables = []
-    for dataset, part in _by_dataset(_left_out_in_turn(scores, metric)):
-        part = group_means(part) if layout == "groups" and part["ood_group"].any() else part
+    for dataset, part in _by_dataset(left_out_in_turn(scores, metric)):
+        part = group_means(part) if layout == "groups" and (part["ood_group"] != "").any() else part
         title = f"{known.title}{' in %' if known.percent else ''} of OOD detection on {dataset}"
         rows, columns = _ood_axes(part, layout)
         tables.append(pivot(part, rows, columns, metric, evaluator="ood", **{"title": title, **options}))
@@ -80,22 +83,7 @@ def _ood_axes(part: pd.DataFrame, layout: str) -> tuple[list[str], list[str]]:
     if layout == "models":
         return (["ood_dataset", "detector"] if part["ood_dataset"].nunique() > 1 else ["detector"]), ["model"]
     rows = ["model", "detector"] if part["model"].nunique() > 1 else ["detector"]
-    return rows, ["ood_group", "ood_dataset"] if part["ood_group"].any() else ["ood_dataset"]
-
-
-def _left_out_in_turn(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Rows of ``NAME without CLASS`` under one dataset each NAME, and their mean over classes (no interval)."""
-    held_out = (frame["ood_group"] == HELD_OUT) & frame["dataset"].str.contains(WITHOUT)
-    if not held_out.any():
-        return frame
-    named = frame["dataset"].where(~held_out, frame["dataset"].str.split(WITHOUT).str[0] + ", one class left out")
-    frame = frame.assign(dataset=named)
-    rows = frame[held_out & (frame["metric"] == metric) & (frame["status"] == "ok")]
-    means = rows.drop_duplicates(["model", "dataset", "detector", "seed"]).copy()
-    keys = ["model", "dataset", "detector", "seed"]
-    values = rows.groupby(keys)["value"].mean()
-    means["value"] = [values[tuple(row)] for row in means[keys].itertuples(index=False)]
-    return pd.concat([frame, means.assign(ood_dataset="mean", ci_low=float("nan"), ci_high=float("nan"))])
+    return rows, ["ood_group", "ood_dataset"] if (part["ood_group"] != "").any() else ["ood_dataset"]
 
 
 def group_means(frame: pd.DataFrame) -> pd.DataFrame:
@@ -104,7 +92,7 @@ def group_means(frame: pd.DataFrame) -> pd.DataFrame:
     The interval is that of a mean whose parts err together (they share the ID images): it errs on the wide side.
     """
     by = [name for name in (*IDENTITY_COLUMNS, "ood_group", "metric", "class") if name != "ood_dataset"]
-    frame = frame[~frame["ood_dataset"].str.contains(" mean( |$)")]  # measured ones, which know the shared images
+    frame = frame[~frame["ood_dataset"].str.contains(" mean(?: |$)")]  # measured ones, which know the shared images
     bad = frame[frame["status"] != "ok"]
     good = frame[frame["status"] == "ok"]
     marked = good["params"].str.contains('"stand_in"', regex=False)
@@ -218,13 +206,30 @@ def minimal_table(frame: pd.DataFrame, **options: Any) -> list[Table]:
     ]
 
 
-PRESETS: dict[str, Callable[..., list[Table]]] = {
-    "attack-grid": attack_grid,
-    "minimal": minimal_table,
-    "checks": checks_table,
-    "ood": ood_table,
-    "calibration": calibration_table,
-    "safety": safety_table,
+@dataclass(frozen=True)
+class Preset:
+    """A table of the field: how it is made from a tidy frame, and of which metrics."""
+
+    make: Callable[..., list[Table]]
+    metrics: tuple[str, ...]
+
+    def __call__(self, frame: pd.DataFrame, **options: Any) -> list[Table]:
+        """The tables."""
+        return self.make(frame, **options)
+
+
+PRESETS = {
+    "attack-grid": Preset(attack_grid, ("robust_accuracy", "accuracy")),
+    "minimal": Preset(minimal_table, ("median_norm",)),
+    "checks": Preset(checks_table, ("check_passed",)),
+    "ood": Preset(ood_table, ("auroc",)),
+    "open-set": Preset(open_set_table, DECISIONS),
+    "open-set-labels": Preset(label_table, ("open_accuracy",)),
+    "open-set-medians": Preset(median_table, MEDIANS),
+    "calibration": Preset(calibration_table, _CALIBRATION),
+    "safety": Preset(safety_table, tuple(item.metric for item in SAFETY)),
+    "reconstruction": Preset(reconstruction_table, ("reconstruction_mse",)),
+    "representation": Preset(representation_table, JUDGED),
 }
 
 

@@ -211,9 +211,11 @@ class Store:
             connection.executemany("INSERT INTO measurements VALUES (?, ?, ?, ?, ?, ?, ?, ?)", measurements)
             connection.executemany("INSERT INTO arrays VALUES (?, ?, ?, ?, ?)", arrays)
 
-    def tidy_rows(self, query: str, run_ids: Sequence[str]) -> list[tuple[Any, ...]]:
-        """Rows of a query over the cells of some runs (its one parameter is their ids as JSON)."""
-        return self._read(query, (json.dumps(list(run_ids)),))
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """The connection inside one transaction, so that what is read in it belongs together while others write."""
+        with self._transaction("BEGIN") as connection:
+            yield connection
 
     def statuses(self, keys: Iterable[str]) -> dict[str, str]:
         """Status of each key that has a result; keys without one are left out."""

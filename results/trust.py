@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 
 MARK = "†"
@@ -28,19 +29,14 @@ def doubts(frame: pd.DataFrame) -> Doubts:
     return found
 
 
-def in_doubt(chosen: pd.DataFrame, failed: Doubts) -> list[bool]:
+def in_doubt(chosen: pd.DataFrame, failed: Doubts) -> np.ndarray:
     """For each row, whether it is a robust figure of a model that fails a check."""
-    if not failed:  # usually; and a million rows take their time
-        return [False] * len(chosen)
-    columns = ("model", "dataset", "metric", "evaluator", "attack", "status")
-    return [
-        metric in ROBUST
-        and evaluator == "attack"
-        and not attack.startswith("(")
-        and status == "ok"
-        and (model, dataset) in failed
-        for model, dataset, metric, evaluator, attack, status in zip(*(chosen[name] for name in columns), strict=True)
-    ]
+    robust = chosen["metric"].isin(ROBUST) & (chosen["evaluator"] == "attack") & (chosen["status"] == "ok")
+    marked = np.zeros(len(chosen), dtype=bool)
+    for place in np.flatnonzero(robust) if failed else ():
+        model, dataset, attack = (chosen[name].iloc[place] for name in ("model", "dataset", "attack"))
+        marked[place] = (model, dataset) in failed and not attack.startswith("(")
+    return marked
 
 
 def footnotes(chosen: pd.DataFrame, failed: Doubts) -> list[str]:

@@ -9,10 +9,23 @@ from .base import Evaluator
 from .calibration import Calibration
 from .checks import Checks
 from .ood import OOD
+from .open_set import OpenSet
+from .reconstruction import Reconstruction
+from .representation import Representation
 
 EVALUATORS: dict[str, Evaluator] = {
     evaluator.name: evaluator
-    for evaluator in (Accuracy(), Calibration(), OOD(), AttackEvaluator(), AdversarialDetection(), Checks())
+    for evaluator in (
+        Accuracy(),
+        Calibration(),
+        OOD(),
+        OpenSet(),
+        AttackEvaluator(),
+        AdversarialDetection(),
+        Checks(),
+        Reconstruction(),
+        Representation(),
+    )
 }
 
 __all__ = ["EVALUATORS", "Evaluator"]

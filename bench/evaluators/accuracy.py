@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from ...attacks import Victim
 from ...registry import GauntletError
 from ...results.records import CellResult
 from .base import Evaluator, Finished, examples_key, proportion, small
@@ -30,7 +31,7 @@ class Accuracy(Evaluator):
         """One cell a row."""
         from ..plan import Job
 
-        wanted = examples_key(suite)
+        wanted = (*examples_key(suite), "jacobians") if suite.examples else ()
         return [Job(self.name, row, "accuracy", (self.cell(row, *wanted, facts={}, params={}),))]
 
     def run(self, job: Job, missing: frozenset[str], bench: Workbench) -> Iterator[Finished]:
@@ -68,7 +69,24 @@ def _examples(bench: Workbench, row: Row, logits: Tensor, right: Tensor) -> dict
         "image": images.images.float().cpu().numpy(),
         "label": small(images.labels),
         "logits": logits[chosen.to(logits.device)].float().cpu().numpy(),
+        **_jacobians(bench, row, count),
     }
+
+
+def _jacobians(bench: Workbench, row: Row, count: int) -> dict[str, np.ndarray]:
+    """Gradients of the loss at a few test images, the same ones for every model; nothing where none reaches them."""
+    from ..workbench import drawn_positions
+
+    whole = bench.images(row.dataset, "test")
+    images = whole.subset(drawn_positions(len(whole), count, row.dataset.name, "jacobians"))
+    x, y = images.images.to(bench.device), images.labels.to(bench.device)
+    try:
+        with Victim(bench.module(), device=bench.device, batch_size=bench.batch_size) as victim:
+            gradient = victim.gradient(x, y)[0]
+    except GauntletError:
+        return {}
+    kept = {"jacobian": gradient, "jacobian_image": x}
+    return {name: value.float().cpu().numpy() for name, value in kept.items()} | {"jacobian_label": small(y)}
 
 
 def checked_logits(logits: Tensor | None, model: str) -> Tensor:

@@ -13,12 +13,13 @@ from torch import Tensor
 from ...attacks import Attack, AttackResult, Draws, Victim, check_ball
 from ...datasets import ImageSet
 from ...detectors import Outputs, check_scores
-from ...registry import Selected, source_fingerprint
+from ...registry import Selected
 from ...results.records import CellResult
 from ..failures import failure, out_of_memory
 from ..tuning import tune, tuning_facts
-from .attack import budgets
+from .attack import attacks_on_classes, budgets
 from .attack_measures import find_targets
+from .attack_plans import plan_attack, victim_of
 from .base import Evaluator, Finished, detectors_for
 from .ood import detector_content, fitted_detector, measure
 
@@ -35,16 +36,13 @@ class AdversarialDetection(Evaluator):
 
     def plan(self, suite: Suite, row: Row, out_sets: Sequence[OODSet]) -> list[Job]:
         """One job an attack: its images are made once for all detectors."""
-        return [self._job(suite, row, attack) for attack in suite.attacks]
+        return [self._job(suite, row, attack) for attack in attacks_on_classes(suite)]
 
     def _job(self, suite: Suite, row: Row, attack: Selected) -> Job:
         from ..plan import Job
 
-        parameters = {**attack.entry.defaults(), **attack.parameters}
-        component = [attack.entry.name, parameters, source_fingerprint(attack.entry)]
-        norm = str(parameters.get("norm", attack.entry.meta.get("norm", "")))
-        images = suite.images_for(str(attack.entry.meta.get("cost", "fast")))
-        epsilons = [epsilon for epsilon in budgets(suite, attack, norm) if epsilon is not None]
+        plan = plan_attack(suite, row, attack)
+        epsilons = [epsilon for epsilon in budgets(suite, attack, plan.norm) if epsilon is not None]
         cells, payload = [], {}
         for detector in detectors_for(suite, row.model):
             tuned = tuning_facts(suite, detector)
@@ -52,14 +50,13 @@ class AdversarialDetection(Evaluator):
                 chosen = {**detector.entry.defaults(), **detector.parameters}
                 cell = self.cell(
                     row,
-                    component,
+                    plan.content,
                     epsilon,
-                    images,
+                    plan.images,
                     detector_content(suite, row, detector),
-                    facts={"norm": norm},
+                    facts={"norm": plan.norm},
                     params={
-                        "attack": {"name": attack.entry.name, **parameters},
-                        "images": images,
+                        **plan.params,
                         "detector": {"name": detector.entry.name, **chosen},
                         **({"tune": tuned} if tuned else {}),
                     },
@@ -69,7 +66,9 @@ class AdversarialDetection(Evaluator):
                 )
                 cells.append(cell)
                 payload[cell.key] = (detector, epsilon)
-        return Job(self.name, row, attack.label, tuple(cells), {**payload, "attack": attack, "images": images})
+        blocked = dict.fromkeys(payload, plan.blocked) if plan.blocked else {}
+        facts = {"attack": attack, "images": plan.images}
+        return Job(self.name, row, attack.label, tuple(cells), {**payload, **facts}, blocked, plan.others)
 
     def needs(self, job: Job, missing: frozenset[str]) -> set[str]:
         """What the detectors of the missing cells read."""
@@ -113,7 +112,7 @@ def _attacked(
     attack: Attack = chosen.entry.factory(**chosen.parameters)
     stream = f"{job.row.seed}/{job.row.dataset.name}/{chosen.entry.name}"
     x, y = images.images.to(bench.device), images.labels.to(bench.device)
-    with Victim(bench.module(), device=bench.device, batch_size=bench.batch_size) as victim:
+    with victim_of(job, bench) as victim:
         results = attack.run(victim, x, y, epsilons, rng=Draws(stream, images.indices))
         fooled = [_fooled(victim, attack, result, x, y) for result in results]
     sets = {

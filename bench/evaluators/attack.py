@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from ...attacks import Attack, Draws, Victim
+from ...attacks import Attack, Draws
 from ...attacks.minimal import smallest_budgets
-from ...registry import GauntletError, Selected, source_fingerprint
-from ..availability import unavailable
+from ...registry import GauntletError, Selected
 from .attack_measures import find_targets, measure, measure_minimal, nothing_left
+from .attack_plans import AttackPlan, plan_attack, victim_of
 from .base import Evaluator, Finished, examples_key
 from .worst_case import run_worst_case, worst_case_jobs
 
 if TYPE_CHECKING:
+    from ..model_specs import ModelSpec
     from ..plan import Job, OODSet, Row
     from ..suite import Suite
     from ..workbench import Workbench
+
+
+#: Option of an attack on a reconstruction error: whether gradients flow through the reconstruction alone.
+DETACH_TARGET = "detach_target"
 
 
 class AttackEvaluator(Evaluator):
@@ -25,35 +30,42 @@ class AttackEvaluator(Evaluator):
     name = "attack"
     version = 2  # labels beside predictions
 
+    def misfits(self, suite: Suite, model: ModelSpec) -> Iterator[tuple[str, str]]:
+        """The evaluator itself, or attacks that are about reconstructions."""
+        whole = list(super().misfits(suite, model))
+        yield from whole or (
+            (attack.label, f"detach_target is about reconstruction errors, and {model.label} is attacked by its logits")
+            for attack in suite.attacks
+            if DETACH_TARGET in attack.options
+        )
+
     def plan(self, suite: Suite, row: Row, out_sets: Sequence[OODSet]) -> list[Job]:
         """One job an attack, then the worst case of each norm."""
-        jobs = [self._job(suite, row, attack) for attack in suite.attacks]
+        jobs = [self._job(suite, row, attack) for attack in attacks_on_classes(suite)]
         return [*jobs, *worst_case_jobs(self, suite, row, jobs)]
 
     def _job(self, suite: Suite, row: Row, attack: Selected) -> Job:
         from ..plan import Job
 
-        parameters = {**attack.entry.defaults(), **attack.parameters}
-        norm = str(parameters.get("norm", attack.entry.meta.get("norm", "")))
-        images = suite.images_for(str(attack.entry.meta.get("cost", "fast")))
-        component = [attack.entry.name, parameters, source_fingerprint(attack.entry)]
+        plan = plan_attack(suite, row, attack)
         cells = tuple(
             self.cell(
                 row,
-                component,
+                plan.content,
                 "minimal" if epsilon is None else epsilon,
                 row.seed,
-                images,
+                plan.images,
                 *examples_key(suite),
-                facts={"norm": norm},
-                params={"attack": {"name": attack.entry.name, **parameters}, "images": images},
+                facts={"norm": plan.norm},
+                params=plan.params,
                 attack=attack.label,
                 epsilon=epsilon,
             )
-            for epsilon in budgets(suite, attack, norm)
+            for epsilon in budgets(suite, attack, plan.norm)
         )
-        blocked = {cell.key: reason for cell in cells if (reason := _impossible(attack, norm, cell.identity.epsilon))}
-        return Job(self.name, row, attack.label, cells, {"attack": attack, "images": images}, blocked)
+        blocked = {cell.key: reason for cell in cells if (reason := impossible(plan, cell.identity.epsilon))}
+        payload = {"attack": attack, "images": plan.images}
+        return Job(self.name, row, attack.label, cells, payload, blocked, plan.others)
 
     def run(self, job: Job, missing: frozenset[str], bench: Workbench) -> Iterator[Finished]:
         """Run the attack at all missing epsilons, check every result, measure."""
@@ -74,7 +86,7 @@ class AttackEvaluator(Evaluator):
         epsilons = [cell.identity.epsilon or 0.0 for cell in budgeted]
         if attack.kind == "other":  # one cell, without a budget: any number stands for it
             budgeted, epsilons = cells, [1.0]
-        with Victim(bench.module(), device=bench.device, batch_size=bench.batch_size) as victim:
+        with victim_of(job, bench) as victim:
             results = attack.run(victim, x, y, epsilons, rng=rng) if budgeted else []
             if len(results) != len(epsilons) and budgeted:
                 raise GauntletError(
@@ -90,6 +102,11 @@ class AttackEvaluator(Evaluator):
                     yield cell.key, measure_minimal(found, targets)
 
 
+def attacks_on_classes(suite: Suite) -> list[Selected]:
+    """The suite's attacks without those that are about reconstructions."""
+    return [attack for attack in suite.attacks if DETACH_TARGET not in attack.options]
+
+
 def budgets(suite: Suite, attack: Selected, norm: str) -> tuple[float | None, ...]:
     """The attack's own budgets, or those of the suite; None for the smallest that succeeds."""
     from ..suite import parse_epsilons
@@ -102,8 +119,8 @@ def budgets(suite: Suite, attack: Selected, norm: str) -> tuple[float | None, ..
     return parse_epsilons(given if isinstance(given, (list, tuple)) else [given], f"attack {attack.label!r}")
 
 
-def _impossible(attack: Selected, norm: str, epsilon: float | None) -> str:
+def impossible(plan: AttackPlan, epsilon: float | None) -> str:
     """Why a cell cannot be computed, in one sentence, or nothing."""
-    if norm == "l0" and epsilon is not None and epsilon != int(epsilon):
-        return f"Attack {attack.label!r}: an L0 epsilon must be a whole number of pixels, got {epsilon:g}."
-    return unavailable(attack.entry)
+    if plan.norm == "l0" and epsilon is not None and epsilon != int(epsilon):
+        return f"Attack {plan.attack.label!r}: an L0 epsilon must be a whole number of pixels, got {epsilon:g}."
+    return plan.blocked

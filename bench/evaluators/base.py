@@ -83,6 +83,8 @@ def unmet_needs(chosen: Selected, model: ModelSpec) -> str:
         named = need.removeprefix("output:")
         if need in ("logits", "head", "passes", "deflated-logits") and "logits" not in declared:
             return "logits"
+        if need == "features" and not {"logits", "features"} & set(declared):
+            return "features"
         if need.startswith("output:") and named not in declared:
             return named
     return ""

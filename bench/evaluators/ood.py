@@ -99,15 +99,16 @@ class OOD(Evaluator):
         for key, task in job.payload.items():
             if key in missing:
                 todo.setdefault(task.detector.label, []).append((key, task))
+        scorers: dict[str, Scorer] = {}  # all of them are fitted first, so that they share what they look for
         for label, tasks in todo.items():
             try:
-                scorer = Scorer(tasks[0][1].detector, job.row, inside, bench)
+                scorers[label] = Scorer(tasks[0][1].detector, job.row, inside, bench)
             except Exception as error:  # of any kind: the detector may be the user's own
                 if out_of_memory(error):
                     raise
                 yield from ((key, failure(error, label)) for key, _ in tasks)
-                continue
-            for key, task in tasks:
+        for label, scorer in scorers.items():
+            for key, task in todo[label]:
                 started = time.perf_counter()
                 try:
                     result = scorer.measure(task)
@@ -125,12 +126,15 @@ class Scorer:
         self._row, self._bench, self._label = row, bench, chosen.label
         chosen, self._choices = tune(chosen, row, bench)
         self._detector = fitted_detector(chosen, row, inside, bench)
-        self._inside = self._score(inside), _correct(inside)
+        self._images = inside
+        self._inside: tuple[np.ndarray, np.ndarray | None] | None = None
         self._labels = small(inside.labels)
         self._known: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
 
     def measure(self, task: Task) -> CellResult:
         """The metrics of a cell, a mean over sets where it has several, and the hyper-parameters that were chosen."""
+        if self._inside is None:
+            self._inside = self._score(self._images), _correct(self._images)
         scores, correct = self._inside
         for part in task.shifted:
             more, right = self._side(part.dataset)

@@ -93,11 +93,13 @@ def flip(images: Tensor, rng: Generator, *, p: float = 0.5) -> Tensor:
 
 
 @augmentation("noise")
-def noise(images: Tensor, rng: Generator, *, low: float = 0.1, high: float = 0.3) -> Tensor:
-    """Add normal noise whose standard deviation is uniform in [low, high] for each image; clip."""
-    sigma = _each(_uniform(images, rng, low, high))
+def noise(images: Tensor, rng: Generator, *, low: float = 0.1, high: float = 0.3, p: float = 1.0) -> Tensor:
+    """Add, with probability ``p``, normal noise whose standard deviation is uniform in [low, high] by image; clip."""
+    sigma = _uniform(images, rng, low, high)
+    if p < 1:
+        sigma = sigma * (_uniform(images, rng) < p)
     draws = torch.randn(images.shape, generator=rng, device=images.device)
-    return (images + sigma * draws).clamp_(0, 1)
+    return (images + _each(sigma) * draws).clamp_(0, 1)
 
 
 @augmentation("mixup", reference="Zhang, Cisse, Dauphin, Lopez-Paz 2017, arXiv 1710.09412")

@@ -15,7 +15,7 @@ class Batch:
 
     Attributes:
         images: (N, C, H, W) float32 in [0, 1], channels last.
-        targets: Classes (N,) int64, or class probabilities (N, K).
+        targets: Classes (N,) int64, class probabilities (N, K), or the images (N, C, H, W) to reconstruct.
         indices: (N,) int64 position of each image in the training set; random streams of attacks are derived from it.
         outliers: (M, C, H, W) images of no class that share the forward pass, or None.
     """

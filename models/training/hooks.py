@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from ...datasets import ImageSet
@@ -37,6 +37,10 @@ class Hook:
     """
 
     replaces: str = ""
+
+    def parameters(self, loop: Loop) -> list[nn.Parameter]:
+        """Parameters that are trained with the network's, by the same optimiser; asked once, before all else."""
+        return []
 
     def start(self, loop: Loop) -> None:
         """Before the first step (also of a resumed run): check the data, get ready."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -66,7 +67,8 @@ class Loop:
         self.module, self.train, self.device, self.seed = module, train, device, seed
         self.settings, self.optimisation, self.hooks = settings, optimisation, list(hooks)
         self.epoch = self.step = 0
-        self.optimizer = optimisation.build(module)
+        self._in_full = False
+        self.optimizer = optimisation.build(module, [own for hook in hooks for own in hook.parameters(self)])
         self.rng = torch.Generator(device).manual_seed(seed + 1)
         self._order = torch.Generator().manual_seed(seed)
         self._watched, self._progress, self._resume = watched, progress, resume
@@ -174,10 +176,24 @@ class Loop:
 
     def logits(self, images: Tensor) -> Tensor:
         """One pass (N, K) in float32, in the precision of this training."""
-        if self._half:
-            with torch.autocast(self.device.type, torch.bfloat16):
-                return self.module(images).float()
-        return self.module(images)
+        with self.precision():
+            logits = self.module(images)
+        return logits.float() if self._half else logits
+
+    def precision(self) -> contextlib.AbstractContextManager[Any]:
+        """Entered around forward passes: bfloat16 where this training works in it."""
+        if self._half and not self._in_full:
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def full_precision(self) -> Iterator[None]:
+        """Passes in here are in float32 whatever the precision of this training, as gradients of gradients need."""
+        before, self._in_full = self._in_full, True
+        try:
+            yield
+        finally:
+            self._in_full = before
 
     @property
     def _half(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +15,7 @@ from ...registry import GauntletError
 
 @dataclass(frozen=True)
 class Optimisation:
-    """How weights are updated; the fields are the parameters of :class:`~.trainer.Trainer`."""
+    """How weights are updated; the fields are the parameters of :class:`~.trainer.Trainer`, and Adam's betas."""
 
     optimizer: Literal["adam", "sgd"] = "adam"
     lr: float = 1e-3
@@ -23,14 +24,16 @@ class Optimisation:
     schedule: Literal["cosine", "exponential", "constant"] = "cosine"
     decay: float = 0.98
     warmup: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
 
-    def build(self, module: nn.Module) -> torch.optim.Optimizer:
-        """The optimiser of a module's trainable parameters."""
+    def build(self, module: nn.Module, others: Sequence[nn.Parameter] = ()) -> torch.optim.Optimizer:
+        """The optimiser of a module's trainable parameters and of ``others``."""
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         if not parameters:
             raise GauntletError("The model has no parameters to train; give it `recipe: none`.")
+        parameters += others
         if self.optimizer == "adam":
-            return torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay)
+            return torch.optim.AdamW(parameters, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
         return torch.optim.SGD(
             parameters, lr=self.lr, momentum=self.momentum, nesterov=self.momentum > 0, weight_decay=self.weight_decay
         )

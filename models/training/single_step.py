@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,30 +27,51 @@ SINGLE_STEP = (
 
 
 def input_gradient(loop: Loop, images: Tensor, targets: Tensor) -> Tensor:
-    """Gradient (N, C, H, W) of the cross entropy at ``images``; in eval mode, and none reaches the weights."""
+    """Gradient (N, C, H, W) of the cross entropy at ``images``."""
+    return gradient_at(loop, images, lambda x: F.cross_entropy(loop.logits(x), targets, reduction="sum"))
+
+
+def gradient_at(loop: Loop, images: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
+    """Gradient (N, C, H, W) of a scalar loss at ``images``; in eval mode, and none reaches the weights."""
     modes = [(part, part.training) for part in loop.module.modules()]
     loop.module.eval()
     try:
         probe = images.detach().requires_grad_()
-        loss = F.cross_entropy(loop.logits(probe), targets, reduction="sum")
-        return torch.autograd.grad(loss, probe)[0]
+        return torch.autograd.grad(loss(probe), probe)[0]
     finally:
         for part, training in modes:
             part.training = training
 
 
-class FGSMAugmentation(Hook):
-    """Adds the FGSM examples of every batch: as an update of their own, or in the mean of both losses."""
+def _of_cross_entropy(loop: Loop, batch: Batch) -> Tensor:
+    return input_gradient(loop, batch.images, batch.targets)
 
-    def __init__(self, epsilon: float | None, interval: tuple[float, float], mode: str) -> None:
-        self.epsilon, self.interval, self.mode = epsilon, interval, mode
+
+class FGSMAugmentation(Hook):
+    """Adds the FGSM examples of every batch: as an update of their own, or in the mean of both losses.
+
+    Args:
+        epsilon: Radius in Linf; None: drawn for each batch from ``interval``.
+        interval: Smallest and largest radius where it is drawn.
+        mode: ``alternating`` or ``joint``.
+        gradient: What the examples climb along (N, C, H, W), from a batch; by default that of the cross entropy.
+    """
+
+    def __init__(
+        self,
+        epsilon: float | None,
+        interval: tuple[float, float],
+        mode: str,
+        gradient: Callable[[Loop, Batch], Tensor] = _of_cross_entropy,
+    ) -> None:
+        self.epsilon, self.interval, self.mode, self.gradient = epsilon, interval, mode, gradient
 
     def _adversarial(self, loop: Loop, batch: Batch) -> Batch:
         epsilon: float | Tensor = self.epsilon if self.epsilon is not None else 0.0
         if self.epsilon is None:
             low, high = self.interval
             epsilon = low + (high - low) * torch.rand((), generator=loop.rng, device=loop.device)
-        gradient = input_gradient(loop, batch.images, batch.targets)
+        gradient = self.gradient(loop, batch)
         return replace(batch, images=(batch.images + epsilon * gradient.sign()).clamp(0, 1), outliers=None)
 
     def steps(self, loop: Loop, batch: Batch) -> Iterator[Batch]:
@@ -68,6 +89,14 @@ class FGSMAugmentation(Hook):
             return inner(batch)
         clean, adversarial = inner(batch), inner(self._adversarial(loop, batch))
         return Pass((clean.loss + adversarial.loss) / 2, clean.logits)
+
+
+def check_radii(trainer: Trainer, epsilon: float | None, interval: tuple[float, float]) -> None:
+    """Raise a :class:`GauntletError` unless both can be radii of examples."""
+    trainer._require(epsilon is None or 0 <= epsilon < math.inf, "an epsilon >= 0", epsilon)
+    trainer._require(
+        0 <= interval[0] <= interval[1] < math.inf, "an interval [low, high] with 0 <= low <= high", interval
+    )
 
 
 @recipe(
@@ -102,10 +131,7 @@ class FGSMAugmented(Trainer):
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
-        self._require(epsilon is None or 0 <= epsilon < math.inf, "an epsilon >= 0", epsilon)
-        self._require(
-            0 <= interval[0] <= interval[1] < math.inf, "an interval [low, high] with 0 <= low <= high", interval
-        )
+        check_radii(self, epsilon, interval)
         self.epsilon, self.interval, self.mode = epsilon, interval, mode
 
     def own_hooks(self) -> list[Hook]:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..layout import header
+from ..coding import codes_of, numbered
+from ..layout import header, reasons_of
 from ..metrics import metric as metric_named
 from ..records import IDENTITY_COLUMNS
 from ..seeds import mean_over_seeds
@@ -55,7 +56,7 @@ _FACTS = ("dataset", "architecture", "recipe", "seed", "norm")
 def boards(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """One leaderboard per evaluator, in order of the plan; each with a view of means over seeds and one of all."""
     overall = frame[frame["class"] == ""]
-    return [_board(name, part) for name, part in overall.groupby("evaluator", sort=False)]
+    return [_board(name, part) for name, part in overall.groupby("evaluator", sort=False, observed=True)]
 
 
 def _board(evaluator: Any, part: pd.DataFrame) -> dict[str, Any]:
@@ -100,7 +101,7 @@ def _view(part: pd.DataFrame, measured: list[str], *, seed: bool) -> dict[str, A
         "left_out": max(0, int(part.attrs.get("cells", len(cells))) - len(cells)),
         "dimensions": dimensions,
         "metrics": metrics,
-        "status": _coded(cells["status"].where(cells["reason"] == "", cells["status"] + ": " + cells["reason"]), ""),
+        "status": _coded(reasons_of(cells), ""),
         "key": cells["key"].tolist(),
         "facts": {name: _coded(cells[name], name) for name in _FACTS},
         "params": _coded(cells["params"], ""),
@@ -114,16 +115,14 @@ def _view(part: pd.DataFrame, measured: list[str], *, seed: bool) -> dict[str, A
 
 def _cells(part: pd.DataFrame) -> tuple[pd.Series, pd.DataFrame]:
     """Number of the cell of every row, by identity, and one row of every cell."""
-    number = part.groupby(list(IDENTITY_COLUMNS), sort=False, dropna=False).ngroup()
-    first = ~number.duplicated()
-    cells = part[first & (number < MOST_ROWS)].reset_index(drop=True)
-    part.attrs["cells"] = int(number.max()) + 1 if len(number) else 0
-    return number, cells
+    number, first = numbered(part, IDENTITY_COLUMNS)
+    part.attrs["cells"] = len(first)
+    return pd.Series(number, part.index), part.iloc[first[:MOST_ROWS]].reset_index(drop=True)
 
 
 def _coded(column: pd.Series, name: str) -> dict[str, Any]:
     """Dictionary coding: distinct values once, then one index a row."""
-    codes, values = pd.factorize(column, use_na_sentinel=False)
+    codes, values = codes_of(column)
     numeric = pd.api.types.is_numeric_dtype(column)
     texts = [_number(value) if numeric else header("", value) for value in values]
     return {"name": name, "title": _DIMENSIONS.get(name, name), "number": numeric, "of": texts, "at": codes.tolist()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -87,10 +87,10 @@ def _sorted_panel(axes: Any, arrays: dict[str, np.ndarray]) -> None:
 
 
 def _panels(found: list[Any], across: str, up: str, panel: Callable[..., None]) -> Figure:
-    columns = min(3, len(found))
+    cells = [cell for cell, _ in found]
+    columns = _columns(cells)
     rows = -(-len(found) // columns)
     drawn, grid = figure(max(4.2, 3.1 * columns), 2.7 * rows + 0.3, rows, columns)
-    cells = [cell for cell, _ in found]
     flat = np.atleast_1d(np.asarray(grid, dtype=object)).ravel()
     for axes, (_, arrays), name in zip(flat, found, labels(cells), strict=False):
         panel(axes, arrays)
@@ -101,6 +101,12 @@ def _panels(found: list[Any], across: str, up: str, panel: Callable[..., None]) 
     if len(found) > 1:
         drawn.suptitle(common(cells))
     return drawn
+
+
+def _columns(cells: list[pd.Series], most: int = 4) -> int:
+    """One column an OOD set where that makes a full grid, so that a detector's panels stand side by side."""
+    sets = len({cell["ood_dataset"] for cell in cells})
+    return sets if 1 < sets <= most and len(cells) % sets == 0 else min(3, len(cells))
 
 
 @plot("risk-coverage")
@@ -122,17 +128,51 @@ def risks(material: Material) -> Figure:
 def accuracy_epsilon(material: Material) -> Figure:
     """Accuracy under attack against epsilon, one panel an attack, one line a model, with 95 % intervals."""
     rows = material.rows("attack", "robust_accuracy")
-    return _against(material, rows, "epsilon", "attack", "ε")
+    return _against(material, rows, "epsilon", "attack", "ε", _clean(material, "accuracy", "accuracy"), _ACCURACY)
+
+
+@plot("reconstruction-epsilon")
+def reconstruction_epsilon(material: Material) -> Figure:
+    """Reconstruction error under attack against epsilon, one panel an attack, one line a model, with 95 % intervals."""
+    rows = material.rows("reconstruction", "reconstruction_mse")
+    clean = _clean(material, "reconstruction", "reconstruction_mse")
+    return _against(material, rows[rows["attack"] != ""], "epsilon", "attack", "ε", clean, _ERROR)
 
 
 @plot("corruption-severity")
 def corruption_severity(material: Material) -> Figure:
     """Accuracy against the severity of corruptions, one panel a corruption, one line a model."""
     rows = material.rows("corruption", "accuracy")
-    return _against(material, rows, "severity", "corruption", "Severity")
+    clean = _clean(material, "accuracy", "accuracy")
+    return _against(material, rows, "severity", "corruption", "severity", clean, _ACCURACY)
 
 
-def _against(material: Material, rows: pd.DataFrame, step: str, family: str, across: str) -> Figure:
+class _Scale(NamedTuple):
+    """How a metric is drawn upwards: its title, label, factor, and the ends of the axis (None: as the values ask)."""
+
+    title: str
+    label: str
+    factor: float
+    ends: tuple[float, float | None]
+
+
+_ACCURACY = _Scale("Accuracy", "Accuracy (%)", 100, (-2, 102))
+_ERROR = _Scale("Reconstruction error", "Mean squared error", 1, (0, None))
+
+
+def _clean(material: Material, evaluator: str, metric: str) -> pd.Series:
+    """The metric of every model on clean test images, which a line starts at."""
+    frame = material.frame
+    rows = frame[(frame["evaluator"] == evaluator) & (frame["metric"] == metric) & (frame["class"] == "")]
+    rows = rows[(rows["attack"] == "") & (rows["ood_dataset"] == "")]
+    return rows.groupby("model")["value"].mean()
+
+
+def _against(
+    material: Material, rows: pd.DataFrame, step: str, family: str, across: str, untouched: pd.Series, up: _Scale
+) -> Figure:
+    if rows.empty:
+        raise GauntletError(f"These results have nothing by {family}; select others with --where.")
     names = few(list(dict.fromkeys(rows[family])), f"{family}s", 12)
     models = few(list(dict.fromkeys(rows["model"])), "models")
     if rows["dataset"].nunique() > 1:
@@ -142,8 +182,6 @@ def _against(material: Material, rows: pd.DataFrame, step: str, family: str, acr
     drawn, grid = figure(max(4.2, 2.5 * columns), 2.3 * tall + 0.6, tall, columns)
     flat = np.atleast_1d(np.asarray(grid, dtype=object)).ravel()
     steps = sorted(rows[step].dropna().unique())
-    clean = material.frame[(material.frame["metric"] == "accuracy") & (material.frame["class"] == "")]
-    untouched = clean[clean["evaluator"] == "accuracy"].groupby("model")["value"].mean()
     for axes, name in zip(flat, names, strict=False):
         for i, model in enumerate(models):
             _line(
@@ -154,12 +192,14 @@ def _against(material: Material, rows: pd.DataFrame, step: str, family: str, acr
                 untouched.get(model),
                 i,
                 model,
+                up.factor,
             )
         ticks = ([("0", 0)] if len(untouched) else []) + [
             (header(step, value), steps.index(value) + 1) for value in steps
         ]
-        axes.set(title=name, ylim=(-2, 102), xticks=[at for _, at in ticks], xticklabels=[text for text, _ in ticks])
-        axes.set(xlabel=across, ylabel="Accuracy (%)")
+        axes.set(title=name, ylim=up.ends, xticks=[at for _, at in ticks], xticklabels=[text for text, _ in ticks])
+        axes.set(xlabel=across, ylabel=up.label)
+    drawn.suptitle(f"{up.title} against {across} on {rows['dataset'].iloc[0]}")
     for axes in flat[len(names) :]:
         axes.set_visible(False)
     spare = flat[len(names)] if len(flat) > len(names) else None
@@ -174,14 +214,21 @@ def _against(material: Material, rows: pd.DataFrame, step: str, family: str, acr
 
 
 def _line(
-    axes: Any, rows: pd.DataFrame, step: str, steps: list[float], clean: float | None, index: int, model: str
+    axes: Any,
+    rows: pd.DataFrame,
+    step: str,
+    steps: list[float],
+    clean: float | None,
+    index: int,
+    model: str,
+    factor: float,
 ) -> None:
-    """Mean over seeds with the widest interval, at evenly spaced steps; clean accuracy stands at step 0."""
+    """Mean over seeds with the widest interval, at evenly spaced steps; the clean value stands at step 0."""
     by = rows.groupby(step)[["value", "ci_low", "ci_high"]].mean()
     at = [steps.index(value) + 1 for value in by.index]
-    values = 100 * by.to_numpy().T
+    values = factor * by.to_numpy().T
     if clean is not None:
-        at, values = [0, *at], np.column_stack([[100 * clean] * 3, values])
+        at, values = [0, *at], np.column_stack([[factor * clean] * 3, values])
     spread = np.abs(values[1:] - values[0])
     style = {**line(index), "marker": MARKS[index % len(MARKS)], "markersize": 4, "capsize": 2}
     axes.errorbar(at, values[0], yerr=np.nan_to_num(spread), label=model, elinewidth=0.9, **style)

@@ -29,14 +29,14 @@ def adversarial(material: Material) -> Figure:
             delta = arrays["adversarial"][i] - arrays["clean"][i]
             largest = float(np.abs(delta).max())
             images = (arrays["clean"][i], 0.5 + delta / (2 * largest or 1), arrays["adversarial"][i])
-            truth, predicted = _name(classes, arrays["label"][i]), _name(classes, arrays["prediction"][i])
+            truth, predicted = class_name(classes, arrays["label"][i]), class_name(classes, arrays["prediction"][i])
             for part, (image, title) in enumerate(zip(images, (truth, f"±{largest:.2g}", predicted), strict=True)):
                 axes = grid[3 * block + part, i]
-                _picture(axes, image, title, "bold" if part == 2 and truth != predicted else "normal")
+                picture(axes, image, title, "bold" if part == 2 and truth != predicted else "normal")
         for part, text in enumerate(("clean", "perturbation", "attacked")):
             grid[3 * block + part, 0].set_ylabel(f"{name}\n{text}" if len(found) > 1 else text, fontsize=8)
-    cell = found[0][0]
-    strength = f", ε {header('epsilon', cell['epsilon'])}" if len(found) == 1 else ""
+    budgets = {header("epsilon", cell["epsilon"]) for cell, _ in found} - {""}
+    strength = f", ε {budgets.pop()}" if len(budgets) == 1 else ""
     drawn.suptitle(f"{common([cell for cell, _ in found])}{strength}")
     return drawn
 
@@ -56,8 +56,10 @@ def misclassified(material: Material) -> Figure:
             grid[row, place].axis("off")
         for place, i in enumerate(wrong):
             share = _softmax(arrays["logits"][i]).max()
-            title = f"{_name(classes, arrays['label'][i])} → {_name(classes, predicted[i])}\n{100 * share:.0f} %"
-            _picture(grid[row, place], arrays["image"][i], title)
+            title = (
+                f"{class_name(classes, arrays['label'][i])} → {class_name(classes, predicted[i])}\n{100 * share:.0f} %"
+            )
+            picture(grid[row, place], arrays["image"][i], title)
         grid[row, 0].axis("on")
         grid[row, 0].set_ylabel(name, fontsize=8)
     drawn.suptitle("Misclassified: true → predicted, confidence")
@@ -73,7 +75,7 @@ def logits(material: Material) -> Figure:
     grid = np.asarray(grid, dtype=object).reshape(count, 3)
     for row in range(count):
         values, truth = arrays["logits"][row], int(arrays["label"][row])
-        _picture(grid[row, 0], arrays["image"][row], f"true class {_name(classes, truth)}")
+        picture(grid[row, 0], arrays["image"][row], f"true class {class_name(classes, truth)}")
         for axes, bars, title in ((grid[row, 1], values, "Logits"), (grid[row, 2], _softmax(values), "Softmax")):
             colours = [COLOURS[1] if i == truth else COLOURS[0] for i in range(len(bars))]
             drawn_bars = axes.bar(range(len(bars)), bars, color=colours)
@@ -84,7 +86,8 @@ def logits(material: Material) -> Figure:
     return drawn
 
 
-def _picture(axes: Any, image: np.ndarray, title: str, weight: str = "normal") -> None:
+def picture(axes: Any, image: np.ndarray, title: str, weight: str = "normal") -> None:
+    """Show an image (C, H, W) in [0, 1] without ticks or frame."""
     pixels = np.clip(image.transpose(1, 2, 0), 0, 1)
     axes.imshow(pixels[..., 0] if pixels.shape[-1] == 1 else pixels, cmap="gray", vmin=0, vmax=1)
     axes.set_title(title, fontsize=8.5, fontweight=weight)
@@ -94,7 +97,8 @@ def _picture(axes: Any, image: np.ndarray, title: str, weight: str = "normal") -
         spine.set_visible(False)
 
 
-def _name(classes: list[str], number: Any) -> str:
+def class_name(classes: list[str], number: Any) -> str:
+    """Name of a class, or its number where it has none."""
     return classes[int(number)] if 0 <= int(number) < len(classes) else str(int(number))
 
 

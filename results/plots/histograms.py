@@ -46,17 +46,22 @@ def class_scores(material: Material) -> Figure:
         numbers = sorted(set(label.tolist()))
         names = material.classes(cell)
         groups = [inside[label == number] for number in numbers] + [arrays["ood_score"]]
-        boxes = axes.boxplot(groups, patch_artist=True, widths=0.65, flierprops={"markersize": 2, "alpha": 0.4})
-        for box, colour in zip(boxes["boxes"], [ID] * len(numbers) + [OOD], strict=True):
-            box.set(facecolor=colour, alpha=0.5)
-        for middle in boxes["medians"]:
-            middle.set(color="black")
+        box_plots(axes, groups, [ID] * len(numbers) + [OOD])
         texts = [names[number] if 0 <= number < len(names) else str(number) for number in numbers]
         axes.set_xticks(range(1, len(groups) + 1), [*texts, cell["ood_dataset"] or "OOD"], rotation=45, ha="right")
         axes.set(ylabel="Score (higher is more OOD)", title=name if len(found) > 1 else common(cells))
     for axes in flat[len(found) :]:
         axes.set_visible(False)
     return drawn
+
+
+def box_plots(axes: Any, groups: list[np.ndarray], colours: list[str]) -> None:
+    """One box a group, side by side."""
+    boxes = axes.boxplot(groups, patch_artist=True, widths=0.65, flierprops={"markersize": 2, "alpha": 0.4})
+    for box, colour in zip(boxes["boxes"], colours, strict=True):
+        box.set(facecolor=colour, alpha=0.5)
+    for middle in boxes["medians"]:
+        middle.set(color="black")
 
 
 @plot("reliability")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,6 @@ from ..store import Store
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MODULES = ("curves", "histograms", "maps", "trainings", "examples")
 MOST_LINES = 8  # that a reader can tell apart
 
 
@@ -110,8 +110,8 @@ def plot(name: str) -> Callable[[Callable[..., Figure]], Callable[..., Figure]]:
 
 def kinds() -> Mapping[str, PlotKind]:
     """Every kind of plot, by name."""
-    for module in MODULES:
-        importlib.import_module(f".{module}", __package__)
+    for module in pkgutil.iter_modules(importlib.import_module(__package__).__path__):
+        importlib.import_module(f".{module.name}", __package__)
     return PLOTS
 
 

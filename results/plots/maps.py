@@ -37,6 +37,11 @@ def robust_heatmap(material: Material) -> Figure:
 def confusion_matrix(material: Material) -> Figure:
     """Confusion matrix of clean test images: percent of the true class, and counts."""
     found = few(list(material.cells("accuracy", "label", "prediction", "classes")), "models", 4)
+    return draw_confusions(found)
+
+
+def draw_confusions(found: list[tuple[pd.Series, dict[str, np.ndarray]]]) -> Figure:
+    """One matrix a cell, from its arrays ``label``, ``prediction`` and ``classes``."""
     columns = min(2, len(found))
     size = 2.2 + 0.34 * max(len(arrays["classes"]) for _, arrays in found)
     rows = -(-len(found) // columns)
@@ -91,12 +96,8 @@ def _map(
     low, high = limits or (np.nanmin(table), np.nanmax(table))
     shown = axes.imshow(table, aspect="auto", vmin=low, vmax=high)
     axes.grid(False)
-    axes.set_xticks(
-        range(len(across)),
-        across,
-        rotation=30 if max(map(len, across)) > 4 else 0,
-        ha="right" if max(map(len, across)) > 4 else "center",
-    )
+    slanted = max(map(len, across)) > (4 if small else 9)  # longer ones would run into each other
+    axes.set_xticks(range(len(across)), across, rotation=30 if slanted else 0, ha="right" if slanted else "center")
     axes.set_yticks(range(len(down)), down)
     for (row, column), value in np.ndenumerate(table):
         text = texts[row][column] if texts else ("–" if pd.isna(value) else f"{value:.0f}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 
 import foolbox
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -106,6 +107,90 @@ def test_l0_budgets_below_what_was_found_raise_in_foolbox_and_are_thresholded_he
         assert torch.equal(result.images[~result.success], images[~result.success])
         assert (perturbation_norms(result.images, images, "l0") <= result.epsilon).all()
     assert one.success.sum() < many.success.sum()
+
+
+def test_an_image_that_nothing_fools_costs_foolboxes_l0_fmn_the_batch_and_us_nothing(trained, correct) -> None:
+    class SometimesConstant(nn.Module):
+        """Class 3 whatever else is there, where the first pixel is white."""
+
+        def forward(self, images: Tensor) -> Tensor:
+            white = (images[:, 0, 0, 0] == 1).float()[:, None]
+            return (1 - white) * trained(images) + white * torch.eye(10)[3]
+
+    images, labels = correct[0][:5].clone(), correct[1][:5].clone()
+    images[2], labels[2] = 1.0, 3
+    with pytest.raises(IndexError, match="index 64 is out of bounds"):
+        foolbox.attacks.L0FMNAttack().run(
+            wrapped(SometimesConstant()), images, foolbox.criteria.Misclassification(labels)
+        )
+    (result,) = run("foolbox/l0/fmn", SometimesConstant(), images, labels, [64])
+    assert torch.equal(result.images[2], images[2])
+    assert result.success.tolist() == [True, True, False, True, True]
+
+
+def test_foolboxes_mi_fgsm_accumulates_signs_and_ours_gradients() -> None:
+    """The first pixel's gradient turns to a small negative one: a sum of signs is zero there, that of gradients not."""
+
+    class Bend(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            first, second = images.flatten(1).unbind(dim=1)
+            z = first - 1.11 * (first - 0.45).clamp_min(0) + second
+            return torch.stack([-z, z], dim=1)
+
+    images, labels = torch.full((1, 1, 1, 2), 0.4), torch.zeros(1, dtype=torch.int64)
+    steps = {"steps": 2, "rel_stepsize": 0.5}
+    theirs = foolbox.attacks.LinfMomentumIterativeFastGradientMethod(**steps)
+    raw = theirs.run(wrapped(Bend()), images, foolbox.criteria.Misclassification(labels), epsilon=0.2)
+    torch.testing.assert_close(raw.flatten(), torch.tensor([0.5, 0.6]))
+    (ours,) = run("mi-fgsm", Bend(), images, labels, [0.2], stop_when_fooled=False, **steps)
+    torch.testing.assert_close(ours.images.flatten(), torch.tensor([0.6, 0.6]))
+    assert "weak: it accumulates the signs" in ATTACKS.get("foolbox/linf/mi-fgsm").meta["fault"]
+
+
+def test_one_random_direction_serves_the_whole_batch_of_foolboxes_boundary_attack_which_says_so(
+    trained, correct
+) -> None:
+    twins, labels = correct[0][[0, 0]], correct[1][[0, 0]]
+    start = correct[0][correct[1] != labels[0]][:1].expand(2, -1, -1, -1)
+    with seeded(0, torch.device("cpu")):
+        found = foolbox.attacks.BoundaryAttack(steps=20).run(
+            wrapped(trained), twins, foolbox.criteria.Misclassification(labels), starting_points=start
+        )
+    assert torch.equal(found[0], found[1])
+    assert "one random direction" in ATTACKS.get("foolbox/l2/boundary").meta["coupling"]
+
+
+def test_foolboxes_uniform_noise_leaves_the_ball_and_ours_is_clipped_to_it(trained, correct) -> None:
+    """It divides by the largest entry and not by the largest magnitude."""
+    images, labels = torch.full_like(correct[0][:20], 0.5), correct[1][:20]
+    attack = foolbox.attacks.LinfAdditiveUniformNoiseAttack()
+    raw = attack.run(wrapped(trained), images, foolbox.criteria.Misclassification(labels), epsilon=0.1)
+    assert (raw - images).abs().max() > 0.101
+    (result,) = run("foolbox/linf/uniform-noise", trained, images, labels, [0.1])
+    assert result.norms.max() <= 0.1 + 1e-6
+
+
+def test_the_dataset_attack_draws_from_numpy_and_is_seeded_there_too(trained, correct) -> None:
+    images, labels = correct[0][:30], correct[1][:30]
+
+    def theirs(seed: int) -> Tensor:
+        torch.manual_seed(0)
+        np.random.seed(seed)
+        attack, model = foolbox.attacks.DatasetAttack(), wrapped(trained)
+        attack.feed(model, images)
+        return attack.run(model, images, foolbox.criteria.Misclassification(labels))
+
+    with seeded(0, torch.device("cpu")):
+        assert not torch.equal(theirs(1), theirs(2))
+    first, second = (run("foolbox/l2/dataset", trained, images, labels, [100.0])[0] for _ in range(2))
+    assert torch.equal(first.images, second.images)
+
+
+def test_attacks_whose_images_depend_on_one_another_say_so() -> None:
+    coupled = {entry.name.removeprefix("foolbox/") for entry in ATTACKS if entry.meta.get("coupling")}
+    loss = {"l2/cw", "l1/ead"}
+    assert loss | {"l2/boundary", "l2/hopskipjump", "linf/hopskipjump"} <= coupled
+    assert all("chunk" in ATTACKS.get(f"foolbox/{name}").meta["coupling"] for name in loss)
 
 
 def test_pointwise_and_the_flexible_attacks_have_no_distance_in_foolbox(trained, correct) -> None:

@@ -20,11 +20,18 @@ attacks_at_work = pytest.mark.parametrize(
 )
 
 
-def run(entry, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, epsilons: list[float]):
+def run(
+    entry,
+    model: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    epsilons: list[float],
+    surrogate: nn.Module | None = None,
+):
     for package in entry.meta.get("requires", ()):
         pytest.importorskip(package)
     attack = ATTACKS.create(entry.name, **few_steps(entry))
-    with Victim(model) as victim:
+    with Victim(model, surrogate=Victim(surrogate or model)) as victim:
         return attack, attack.run(victim, images, labels, epsilons, rng=Draws("k", torch.arange(len(images))))
 
 
@@ -100,7 +107,7 @@ def test_a_model_without_gradient_is_one_sentence_or_no_matter(entry) -> None:
         with pytest.raises(GauntletError, match="No gradient of the model's loss"):
             run(entry, Detached(), images, labels, [1])
     else:
-        run(entry, Detached(), images, labels, [1])
+        run(entry, Detached(), images, labels, [1], surrogate=nn.Flatten())
 
 
 def exact_distances(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, order: float) -> torch.Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -192,10 +194,22 @@ def test_trapezoid_auprs_are_pytorch_oods(sides):
 @given(SIDES)
 @exact
 def test_autc_is_pytorch_oods_and_one_half_where_that_is_undefined(sides):
-    found = ood_metrics(*map(torch.tensor, sides))["autc"]
+    found = ood_metrics(*map(np.array, sides))["autc"]
     scores, is_ood = map(torch.from_numpy, together(*sides))
     constant = bool(scores.min() == scores.max())
-    assert found == pytest.approx(0.5 if constant else float(peer.autc(scores, -is_ood)), abs=1e-6)  # float32 there
+    assert found == pytest.approx(0.5 if constant else float(peer.autc(scores, -is_ood)), abs=1e-12)
+
+
+@given(SIDES)
+@exact
+def test_autc_is_the_mean_of_two_areas_in_exact_fractions(sides):
+    inside, outside = ([Fraction(float(score)) for score in side] for side in sides)
+    low, high = min(inside + outside), max(inside + outside)
+    if low < high:
+        flagged = sum((score - low) / (high - low) for score in inside) / len(inside)
+        missed = sum((high - score) / (high - low) for score in outside) / len(outside)
+        found = ood_metrics(*map(np.array, sides))["autc"]
+        assert found == pytest.approx(float((flagged + missed) / 2), abs=1e-12)
 
 
 @given(SIDES, st.randoms(use_true_random=False))

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from gauntlet.bench.model_specs import resolve_models
 from gauntlet.bench.plan import Plan, make_plan
+from gauntlet.bench.runner import prepare
 from gauntlet.bench.suite import load_suite
 from gauntlet.datasets import DataSource
 from gauntlet.registry import MODELS, GauntletError
@@ -224,3 +225,25 @@ def test_a_plugin_dataset_that_reads_its_own_file_is_keyed_by_its_images(tmp_pat
         torch.save(torch.full((4, 1, 28, 28), value), tmp_path / "mine.pt")
         found.append(keys(plan_of(tmp_path, ood=["mine"])))
     assert {key for key in found[0] if found[0][key] != found[1][key]} == {key for key in found[0] if "mine" in key}
+
+
+def test_what_needs_a_parameter_is_left_out_of_patterns_with_its_reason(tmp_path, write_plugin):
+    plugin = write_plugin(
+        '''
+        from gauntlet import attack, detector, model
+
+        @attack("needy", norm="linf", kind="fixed", access="none", cost="fast")
+        def needy(force: float):
+            """Needs a force."""
+
+        @model("needy-net")
+        def needy_net(depth: int, classes: int = 10):
+            """Needs a depth."""
+        '''
+    )
+    plan, problems = prepare(small_suite(attacks=["fgs*", "tag:single-step"], models=["cnn-s*"]), plugins=[plugin])
+    assert problems == []
+    reasons = {item.what: item.reason for item in plan.left_out}
+    assert "needs a value for its parameter 'force': write {needy: {force: ...}}." in reasons["needy"]
+    assert "parameter 'depth'" in reasons["needy-net"]
+    assert {job.row.model.label for job in plan.jobs} == {"cnn-small"}

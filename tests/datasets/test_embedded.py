@@ -25,7 +25,7 @@ def spec(name: str, **parameters) -> dict:
 
 
 def test_these_are_the_embedded_sets():
-    patterns = ["blobs", "plain", "rademacher", "smooth-noise"]
+    patterns = ["blobs", "low-contrast", "plain", "rademacher", "smooth-noise"]
     assert sorted({"digits", "fake", "gaussian-noise", "glyphs", "patches", "uniform-noise", *patterns}) == EMBEDDED
 
 

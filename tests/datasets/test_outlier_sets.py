@@ -12,7 +12,7 @@ from gauntlet.datasets import DataSource, ImageSet, resolve
 from gauntlet.datasets.derived import TABLE
 from gauntlet.registry import GauntletError
 
-PATTERNS = ["smooth-noise", "blobs", "rademacher", "plain"]
+PATTERNS = ["smooth-noise", "blobs", "rademacher", "plain", "low-contrast"]
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_patterns_have_the_shape_of_the_set_they_are_compared_with(name: str, sh
     assert bool((images.labels == -1).all())
 
 
-@pytest.mark.parametrize("name", ["rademacher", "plain", "smooth-noise"])
+@pytest.mark.parametrize("name", ["rademacher", "plain", "smooth-noise", "low-contrast"])
 def test_a_larger_set_starts_with_the_smaller_and_another_seed_is_another_set(name: str, source: DataSource):
     few, many, other = (
         load({name: options}, source).pixels for options in ({"count": 3}, {"count": 9}, {"count": 3, "seed": 1})
@@ -47,6 +47,22 @@ def test_rademacher_has_two_values_and_plain_one_a_channel(source: DataSource):
     assert bool((colours == colours[:, :, :1, :1]).all())
     assert len(colours[:, :, 0, 0].unique()) == 60
     assert load("grey", source).name == "plain"
+
+
+def test_low_contrast_is_noise_in_a_narrow_band_above_plain_or_a_level(source: DataSource):
+    faint, grey = load("low-contrast", source).pixels, load("plain", source).pixels
+    above = (faint - 0.9 * grey) / 0.1
+    assert above.min() >= -1e-5
+    assert above.max() <= 1 + 1e-5
+    assert float(above.std()) == pytest.approx(12**-0.5, rel=0.01)
+    dark = load({"low-contrast": {"level": 0.0, "contrast": 0.02}}, source).pixels
+    assert 0.019 < float(dark.max()) <= 0.02
+
+
+@pytest.mark.parametrize(("options", "words"), [({"contrast": 1.5}, "contrast must"), ({"level": -0.1}, "level must")])
+def test_low_contrast_takes_shares_only(options: dict, words: str, source: DataSource):
+    with pytest.raises(GauntletError, match=f"{words} lie in \\[0, 1\\], got"):
+        load({"low-contrast": options}, source)
 
 
 def test_smooth_noise_is_smoother_than_noise_and_fills_the_range(source: DataSource):

@@ -72,7 +72,8 @@ class TestMahalanobis:
         train = torch.tensor([[1.0], [3.0], [10.0], [14.0]], dtype=torch.float64)
         labels = torch.tensor([0, 0, 1, 1])
         # means 2 and 12, variance (1 + 1 + 4 + 4) / 4
-        found = scores("mahalanobis", with_features(train, labels), with_features(torch.tensor([[2.0], [6.0], [13.0]])))
+        test = torch.tensor([[2.0], [6.0], [13.0]], dtype=torch.float64)
+        found = scores("mahalanobis", with_features(train, labels), with_features(test))
         assert found == pytest.approx([0.0, 16 / 2.5, 1 / 2.5], rel=1e-12, abs=1e-12)
 
     def test_a_class_with_one_image_has_its_mean_there(self):

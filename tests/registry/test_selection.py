@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gauntlet.registry import ATTACKS, GauntletError, Registry, parse_spec, select, select_one
+from gauntlet.registry import ATTACKS, GauntletError, Registry, left_out, parse_spec, select, select_one
 
 
 @pytest.fixture
@@ -129,3 +129,36 @@ def test_a_parameter_without_default_must_be_said_unless_gauntlet_supplies_it(ma
     for specs in (["net"], ["all"]):
         with pytest.raises(GauntletError, match=r"'net' \(test_selection.py:\d+\) needs a value for .* 'depth': write"):
             select(widgets, specs)
+
+
+# -- what cannot do without a parameter -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_hook(stocked: Registry) -> Registry:
+    @stocked.register("hook", tags=("steel",))
+    def hook(*, length: float):
+        pass
+
+    return stocked
+
+
+@pytest.mark.parametrize("pattern", ["all", "tag:steel"])
+def test_a_pattern_leaves_out_what_needs_a_value_and_the_reason_is_known(with_hook: Registry, pattern: str):
+    assert labels(select(with_hook, [pattern])) == ["spring", "wheel"]
+    reasons = left_out(with_hook, [pattern])
+    assert list(reasons) == ["hook"]
+    assert "'hook' (test_selection.py" in reasons["hook"]
+    assert "needs a value for its parameter 'length': write {hook: {length: ...}}." in reasons["hook"]
+
+
+def test_named_beside_the_pattern_with_its_value_it_is_there(with_hook: Registry):
+    specs = ["all", {"hook": {"length": 2}}]
+    assert labels(select(with_hook, specs)) == ["spring", "wheel", "hook length=2"]
+    assert left_out(with_hook, specs) == {}
+
+
+def test_alone_it_is_one_sentence(with_hook: Registry):
+    for spec in ("hook", "hoo*"):
+        with pytest.raises(GauntletError, match="needs a value for its parameter 'length'"):
+            select(with_hook, [spec])

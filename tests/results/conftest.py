@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from gauntlet.results import CellResult, Facts, Identity, Measurement, PlannedCell, Store, load_results
+from gauntlet.results.frame import load_coded
 
 Cell = tuple[PlannedCell, CellResult | None]
 
@@ -87,10 +88,18 @@ def store(tmp_path: Path) -> Iterable[Store]:
 
 @pytest.fixture
 def frame_of(tmp_path: Path) -> Callable[..., pd.DataFrame]:
-    def build(*cells: Cell) -> pd.DataFrame:
-        folder = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
-        with Store.open(folder / "store.sqlite") as opened:
-            fill(opened, cells)
-        return load_results(folder)
+    """Tidy frames with text as categories, as the command line has them."""
+    return lambda *cells: _frame(tmp_path, cells, load_coded)
 
-    return build
+
+@pytest.fixture
+def text_frame_of(tmp_path: Path) -> Callable[..., pd.DataFrame]:
+    """The same as users get them from ``load_results``."""
+    return lambda *cells: _frame(tmp_path, cells, load_results)
+
+
+def _frame(folder: Path, cells: Iterable[Cell], load: Callable[[Path], pd.DataFrame]) -> pd.DataFrame:
+    out = folder / f"out{len(list(folder.iterdir()))}"
+    with Store.open(out / "store.sqlite") as opened:
+        fill(opened, cells)
+    return load(out)

@@ -19,11 +19,11 @@ Builder = Callable[..., pd.DataFrame]
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_a_frame_comes_back_as_it_was(
-    make: SimpleNamespace, frame_of: Builder, tmp_path: Path, suffix: str, hostile: str
+    make: SimpleNamespace, text_frame_of: Builder, tmp_path: Path, suffix: str, hostile: str
 ) -> None:
     if suffix == ".parquet":
         pytest.importorskip("pyarrow")
-    frame = frame_of(
+    frame = text_frame_of(
         make.accuracy(1 / 3, model=hostile),
         make.attacked(0.1 + 0.2, hostile, 8 / 255),
         make.broken("failed", hostile, evaluator="ood", detector=hostile),
@@ -32,9 +32,9 @@ def test_a_frame_comes_back_as_it_was(
     pd.testing.assert_frame_equal(import_frame(export_frame(frame, tmp_path / f"out{suffix}")), frame)
 
 
-def test_another_suffix_is_refused(make: SimpleNamespace, frame_of: Builder, tmp_path: Path) -> None:
+def test_another_suffix_is_refused(make: SimpleNamespace, text_frame_of: Builder, tmp_path: Path) -> None:
     with pytest.raises(GauntletError, match=r"\.csv or \.parquet, got '\.xlsx'"):
-        export_frame(frame_of(make.accuracy()), tmp_path / "out.xlsx")
+        export_frame(text_frame_of(make.accuracy()), tmp_path / "out.xlsx")
 
 
 @pytest.mark.parametrize("content", [b"", b"not parquet"])
@@ -51,11 +51,11 @@ PUBLISHED = (
 
 
 def test_published_numbers_stand_beside_ours_and_say_so(
-    make: SimpleNamespace, frame_of: Builder, tmp_path: Path
+    make: SimpleNamespace, text_frame_of: Builder, tmp_path: Path
 ) -> None:
     path = tmp_path / "r2.csv"
     path.write_text(PUBLISHED, encoding="utf-8")
-    frame = with_reported(frame_of(make.detected(0.95, "msp", "glyphs")), [path])
+    frame = with_reported(text_frame_of(make.detected(0.95, "msp", "glyphs")), [path])
     table = pivot(frame, ["detector"], ["model"], "auroc", best="row")
     assert table.columns == (("cnn",), ("Ens (R2)",))
     assert table.cells == (("95.0 ± 1.0", "97.7"),)

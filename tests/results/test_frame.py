@@ -19,8 +19,8 @@ from gauntlet.results.frame import as_tidy, empty_frame
 Builder = Callable[..., pd.DataFrame]
 
 
-def test_the_columns_are_those_of_the_design(make: SimpleNamespace, frame_of: Builder) -> None:
-    frame = frame_of(make.accuracy())
+def test_the_columns_are_those_of_the_design(make: SimpleNamespace, text_frame_of: Builder) -> None:
+    frame = text_frame_of(make.accuracy())
     assert " ".join(frame.columns) == (
         "evaluator model architecture recipe seed dataset detector attack norm epsilon ood_dataset ood_group "
         "corruption severity class metric value ci_low ci_high n status reason params seconds device "
@@ -28,8 +28,8 @@ def test_the_columns_are_those_of_the_design(make: SimpleNamespace, frame_of: Bu
     )
 
 
-def test_one_row_per_measurement_in_order_of_the_plan(make: SimpleNamespace, frame_of: Builder) -> None:
-    frame = frame_of(make.attacked(0.5, "pgd", 0.3), make.accuracy())
+def test_one_row_per_measurement_in_order_of_the_plan(make: SimpleNamespace, text_frame_of: Builder) -> None:
+    frame = text_frame_of(make.attacked(0.5, "pgd", 0.3), make.accuracy())
     assert list(frame["metric"]) == ["robust_accuracy", "forwards", "accuracy", "accuracy"]
     row = frame.iloc[0]
     assert (row["value"], row["ci_low"], row["ci_high"], row["n"]) == (0.5, 0.49, 0.51, 100)
@@ -45,9 +45,9 @@ def test_one_row_per_measurement_in_order_of_the_plan(make: SimpleNamespace, fra
     assert list(frame["class"]) == ["", "", "", "1"]
 
 
-def test_a_cell_that_is_not_ok_has_one_row_with_its_reason(make: SimpleNamespace, frame_of: Builder) -> None:
+def test_a_cell_that_is_not_ok_has_one_row_with_its_reason(make: SimpleNamespace, text_frame_of: Builder) -> None:
     planned = make.cell(None, evaluator="accuracy", model="never")
-    frame = frame_of(make.broken("failed", "it broke", evaluator="accuracy"), planned)
+    frame = text_frame_of(make.broken("failed", "it broke", evaluator="accuracy"), planned)
     assert list(frame["status"]) == ["failed", "missing"]
     assert list(frame["reason"]) == ["it broke", "planned but not computed"]
     assert list(frame["metric"]) == ["", ""]
@@ -100,9 +100,9 @@ def test_no_store_and_an_empty_store_are_one_sentence(tmp_path: Path, store: Sto
 
 
 def test_csv_reads_back_equal_with_hostile_names(
-    make: SimpleNamespace, frame_of: Builder, tmp_path: Path, hostile: str
+    make: SimpleNamespace, text_frame_of: Builder, tmp_path: Path, hostile: str
 ) -> None:
-    frame = frame_of(
+    frame = text_frame_of(
         make.accuracy(1 / 3, model=hostile),
         make.attacked(float("inf"), "nan", 8 / 255, model=hostile),
         make.broken("failed", f"NA {hostile}", evaluator="ood", detector="NA", severity=3),
@@ -125,15 +125,15 @@ def test_csv_loses_nothing(tmp_path_factory: pytest.TempPathFactory, rows: list[
     pd.testing.assert_frame_equal(read_csv(write_csv(frame, path)), frame, check_exact=True)
 
 
-def test_an_empty_frame_has_the_same_types(make: SimpleNamespace, frame_of: Builder) -> None:
-    assert list(empty_frame().dtypes) == list(frame_of(make.accuracy()).dtypes)
+def test_an_empty_frame_has_the_same_types(make: SimpleNamespace, text_frame_of: Builder) -> None:
+    assert list(empty_frame().dtypes) == list(text_frame_of(make.accuracy()).dtypes)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(
-    make: SimpleNamespace, frame_of: Builder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make: SimpleNamespace, text_frame_of: Builder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "csv"
-    path = write_csv(frame_of(make.accuracy()), folder / "results.csv")
+    path = write_csv(text_frame_of(make.accuracy()), folder / "results.csv")
     before = path.read_text()
 
     def fail(self: Path, target: Path) -> None:

@@ -16,9 +16,9 @@ from gauntlet.results.frame import empty_frame
 Builder = Callable[..., pd.DataFrame]
 
 
-def test_rows_and_columns_stand_in_order_of_the_plan(make: SimpleNamespace, frame_of: Builder) -> None:
+def test_rows_and_columns_stand_in_order_of_the_plan(make: SimpleNamespace, text_frame_of: Builder) -> None:
     """Also where the first model has not all of them, and equal outer headers stay together."""
-    frame = frame_of(
+    frame = text_frame_of(
         make.attacked(0.9, "z", 0.2, model="b"),
         make.attacked(0.8, "a", 0.3, model="b"),
         make.attacked(0.7, "z", 0.1, model="a"),
@@ -41,22 +41,24 @@ def test_rows_and_columns_stand_in_order_of_the_plan(make: SimpleNamespace, fram
     ],
 )
 def test_a_value_is_percent_or_fraction_with_or_without_interval(
-    make: SimpleNamespace, frame_of: Builder, options: dict[str, object], text: str
+    make: SimpleNamespace, text_frame_of: Builder, options: dict[str, object], text: str
 ) -> None:
-    table = pivot(frame_of(make.accuracy(0.12346)), ["model"], ["dataset"], "accuracy", **options)  # type: ignore[arg-type]
+    table = pivot(text_frame_of(make.accuracy(0.12346)), ["model"], ["dataset"], "accuracy", **options)  # type: ignore[arg-type]
     assert table.cells == ((text,),)
 
 
 @pytest.mark.parametrize(("value", "text"), [(float("inf"), "inf"), (float("nan"), "nan"), (-0.0001, "0.000")])
-def test_odd_values_have_a_text(make: SimpleNamespace, frame_of: Builder, value: float, text: str) -> None:
+def test_odd_values_have_a_text(make: SimpleNamespace, text_frame_of: Builder, value: float, text: str) -> None:
     result = make.ok(make.measured("median_norm", value, half=float("inf")))
-    table = pivot(frame_of(make.cell(result, evaluator="attack")), ["model"], [], "median_norm")
+    table = pivot(text_frame_of(make.cell(result, evaluator="attack")), ["model"], [], "median_norm")
     assert table.cells == ((text,),)
 
 
-def test_a_cell_that_is_not_ok_shows_its_status_and_a_note_its_reason(make: SimpleNamespace, frame_of: Builder) -> None:
+def test_a_cell_that_is_not_ok_shows_its_status_and_a_note_its_reason(
+    make: SimpleNamespace, text_frame_of: Builder
+) -> None:
     table = pivot(
-        frame_of(
+        text_frame_of(
             make.accuracy(),
             make.broken("failed", "out of luck", evaluator="accuracy", model="bad"),
             make.cell(None, evaluator="accuracy", model="late"),
@@ -70,15 +72,15 @@ def test_a_cell_that_is_not_ok_shows_its_status_and_a_note_its_reason(make: Simp
     assert table.notes[1:] == ("failed: out of luck", "missing: planned but not computed")
 
 
-def test_only_the_first_reasons_are_spelled_out(make: SimpleNamespace, frame_of: Builder) -> None:
+def test_only_the_first_reasons_are_spelled_out(make: SimpleNamespace, text_frame_of: Builder) -> None:
     bad = [make.broken("failed", f"reason {i}", evaluator="accuracy", model=str(i)) for i in range(9)]
-    table = pivot(frame_of(make.accuracy(), *bad), ["model"], [], "accuracy")
+    table = pivot(text_frame_of(make.accuracy(), *bad), ["model"], [], "accuracy")
     assert table.notes[-1] == "... and 3 more reasons; results.csv has them all."
 
 
-def test_seeds_are_averaged_with_the_t_interval_of_their_mean(make: SimpleNamespace, frame_of: Builder) -> None:
+def test_seeds_are_averaged_with_the_t_interval_of_their_mean(make: SimpleNamespace, text_frame_of: Builder) -> None:
     values = [0.90, 0.93, 0.91]
-    frame = frame_of(*(make.accuracy(value, seed=seed) for seed, value in enumerate(values)))
+    frame = text_frame_of(*(make.accuracy(value, seed=seed) for seed, value in enumerate(values)))
     table = pivot(frame, ["model"], [], "accuracy", decimals=6)
     half = stats.t.ppf(0.975, 2) * stats.sem(values)
     assert table.cells == ((f"{100 * sum(values) / 3:.6f} ± {100 * half:.6f}",),)
@@ -87,9 +89,9 @@ def test_seeds_are_averaged_with_the_t_interval_of_their_mean(make: SimpleNamesp
     assert len(pivot(frame, ["model", "seed"], [], "accuracy").rows) == 3
 
 
-def test_a_mean_over_fewer_seeds_than_planned_is_marked(make: SimpleNamespace, frame_of: Builder) -> None:
+def test_a_mean_over_fewer_seeds_than_planned_is_marked(make: SimpleNamespace, text_frame_of: Builder) -> None:
     table = pivot(
-        frame_of(
+        text_frame_of(
             make.broken("failed", "x", evaluator="accuracy", seed=0),
             make.accuracy(0.5, seed=1),
             make.broken("failed", "x", evaluator="accuracy", seed=0, model="never"),
@@ -102,22 +104,22 @@ def test_a_mean_over_fewer_seeds_than_planned_is_marked(make: SimpleNamespace, f
     assert table.cells == (("50.0 ± 1.0 (1/2)",), ("failed",))
 
 
-def test_classes_count_only_where_they_are_asked_for(make: SimpleNamespace, frame_of: Builder) -> None:
-    frame = frame_of(make.accuracy(0.98))
+def test_classes_count_only_where_they_are_asked_for(make: SimpleNamespace, text_frame_of: Builder) -> None:
+    frame = text_frame_of(make.accuracy(0.98))
     assert pivot(frame, ["model"], [], "accuracy").cells == (("98.0 ± 1.0",),)
     assert pivot(frame, ["class"], [], "accuracy").rows == (("",), ("1",))
 
 
-def test_several_metrics_stand_side_by_side(make: SimpleNamespace, frame_of: Builder) -> None:
-    table = pivot(frame_of(make.calibrated()), ["model"], ["metric"], ["ece", "nll"])
+def test_several_metrics_stand_side_by_side(make: SimpleNamespace, text_frame_of: Builder) -> None:
+    table = pivot(text_frame_of(make.calibrated()), ["model"], ["metric"], ["ece", "nll"])
     assert table.columns == (("ECE (%)",), ("NLL",))
     assert table.cells == (("5.0 ± 1.0", "0.300 ± 0.010"),)
 
 
 def test_a_pivot_that_is_not_unique_says_which_column_would_make_it_so(
-    make: SimpleNamespace, frame_of: Builder
+    make: SimpleNamespace, text_frame_of: Builder
 ) -> None:
-    frame = frame_of(*(make.attacked(e, a, e) for a in ("pgd", "fgsm") for e in (0.1, 0.3)))
+    frame = text_frame_of(*(make.attacked(e, a, e) for a in ("pgd", "fgsm") for e in (0.1, 0.3)))
     with pytest.raises(GauntletError, match=r"attack 'pgd'.*; add 'epsilon' to its rows or columns"):
         pivot(frame, ["attack"], ["model"], "robust_accuracy")
     with pytest.raises(GauntletError, match="add 'attack' and 'epsilon' to its rows"):
@@ -126,8 +128,8 @@ def test_a_pivot_that_is_not_unique_says_which_column_would_make_it_so(
         pivot(frame, [], [], "robust_accuracy")
 
 
-def test_unknown_names_and_an_empty_selection_name_the_nearest(make: SimpleNamespace, frame_of: Builder) -> None:
-    frame = frame_of(make.accuracy())
+def test_unknown_names_and_an_empty_selection_name_the_nearest(make: SimpleNamespace, text_frame_of: Builder) -> None:
+    frame = text_frame_of(make.accuracy())
     with pytest.raises(GauntletError, match="no column 'modle'; did you mean 'model'"):
         pivot(frame, ["modle"], [], "accuracy")
     with pytest.raises(GauntletError, match="metric 'acuracy'; did you mean 'accuracy'"):
@@ -136,8 +138,8 @@ def test_unknown_names_and_an_empty_selection_name_the_nearest(make: SimpleNames
         pivot(empty_frame(), ["model"], [], "accuracy")
 
 
-def test_a_selection_takes_values_patterns_and_numbers(make: SimpleNamespace, frame_of: Builder) -> None:
-    frame = frame_of(*(make.attacked(e, "pgd", e, model=m) for m in ("cnn-a", "cnn-b", "[x]") for e in (0.1, 0.3)))
+def test_a_selection_takes_values_patterns_and_numbers(make: SimpleNamespace, text_frame_of: Builder) -> None:
+    frame = text_frame_of(*(make.attacked(e, "pgd", e, model=m) for m in ("cnn-a", "cnn-b", "[x]") for e in (0.1, 0.3)))
     assert set(select(frame, {"model": "cnn-*"})["model"]) == {"cnn-a", "cnn-b"}
     assert set(select(frame, {"model": "[x]"})["model"]) == {"[x]"}
     assert set(select(frame, {"model": "cnn-a", "epsilon": "0.30"})["epsilon"]) == {0.3}
@@ -153,7 +155,7 @@ def test_a_selection_takes_values_patterns_and_numbers(make: SimpleNamespace, fr
     ],
 )
 def test_a_selection_without_rows_is_one_sentence(
-    make: SimpleNamespace, frame_of: Builder, conditions: dict[str, str], message: str
+    make: SimpleNamespace, text_frame_of: Builder, conditions: dict[str, str], message: str
 ) -> None:
     with pytest.raises(GauntletError, match=message):
-        select(frame_of(make.attacked(0.5, "pgd", 0.3)), conditions)
+        select(text_frame_of(make.attacked(0.5, "pgd", 0.3)), conditions)

@@ -16,6 +16,7 @@ from gauntlet.results import Facts, Identity, PlannedCell, Store, load_results
 from gauntlet.results import curves as maths
 from gauntlet.results.examples import read_examples, write_examples
 from gauntlet.results.plots import PLOTS, Material, draw, kinds, plot, save
+from gauntlet.results.plots.jacobians import contrast
 from gauntlet.results.records import CellResult
 
 RNG = np.random.default_rng(0)
@@ -24,6 +25,7 @@ LOGITS = RNG.normal(size=(60, 3)) + 2 * np.eye(3)[LABEL]
 RIGHT = LOGITS.argmax(1) == LABEL
 CONFIDENCE = (np.exp(LOGITS) / np.exp(LOGITS).sum(1, keepdims=True)).max(1)
 INSIDE, OUTSIDE = RNG.normal(size=60), RNG.normal(1, 1, 40)
+JACOBIAN = RNG.normal(size=(3, 1, 8, 8)).astype("float32")
 
 
 def planned(params: Any = None, **identity: Any) -> PlannedCell:
@@ -38,6 +40,7 @@ def cells(make: SimpleNamespace) -> Iterator[tuple[PlannedCell, CellResult]]:
     }  # fmt: skip
     value = float(RIGHT.mean())
     examples = {"image": RNG.random((6, 1, 8, 8), "float32"), "label": LABEL[:6], "logits": LOGITS[:6]}
+    examples |= {"jacobian": JACOBIAN, "jacobian_image": examples["image"][:3], "jacobian_label": LABEL[:3]}
     yield (
         planned(evaluator="accuracy"),
         CellResult(measurements=(make.measured("accuracy", value),), arrays=arrays, examples=examples),
@@ -56,6 +59,30 @@ def cells(make: SimpleNamespace) -> Iterator[tuple[PlannedCell, CellResult]]:
             kept = {"clean": images, "adversarial": images**2, "label": LABEL[:2], "prediction": LABEL[2:4]}
             result = CellResult(measurements=(make.measured("robust_accuracy", 0.5),), examples=kept)
             yield planned(evaluator="attack", attack=attack, epsilon=epsilon), result
+    probabilities = RNG.dirichlet(np.ones(4), 80)
+    top = np.sort(probabilities, axis=1)
+    decided = {
+        "label": np.r_[LABEL, np.full(20, -1)], "prediction": np.r_[LOGITS.argmax(1), np.arange(-1, 3).repeat(5)],
+        "score": RNG.normal(size=80), "classes": np.array(["a", "<b>", "$c$", "letters (OOD)"]),
+        "probabilities": probabilities, "max_2_max": top[:, -1] - top[:, -2], "h": RNG.random(80),
+    }  # fmt: skip
+    yield (
+        planned(evaluator="open-set", detector="euinet", ood_dataset="letters"),
+        CellResult(
+            measurements=(make.measured("open_accuracy", 0.5),),
+            arrays=decided,
+            examples={"generated": RNG.random((10, 1, 8, 8), "float32")},
+        ),
+    )
+    for attack, epsilon in (("", None), ("fgsm", 0.1), ("fgsm", 0.3)):
+        images = {"reconstruction": RNG.random((2, 1, 8, 8), "float32"), "image": RNG.random((2, 1, 8, 8), "float32")}
+        attacked = {"clean": images["image"], "adversarial": images["image"], "clean_reconstruction": images["image"]}
+        where = {"evaluator": "reconstruction", "attack": attack, "epsilon": epsilon}
+        result = CellResult(
+            measurements=(make.measured("reconstruction_mse", 0.02),),
+            examples={**images, **(attacked if attack else {})},
+        )
+        yield planned(**where), result
     for severity in (1, 2):
         where = {"evaluator": "corruption", "corruption": "fog", "severity": severity}
         yield planned(**where), CellResult(measurements=(make.measured("accuracy", 0.9 / severity),))
@@ -120,6 +147,27 @@ def test_the_confusion_matrix_is_that_of_scikit_learn() -> None:
     np.testing.assert_array_equal(maths.confusion(LABEL, LOGITS.argmax(1), 3), expected)
 
 
+def test_the_open_set_confusion_has_ood_as_its_last_class(material: Material) -> None:
+    ((_, arrays),) = material.cells("open-set", "label", "prediction")
+    label, prediction = (np.where(arrays[name] < 0, 3, arrays[name]) for name in ("label", "prediction"))
+    counts = confusion_matrix(label, prediction)
+    axes = draw("open-set-confusion", material).axes[0]
+    shares = 100 * counts / counts.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(np.asarray(axes.images[0].get_array()), shares)
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["a", "<b>", "$c$", "letters (OOD)"]
+
+
+def test_scores_by_label_are_shown_with_their_medians(material: Material) -> None:
+    ((_, arrays),) = material.cells("open-set", "label", "h")
+    drawn = draw("open-set-scores", material)
+    panel = next(axes for axes in drawn.axes if "h (1: fake)" in axes.get_ylabel())
+    shown = [
+        line.get_ydata()[0] for line in panel.lines if line.get_color() == "black" and len(set(line.get_ydata())) == 1
+    ]
+    expected = [np.median(arrays["h"][arrays["label"] == label]) for label in (0, 1, 2, -1)]
+    assert set(np.round(expected, 12)) <= set(np.round(shown, 12))
+
+
 def test_equal_scores_make_one_step_of_the_roc_curve() -> None:
     x, y = maths.roc_curve(np.zeros(5), np.zeros(3))
     assert (x.tolist(), y.tolist()) == ([0, 1], [0, 1])
@@ -175,3 +223,28 @@ def test_examples_come_back_whatever_the_labels_hold(tmp_path: Path, hostile: st
     assert read_examples(tmp_path, (hostile, "digits"), "key")["image"].tolist() == [[[[2, 2], [2, 2]]]]
     assert len(list(tmp_path.rglob("*.safetensors"))) == 2
     assert read_examples(tmp_path, (hostile, "digits"), "other") == {}
+
+
+def test_jacobians_are_grey_at_zero_and_keep_signs_at_any_scale(material: Material) -> None:
+    grid = draw("jacobians", material)
+    shown = [np.asarray(axes.images[0].get_array()) for axes in grid.axes if axes.images]
+    assert len(shown) == 6
+    for image, one in zip(shown[3:], JACOBIAN[:, 0], strict=True):
+        np.testing.assert_array_equal(np.sign(image - 0.5), np.sign(one))
+    np.testing.assert_allclose(contrast(1e-9 * JACOBIAN[0]), contrast(JACOBIAN[0]), atol=1e-6)
+    assert (contrast(np.zeros((1, 2, 2))) == 0.5).all()
+
+
+def test_a_history_without_accuracy_has_one_panel_and_beside_others_a_name_in_the_legend(
+    material: Material, tmp_path: Path
+) -> None:
+    with Store.open(tmp_path / "store.sqlite") as store:
+        rows = [{"epoch": number, "loss": 1 / number, "val_loss": 1.1 / number} for number in (1, 2)]
+        store.put_history("first", "autoencoder", rows)
+        drawn = draw("history", Material(material.frame, store))
+        assert [axes.get_title() for axes in drawn.axes] == ["Loss"]
+        store.put_history("second", "cnn", [{**row, "accuracy": 0.5, "val_accuracy": 0.4} for row in rows])
+        drawn = draw("history", Material(material.frame, store))
+        assert [axes.get_title() for axes in drawn.axes] == ["Loss", "Accuracy"]
+        names = [text.get_text() for text in drawn.legends[0].get_texts()]
+        assert names == ["autoencoder, train", "autoencoder, validation", "cnn, train", "cnn, validation"]

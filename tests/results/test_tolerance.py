@@ -23,8 +23,8 @@ from gauntlet.results.tolerance import Rule, parse_rules
 Builder = Callable[..., pd.DataFrame]
 
 
-def judged(make: SimpleNamespace, frame_of: Builder, before: float, now: float, *rules: dict[str, Any]) -> str:
-    old, new = (frame_of(make.detected(value, "msp", "glyphs")) for value in (before, now))
+def judged(make: SimpleNamespace, text_frame_of: Builder, before: float, now: float, *rules: dict[str, Any]) -> str:
+    old, new = (text_frame_of(make.detected(value, "msp", "glyphs")) for value in (before, now))
     return str(compare(make_baseline(old), new, rules=parse_rules(rules)).rows["verdict"].iloc[0])
 
 
@@ -45,27 +45,27 @@ def judged(make: SimpleNamespace, frame_of: Builder, before: float, now: float, 
     ],
 )
 def test_a_rule_decides_for_what_it_matches(
-    make: SimpleNamespace, frame_of: Builder, rule: dict[str, Any], now: float, verdict: str
+    make: SimpleNamespace, text_frame_of: Builder, rule: dict[str, Any], now: float, verdict: str
 ) -> None:
-    assert judged(make, frame_of, 0.8, now, rule) == verdict
+    assert judged(make, text_frame_of, 0.8, now, rule) == verdict
 
 
-def test_of_several_rules_the_last_decides(make: SimpleNamespace, frame_of: Builder) -> None:
-    assert judged(make, frame_of, 0.8, 0.7, {"absolute": 0.5}, {"absolute": 0.01}) == "drift"
-    assert judged(make, frame_of, 0.8, 0.7, {"absolute": 0.01}, {"absolute": 0.5}) == "ok"
+def test_of_several_rules_the_last_decides(make: SimpleNamespace, text_frame_of: Builder) -> None:
+    assert judged(make, text_frame_of, 0.8, 0.7, {"absolute": 0.5}, {"absolute": 0.01}) == "drift"
+    assert judged(make, text_frame_of, 0.8, 0.7, {"absolute": 0.01}, {"absolute": 0.5}) == "ok"
 
 
-def test_of_an_error_a_rise_is_worse(make: SimpleNamespace, frame_of: Builder) -> None:
+def test_of_an_error_a_rise_is_worse(make: SimpleNamespace, text_frame_of: Builder) -> None:
     rules = [Rule({}, "absolute", 0.01, "worse")]
     for before, now, verdict in ((0.1, 0.2, "drift"), (0.2, 0.1, "improved")):
-        baseline = make_baseline(frame_of(make.calibrated(before)), ["ece"])
-        report = compare(baseline, frame_of(make.calibrated(now)), rules=rules)
+        baseline = make_baseline(text_frame_of(make.calibrated(before)), ["ece"])
+        report = compare(baseline, text_frame_of(make.calibrated(now)), rules=rules)
         assert list(report.rows["verdict"]) == [verdict]
         assert report.exit_status == (verdict == "drift")
 
 
-def test_a_value_that_became_nan_is_no_improvement(make: SimpleNamespace, frame_of: Builder) -> None:
-    assert judged(make, frame_of, 0.8, float("nan"), {"absolute": 0.01, "direction": "worse"}) == "drift"
+def test_a_value_that_became_nan_is_no_improvement(make: SimpleNamespace, text_frame_of: Builder) -> None:
+    assert judged(make, text_frame_of, 0.8, float("nan"), {"absolute": 0.01, "direction": "worse"}) == "drift"
 
 
 @pytest.mark.parametrize(
@@ -177,11 +177,11 @@ def test_samples_that_cannot_be_read_are_one_sentence(make: SimpleNamespace, sto
 
 
 @pytest.fixture
-def report(make: SimpleNamespace, frame_of: Builder, hostile: str) -> Any:
-    before = frame_of(
+def report(make: SimpleNamespace, text_frame_of: Builder, hostile: str) -> Any:
+    before = text_frame_of(
         make.detected(0.9, hostile, "glyphs"), make.detected(0.9, "gone", "glyphs"), make.accuracy(model=hostile)
     )
-    now = frame_of(make.detected(0.1, hostile, "glyphs"), make.accuracy(model=hostile), make.accuracy(model="new"))
+    now = text_frame_of(make.detected(0.1, hostile, "glyphs"), make.accuracy(model=hostile), make.accuracy(model="new"))
     return compare(make_baseline(before), now)
 
 

@@ -1,0 +1,76 @@
+"""Class means and covariances of training features, computed once for all detectors that are fitted to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .numerics import beside, cached_rows, double, mean_row, rounding_of, working
+from .outputs import Outputs
+
+_STRIP = 128  # columns of a strip of a symmetric product
+
+
+class Moments(NamedTuple):
+    """Moments of features (N, D) in float64, by class; images without a class are one more class."""
+
+    origin: Tensor  # (D,): the mean, in the precision of the features
+    means: Tensor  # (classes, D), about the origin
+    weights: Tensor  # (classes,): their shares of the images
+    within: Tensor  # (D, D): covariance within the classes, divided by N
+    rounding: float  # the deviation that rounding alone may give a feature
+
+    def total(self, point: Tensor) -> Tensor:
+        """Second moments (D, D) of all images about a ``point`` (D,)."""
+        apart = self.means + self.origin - point
+        return self.within + apart.T @ (self.weights[:, None] * apart)
+
+
+def class_moments(outputs: Outputs) -> Moments:
+    """The moments of an image set's compact features by its labels."""
+    return outputs.once("moments", lambda: _moments(outputs))
+
+
+def feature_mean(outputs: Outputs, features: Tensor) -> Tensor:
+    """Mean (D,) in float64 of ``features`` (N, D), which are the whole or the projected ones of ``outputs``."""
+    return outputs.once(("mean", id(features)), lambda: mean_row(features.detach()))
+
+
+def scatter(features: Tensor, prepare: Callable[[Tensor, slice], Tensor]) -> Tensor:
+    """Sum (D, D) of the outer products of features (N, D), each prepared: some rows and which they are to float64."""
+    width, rows = features.shape[1], cached_rows(features.shape[1])
+    total = double(features[:0]).new_zeros(width, width)
+    for start in range(0, len(features), rows):
+        place = slice(start, start + rows)
+        _add_products(total, prepare(features[place], place))
+    return total.triu() + total.triu(1).T
+
+
+def _add_products(total: Tensor, rows: Tensor) -> None:
+    """Add ``rows.T @ rows`` to the upper triangle of ``total``, in strips, which is 5/8 of the whole work at 512."""
+    for start in range(0, len(total), _STRIP):
+        strip = slice(start, start + _STRIP)
+        total[strip, start:].addmm_(rows[:, strip].T, rows[:, start:])
+
+
+def _moments(outputs: Outputs) -> Moments:
+    assert outputs.compact is not None
+    features = outputs.compact.detach()
+    origin = beside(feature_mean(outputs, outputs.compact), features)
+    _, index, counts = outputs.labels.to(features.device).unique(return_inverse=True, return_counts=True)
+    members = index.argsort(stable=True).split(counts.tolist())
+    means = torch.stack([_mean_about(origin, features, own) for own in members])
+    centres = means + double(origin)
+    within = scatter(features, lambda part, place: double(part) - centres[index[place]]) / len(features)
+    return Moments(origin, means, double(counts) / len(features), within, rounding_of(features))
+
+
+def _mean_about(origin: Tensor, features: Tensor, members: Tensor) -> Tensor:
+    """Mean (D,) in float64 of ``features[members] - origin``, without a copy of all of them."""
+    parts = members.split(cached_rows(features.shape[1]))
+    return torch.stack([double((working(features[own]) - origin).sum(dim=0)) for own in parts]).sum(dim=0) / len(
+        members
+    )

@@ -1,0 +1,125 @@
+"""Embeddings side by side, and what switching one augmentation of SimCLR's views on or off does to them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from .intervals import mean_interval
+from .layout import Table, number, pivot
+
+_PARTS = (
+    ("Probes and clusters", ("probe_accuracy", "knn1_accuracy", "knn20_accuracy", "purity", "hungarian_accuracy",
+                             "nmi", "ari", "silhouette")),
+    ("Retrieval and spread", ("precision_at_5", "mean_average_precision", "contrastive_top1", "contrastive_top5",
+                              "alignment", "uniformity", "effective_rank", "embedding_std")),
+)  # fmt: skip
+
+#: What report R4 (section 4.4) says of each transformation of the views; it does not name the others.
+R4_VERDICTS: Mapping[str, str] = {
+    "resized-crop": "yes (random crop)",
+    "crop": "yes (random crop)",
+    "enlarge": "no",
+    "rotation": "maybe, small",
+    "noise": "yes",
+    "stretch": "no",
+    "greyscale": "yes",
+}
+#: The metrics of the tables.
+JUDGED = tuple(name for _, names in _PARTS for name in names)
+_MEASURES = ("probe_accuracy", "knn20_accuracy")
+
+
+def representation_table(frame: pd.DataFrame, **options: Any) -> list[Table]:
+    """Embeddings by model (rows) and measure (columns): two tables per dataset, and one of augmentations if varied."""
+    cells = frame[frame["evaluator"] == "representation"]
+    tables = []
+    for dataset in cells["dataset"].unique():
+        part = cells[cells["dataset"] == dataset]
+        for title, metrics in _PARTS:
+            known = [name for name in metrics if name in set(part["metric"])]
+            if not known and (part["status"] == "ok").all():
+                continue
+            known = known or [metrics[0]]  # nothing but failures, which are shown
+            own = {"title": f"{title} of embeddings on {dataset}", "intervals": False, **options}
+            tables.append(pivot(part, ["model"], ["metric"], known, evaluator="representation", **own))
+        tables += _ablation(part, str(dataset))
+    return tables
+
+
+class _Variant(NamedTuple):
+    """One model as a change of another's views: what takes part, and whose accuracy is with and without it."""
+
+    name: str
+    switched: str
+    with_it: str
+    without: str
+
+
+def _ablation(part: pd.DataFrame, dataset: str) -> Iterator[Table]:
+    variants = list(_variants(part))
+    if not variants:
+        return
+    rows, cells = [], []
+    for variant in variants:
+        texts = [R4_VERDICTS.get(variant.name.partition(" ")[0], "–")]
+        for metric in _MEASURES:
+            inside, outside = (_by_seed(part, model, metric) for model in (variant.with_it, variant.without))
+            texts += [number(100 * inside.mean(), 1), number(100 * outside.mean(), 1), *_difference(inside, outside)]
+        rows.append((variant.name, variant.switched))
+        cells.append(tuple(texts))
+    measures = ("Linear probe (%)", "kNN, k 20 (%)")
+    columns = [("", "R4 says"), *((m, c) for m in measures for c in ("with", "without", "difference", "verdict"))]
+    seeds = part["seed"].nunique()
+    yield Table(
+        title=f"Augmentations of the views, one switched at a time, on {dataset}",
+        row_names=("transformation", "in the policy"),
+        rows=tuple(rows),
+        columns=tuple(columns),
+        cells=tuple(cells),
+        notes=(
+            f"Means over {seeds} seeds; ± is half the 95 % interval (Student) of the mean difference between runs of "
+            "the same seed. `unclear`: the interval holds 0, or there is a single seed.",
+        ),
+    )
+
+
+def _variants(part: pd.DataFrame) -> Iterator[_Variant]:
+    """Models of a simclr recipe that differ from another one of the results in their views alone."""
+    recipes = {}
+    for _, row in part.drop_duplicates("model").iterrows():
+        recipe = json.loads(row["params"] or "{}").get("model", {}).get("recipe") or {}
+        if recipe.get("name") == "simclr":
+            recipes[str(row["model"])] = recipe
+    for model, recipe in recipes.items():
+        added = [spec if isinstance(spec, str) else next(iter(spec)) for spec in recipe.get("add", ())]
+        dropped = list(recipe.get("drop", ()))
+        base = next((other for other, its in recipes.items() if its == {**recipe, "add": [], "drop": []}), None)
+        if base is None or not (added or dropped):
+            continue
+        if added:
+            name = " ".join([*added, *(["instead of", *dropped] if dropped else [])])
+            yield _Variant(name, "off", model, base)
+        else:
+            yield _Variant(" ".join(dropped), "on", base, model)
+
+
+def _by_seed(part: pd.DataFrame, model: str, metric: str) -> pd.Series:
+    rows = part[(part["model"] == model) & (part["metric"] == metric) & (part["class"] == "")]
+    return rows.set_index("seed")["value"].sort_index()
+
+
+def _difference(inside: pd.Series, outside: pd.Series) -> tuple[str, str]:
+    """The mean difference of the same seeds with half its interval, and the verdict."""
+    differences = 100 * (inside - outside).dropna().to_numpy()
+    if not len(differences):
+        return "–", "–"
+    low, high = mean_interval(differences)
+    if not np.isfinite(high - low):
+        return number(float(differences.mean()), 1), "unclear"
+    verdict = "helps" if low > 0 else "hurts" if high < 0 else "unclear"
+    return f"{number(float(differences.mean()), 1)} ± {number((high - low) / 2, 1)}", verdict
