@@ -247,4 +247,4 @@ def test_a_history_without_accuracy_has_one_panel_and_beside_others_a_name_in_th
         drawn = draw("history", Material(material.frame, store))
         assert [axes.get_title() for axes in drawn.axes] == ["Loss", "Accuracy"]
         names = [text.get_text() for text in drawn.legends[0].get_texts()]
-        assert names == ["autoencoder, train", "autoencoder, validation", "cnn, train", "cnn, validation"]
+        assert names == ["autoencoder", "cnn", "train", "validation"]
