@@ -64,22 +64,32 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Answer in JS
 
 
 @cli.command()
-@click.argument("suite")
+@click.argument("suites", metavar="SUITE...", nargs=-1, required=True)
 @run_options
-def run(suite: str, out: Path, **options: Any) -> None:
+def run(suites: tuple[str, ...], out: Path, profile: str | None, **options: Any) -> None:
     """Plan, train what is missing, evaluate, and write results.csv and the tables.
 
-    SUITE is a YAML file or the name of a built-in suite. Ctrl-C is safe: finished cells are kept, and the same
-    command goes on where it stopped. Exits with 1 if a cell is neither ok nor skipped.
+    SUITE is a YAML file, the name of a built-in suite, or a pattern of such names: 'r1-*' reruns report R1. The results
+    of several suites go to a folder each, below the output folder. Ctrl-C is safe: finished cells are kept, and the
+    same command goes on where it stopped. Exits with 1 if a cell is neither ok nor skipped.
     """
     from .console import ConsoleReporter
     from .runner import run_suite
+    from .suite import load_suite, named_suites
 
-    console = _console()
-    outcome = run_suite(suite, out=out, reporter=ConsoleReporter(console), **options)
-    _print_tables(outcome, console)
-    _summarise(outcome)
-    sys.exit(130 if outcome.interrupted else 0 if outcome.complete else 1)
+    names = named_suites(suites)
+    for name in names if len(names) > 1 else ():
+        load_suite(name, profile=profile)  # a mistake is found before any of them runs
+    folders = [out / Path(name).stem for name in names]
+    complete = True
+    for name, folder in zip(names, folders if len(names) > 1 else [out], strict=True):
+        outcome = run_suite(name, out=folder, profile=profile, reporter=ConsoleReporter(_console()), **options)
+        _print_tables(outcome)
+        _summarise(outcome)
+        if outcome.interrupted:
+            sys.exit(130)
+        complete = complete and outcome.complete
+    sys.exit(0 if complete else 1)
 
 
 @cli.command()
@@ -133,7 +143,7 @@ def _console() -> Console:
     return Console(stderr=True)
 
 
-def _print_tables(outcome: Outcome, console: Console) -> None:
+def _print_tables(outcome: Outcome) -> None:
     from ..results.frame import load_results
     from ..results.tables import PRESETS, render
 

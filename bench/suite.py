@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from fractions import Fraction
 from importlib import resources
 from pathlib import Path
@@ -19,6 +20,7 @@ from ..registry import (
     GauntletError,
     Registry,
     Selected,
+    check_unique,
     left_out,
     nearest,
     parse_spec,
@@ -179,6 +181,26 @@ def builtin_suites() -> dict[str, str]:
         entry.name: entry.read_text(encoding="utf-8") for entry in folder.iterdir() if entry.name.endswith(".yaml")
     }
     return {name.removesuffix(".yaml"): found[name] for name in sorted(found)}
+
+
+def named_suites(names: Sequence[str]) -> list[str]:
+    """Files and names of suites, each pattern replaced by the built-in suites that it picks; each only once.
+
+    Raises:
+        GauntletError: A pattern picks none, or two files have one name.
+    """
+    found: list[str] = []
+    for name in names:
+        if Path(name).is_file() or not any(sign in name for sign in "*?["):
+            found.append(name)
+            continue
+        picked = [known for known in builtin_suites() if fnmatchcase(known, name)]
+        if not picked:
+            raise GauntletError(f"No built-in suite matches {name!r}; {nearest(name, builtin_suites())}")
+        found += picked
+    found = list(dict.fromkeys(found))
+    check_unique((Path(name).stem for name in found), "suite")
+    return found
 
 
 def load_suite(source: str | Path | Mapping[str, Any], *, profile: str | None = None) -> Suite:

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from gauntlet.bench.cli import ERROR_STATUS, main
+from gauntlet.bench.suite import builtin_suites, named_suites
 from gauntlet.results.drift import read_baseline
 from gauntlet.results.frame import read_csv
 
@@ -47,6 +48,28 @@ def test_run_prints_both_tables_and_exits_with_zero(call, suite, tmp_path):
     assert "AUROC in % of OOD detection on digits" in out
     assert "10 ok" in err
     assert read_csv(tmp_path / "out" / "results.csv").shape[0] > 50
+
+
+def test_several_suites_run_in_one_command_each_in_its_folder(call, tmp_path):
+    names = []
+    for name in ("one", "two"):
+        small = small_suite(name=name, attacks=None, epsilons=None, detectors=None, ood=None, evaluators=["accuracy"])
+        names.append(tmp_path / f"{name}.yaml")
+        names[-1].write_text(yaml.safe_dump(small), encoding="utf-8")
+    status, _, _ = call("run", *names, "--out", tmp_path / "out")
+    assert status == 0
+    assert [(tmp_path / "out" / name / "results.csv").is_file() for name in ("one", "two")] == [True, True]
+
+
+def test_a_pattern_picks_built_in_suites_and_a_mistake_in_one_stops_all(call, tmp_path):
+    assert named_suites(["r1-*"]) == [name for name in builtin_suites() if name.startswith("r1-")]
+    status, _, err = call("run", "q*", tmp_path / "absent.yaml", "--out", tmp_path / "out")
+    assert status == ERROR_STATUS
+    assert "There is no suite file" in err
+    assert not (tmp_path / "out").exists()
+    status, _, err = call("run", "r9-*", "--out", tmp_path / "out")
+    assert status == ERROR_STATUS
+    assert "No built-in suite matches 'r9-*'" in err
 
 
 def test_plan_shows_what_runs_what_is_cached_and_what_is_skipped(call, suite, tmp_path):
