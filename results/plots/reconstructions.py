@@ -53,7 +53,7 @@ def _kept(material: Material) -> list[tuple[pd.Series, dict[str, np.ndarray]]]:
 def _names(cells: list[pd.Series]) -> list[str]:
     if len(cells) == 1:
         return [header("epsilon", cells[0]["epsilon"]) and f"ε {header('epsilon', cells[0]['epsilon'])}"]
-    return labels(cells)
+    return [name or str(cell["dataset"]) for name, cell in zip(labels(cells), cells, strict=True)]
 
 
 def _column(arrays: dict[str, np.ndarray], number: int) -> tuple[tuple[np.ndarray, ...], Any]:
