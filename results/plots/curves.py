@@ -148,7 +148,7 @@ def corruption_severity(material: Material) -> Figure:
 
 
 class _Scale(NamedTuple):
-    """How a metric is drawn upwards: its title, label, factor, and the ends of the axis (None: as the values ask)."""
+    """How a metric is drawn upwards: its title, label, factor, and the ends of the axis (None: the largest value)."""
 
     title: str
     label: str
@@ -179,9 +179,11 @@ def _against(
         raise GauntletError("The plot is about one dataset; select one with --where dataset=NAME.")
     columns = min(4, len(names))
     tall = -(-len(names) // columns)
-    drawn, grid = figure(max(4.2, 2.5 * columns), 2.3 * tall + 0.6, tall, columns)
-    flat = np.atleast_1d(np.asarray(grid, dtype=object)).ravel()
     steps = sorted(rows[step].dropna().unique())
+    drawn, grid = figure(max(4.2, max(2.5, 0.5 * len(steps) + 0.8) * columns), 2.3 * tall + 0.6, tall, columns)
+    flat = np.atleast_1d(np.asarray(grid, dtype=object)).ravel()
+    low, high = up.ends
+    top = high if high is not None else 1.05 * float(rows[["value", "ci_high"]].max().max())  # the same in each panel
     for axes, name in zip(flat, names, strict=False):
         for i, model in enumerate(models):
             _line(
@@ -197,7 +199,7 @@ def _against(
         ticks = ([("0", 0)] if len(untouched) else []) + [
             (header(step, value), steps.index(value) + 1) for value in steps
         ]
-        axes.set(title=name, ylim=up.ends, xticks=[at for _, at in ticks], xticklabels=[text for text, _ in ticks])
+        axes.set(title=name, ylim=(low, top), xticks=[at for _, at in ticks], xticklabels=[text for text, _ in ticks])
         axes.set(xlabel=across, ylabel=up.label)
     drawn.suptitle(f"{up.title} against {across} on {rows['dataset'].iloc[0]}")
     for axes in flat[len(names) :]:

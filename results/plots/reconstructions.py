@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from ...registry import GauntletError
 from ..layout import header
@@ -13,10 +14,9 @@ from .kinds import Material, common, few, labels, plot
 from .look import figure
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
-_MOST_IMAGES, _MOST_CELLS = 8, 6
+_MOST_IMAGES, _MOST_CELLS = 6, 6
 _ROWS = ("input", "reconstruction", "difference")
 
 
@@ -51,9 +51,16 @@ def _kept(material: Material) -> list[tuple[pd.Series, dict[str, np.ndarray]]]:
 
 
 def _names(cells: list[pd.Series]) -> list[str]:
-    if len(cells) == 1:
-        return [header("epsilon", cells[0]["epsilon"]) and f"ε {header('epsilon', cells[0]['epsilon'])}"]
-    return labels(cells)
+    """Names of the blocks: what tells their cells apart, the dataset where nothing is said, and the epsilon."""
+    plain = [cell.drop("epsilon") for cell in cells]
+    names = labels(plain) if len(cells) > 1 else [""]
+    if pd.DataFrame(plain)["model"].nunique() == 1:
+        names = [name if name != str(cell["model"]) else "" for name, cell in zip(names, cells, strict=True)]
+    strengths = [header("epsilon", cell["epsilon"]) for cell in cells]
+    return [
+        ", ".join(filter(None, (name, f"ε {strength}" if strength else ""))) or str(cell["dataset"])
+        for name, strength, cell in zip(names, strengths, cells, strict=True)
+    ]
 
 
 def _column(arrays: dict[str, np.ndarray], number: int) -> tuple[tuple[np.ndarray, ...], Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -145,6 +146,28 @@ def test_natural_images_come_back_better_than_noise_and_worse_than_plain_or_fain
     assert auroc["smooth-noise"] < 0.99
     assert auroc["plain"] < 0.5
     assert auroc["low-contrast"] < 0.5
+
+
+@pytest.mark.realdata
+@pytest.mark.slow
+def test_cifar10_comes_back_better_than_noise_and_worse_than_dark_images():
+    if "GAUNTLET_DATA" not in os.environ:
+        pytest.skip("GAUNTLET_DATA is not set")
+    source = DataSource(root=Path(os.environ["GAUNTLET_DATA"]), cache=Path("absent"))
+    data = resolve({"cifar10": {"test": "held-out", "limit": 2000}}, source)
+    torch.manual_seed(0)
+    network = Autoencoder()
+    recipe = RECIPES.create("autoencoder", epochs=6, batch_size=32)
+    recipe.train(network, data.load("train"), data.load("val"), device=CPU, seed=0)
+    with torch.no_grad():
+        inside = network.forward_outputs(data.load("test").images[:500])["reconstruction_error"]
+        dark = {"low-contrast": {"level": 0.0, "count": 500}}
+        bounds = {"fake": (0.99, 1.0), "plain": (0.0, 0.95), "dark": (0.0, 0.1)}
+        for name, (low, high) in bounds.items():
+            spec = dark if name == "dark" else {name: {"count": 500}}
+            outside = network.forward_outputs(resolve(spec, source, shape=data.shape).load("test").images)
+            scores = torch.cat([inside, outside["reconstruction_error"]]).numpy()
+            assert low <= roc_auc_score(np.arange(1000) >= 500, scores) <= high, name
 
 
 def embedded(spec: str | dict) -> ImageSet:
