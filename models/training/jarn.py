@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -90,7 +91,7 @@ class JacobianGame(Hook):
     ) -> None:
         self.weight, self.epsilon, self.start_ratio, self.update_every = weight, epsilon, start_ratio, update_every
         self.conv, self.loss, self.fgsm, self.width, self._optimizer = conv, loss, fgsm, width, optimizer
-        self.updates = self._first = 0  # of the classifier since the start point, and when this run took it up
+        self.updates = 0  # of the classifier since the start point
         self._waiting: tuple[Tensor, Tensor] | None = None
         self._terms: list[Tensor] = []
 
@@ -125,8 +126,7 @@ class JacobianGame(Hook):
         batch = replace(batch, images=self._start(loop, batch))
         if not self.active(loop):
             return inner(batch)
-        if loop.device.type == "cpu" and self.updates == self._first:
-            # Twice differentiated, networks are faster in this layout: by a fifth to a quarter.
+        if loop.device.type == "cpu":  # twice differentiated, a network is faster by a fifth in this layout
             loop.module.to(memory_format=torch.contiguous_format)
         with loop.full_precision():
             images = batch.images.detach().contiguous().requires_grad_()
@@ -168,6 +168,13 @@ class JacobianGame(Hook):
             log["adversarial"] = float(torch.stack(self._terms).mean())
             self._terms.clear()
 
+    @contextmanager
+    def evaluating(self, loop: Loop) -> Iterator[None]:
+        """Give the network back the layout in which single passes are faster."""
+        if loop.device.type == "cpu" and self.updates:
+            loop.module.to(memory_format=torch.channels_last)
+        yield
+
     # -- interruption -------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Tensor]:
@@ -179,7 +186,7 @@ class JacobianGame(Hook):
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Take them up."""
-        self.updates = self._first = int(state["updates"])
+        self.updates = int(state["updates"])
         parts: dict[str, dict[str, Tensor]] = {"adapter": {}, "discriminator": {}, "optimizer": {}}
         for key, value in state.items():
             part, _, name = key.partition("/")

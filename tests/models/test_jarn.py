@@ -247,6 +247,16 @@ def test_a_resumed_run_equals_an_unbroken_one(eights: Sets, tmp_path: Path):
     assert [log.get("adversarial") for log in history] == [log.get("adversarial") for log in expected]
 
 
+def test_a_trained_network_has_the_layout_of_a_loaded_one(eights: Sets):
+    net = conv_net()
+    net.insert(1, nn.Conv2d(4, 4, 3, padding=1))
+    net = net.to(memory_format=torch.channels_last)
+    recipe = RECIPES.create("jarn", epochs=1, batch_size=50, start_ratio=0.0, disc_width=4)
+    recipe.train(net, eights("train", 100), eights("val"), device=CPU, seed=3)
+    assert net[1].weight.is_contiguous(memory_format=torch.channels_last)
+    assert not net[1].weight.is_contiguous()
+
+
 def test_gradients_of_gradients_are_in_float32_whatever_the_precision(eights: Sets):
     seen: list[tuple[int, torch.dtype]] = []
     net = conv_net()
