@@ -100,7 +100,8 @@ class Contrast(Hook):
         module: Any = loop.module
         with loop.precision():
             projections = module.forward_outputs(views)["projection"]
-        return Pass(nt_xent(*projections.float().chunk(2), self.temperature), None)
+        first, second = projections.float().chunk(2)
+        return Pass(nt_xent(first, second, self.temperature), None)
 
     @torch.no_grad()
     def evaluate(self, loop: Loop, images: ImageSet) -> dict[str, float]:

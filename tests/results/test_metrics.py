@@ -13,6 +13,10 @@ NAMES = (
     *("auroc", "aupr_in", "aupr_out", "fpr95", "fpr95_id", "detection_error"),
     *("aupr_in_trapezoid", "aupr_out_trapezoid", "autc", "oscr"),
     *("check_passed", "check_figure", "seconds"),
+    *("probe_accuracy", "knn1_accuracy", "knn5_accuracy", "knn20_accuracy", "knn200_accuracy"),
+    *("purity", "nmi", "ari", "hungarian_accuracy", "silhouette", "near_duplicates"),
+    *("precision_at_1", "precision_at_5", "precision_at_10", "mean_average_precision"),
+    *("alignment", "uniformity", "effective_rank", "embedding_std", "contrastive_top1", "contrastive_top5"),
     *("mean_confidence", "temperature", "ece", "rms", "mce", "signed_gap", "nll", "brier"),
     *("ece_scaled", "rms_scaled", "mce_scaled", "signed_gap_scaled", "nll_scaled", "brier_scaled"),
 )
