@@ -41,7 +41,8 @@ def knn_predictions(
     wanted = [k for k in neighbours if k <= len(train)]
     if not wanted:
         raise GauntletError(f"kNN needs at least {min(neighbours)} training images, got {len(train)}.")
-    bank, predictions = F.normalize(train.float(), dim=1), {k: [] for k in wanted}  # type: dict[int, list[Tensor]]
+    bank = F.normalize(train.float(), dim=1)
+    predictions: dict[int, list[Tensor]] = {k: [] for k in wanted}
     for part in F.normalize(queries.float(), dim=1).split(_ROWS):
         near = (part @ bank.T).topk(max(wanted), dim=1)
         # Only ratios count: the largest weight of each query is 1, so that none overflows.
@@ -136,16 +137,16 @@ def retrieval(
     embeddings: Tensor, labels: Tensor, pixels: Tensor, queries: Tensor, ks: Sequence[int] = (1, 5, 10)
 ) -> Retrieval:
     """Precision among the k nearest and average precision of each query; arguments as in :func:`ranking`."""
+    truth = labels.cpu()
     precisions, averages, duplicates = [], [], []
     for part in queries.split(_ROWS // 4):
-        order, values, twins = ranking(embeddings, pixels, part)
-        there = values.isfinite()
-        hits = ((labels[order] == labels[part, None]) & there).double()
+        order, values, twins = (found.cpu() for found in ranking(embeddings, pixels, part))
+        hits = ((truth[order] == truth[part.cpu(), None]) & values.isfinite()).double()
         precisions.append(torch.stack([hits[:, :k].mean(1) for k in ks], 1))
-        ranks = torch.arange(1, len(labels) + 1, device=hits.device)
+        ranks = torch.arange(1, len(truth) + 1)
         averages.append((hits * hits.cumsum(1) / ranks).sum(1) / hits.sum(1))  # 0 / 0 is NaN
         duplicates.append(twins)
-    found = (torch.cat(parts).cpu().numpy() for parts in (precisions, averages, duplicates))
+    found = (torch.cat(parts).numpy() for parts in (precisions, averages, duplicates))
     return Retrieval(*found)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..registry import model
 
 
-@model("pixels", outputs=("embedding",), trained=True, tags=("baseline",))
+@model("pixels", outputs=("embedding",), trained=True, tags=("baseline",), reference="Coates, Lee, Ng 2011, AISTATS")
 class Pixels(nn.Module):
     """The pixels of an image are its embedding."""
 

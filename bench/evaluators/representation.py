@@ -148,17 +148,17 @@ class Study:
         from ...models.training.simclr import spread
         from ..kernels_representation import alignments, uniformity
 
-        embeddings = self.test[0]
+        embeddings = self.test[0].cpu()
         std, rank = spread(embeddings)
         first, second, ranks = self._views()
-        distances = alignments(first, second).cpu().numpy()
+        distances = alignments(first.cpu(), second.cpu()).numpy()
         count = len(embeddings)
         yield Measurement("embedding_std", std, n=count)
         yield Measurement("effective_rank", rank, n=count)
         yield Measurement("uniformity", uniformity(embeddings), n=count)
         yield Measurement("alignment", float(distances.mean()), *mean_interval(distances), len(distances))
         for k in (1, 5):
-            yield Measurement(f"contrastive_top{k}", float((ranks < k).double().mean()), n=len(ranks))
+            yield Measurement(f"contrastive_top{k}", float((ranks < k).float().mean()), n=len(ranks))
 
     @torch.no_grad()
     def _views(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -195,7 +195,7 @@ class Study:
     def arrays(self) -> dict[str, np.ndarray]:
         """Labels, clusters, successes, and the embeddings of some images, at most 50 principal components each."""
         chosen = self._queries(MAP)
-        some = torch.nn.functional.normalize(self.test[0][chosen].double(), dim=1)
+        some = torch.nn.functional.normalize(self.test[0][chosen].cpu().double(), dim=1)
         centred = some - some.mean(0)
         if centred.shape[1] > _MAP_DIMENSIONS:
             _, _, axes = torch.linalg.svd(centred, full_matrices=False)

@@ -52,6 +52,6 @@ class PrincipalComponents(Recipe):
         kept = vectors.flip(1)[:, : len(axes)].T
         # The sign of an axis is free: its largest entry is made positive.
         signs = kept.gather(1, kept.abs().argmax(1, keepdim=True)).sign()
-        module.mean.copy_(mean)  # type: ignore[operator, union-attr]
+        module.mean.copy_(mean)  # type: ignore[operator]
         axes.copy_(kept * signs)
         return [{"epoch": 1, "variance_kept": float(variances[-len(axes) :].sum() / variances.sum())}]

@@ -67,9 +67,9 @@ def spread(embeddings: Tensor) -> tuple[float, float]:
     they are spread evenly over the sphere, 0 where all are the same (Chen & He 2020, arXiv 2011.10566). The second is
     the exponential of the entropy of the normalised singular values of the centred embeddings (Roy & Vetterli 2007).
     """
-    normal = F.normalize(embeddings.double(), dim=1)
-    std = float(normal.std(0, correction=0).mean() * math.sqrt(embeddings.shape[1]))
-    values = torch.linalg.svdvals(embeddings.double() - embeddings.double().mean(0))
+    points = embeddings.cpu().double()  # not every device has double precision
+    std = float(F.normalize(points, dim=1).std(0, correction=0).mean() * math.sqrt(points.shape[1]))
+    values = torch.linalg.svdvals(points - points.mean(0))
     if not float(values.sum()) > 1e-12:
         return std, 1.0
     shares = values / values.sum()
@@ -100,7 +100,8 @@ class Contrast(Hook):
         module: Any = loop.module
         with loop.precision():
             projections = module.forward_outputs(views)["projection"]
-        return Pass(nt_xent(*projections.float().chunk(2), self.temperature), None)
+        first, second = projections.float().chunk(2)
+        return Pass(nt_xent(first, second, self.temperature), None)
 
     @torch.no_grad()
     def evaluate(self, loop: Loop, images: ImageSet) -> dict[str, float]:

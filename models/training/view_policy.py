@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,9 +10,26 @@ import torch
 from torch import Generator, Tensor
 
 from ...registry import AUGMENTATIONS, GauntletError, nearest, parse_spec, select_one
+from .augment import crop, flip, noise, rotation
+from .views import blur, colour_jitter, enlarge, greyscale, resized_crop, stretch
 
 #: Numbers that go through the policy together on a CPU: 64 images of 96x96, which its cache holds.
 CHUNK = 64 * 3 * 96 * 96
+
+
+#: What a policy may hold. Named here, not looked up, so that a change of their code retrains what it made.
+FUNCTIONS: Mapping[str, Callable[..., Tensor]] = {
+    "enlarge": enlarge,
+    "resized-crop": resized_crop,
+    "crop": crop,
+    "stretch": stretch,
+    "flip": flip,
+    "rotation": rotation,
+    "colour-jitter": colour_jitter,
+    "greyscale": greyscale,
+    "blur": blur,
+    "noise": noise,
+}
 
 
 @dataclass(frozen=True)
@@ -33,7 +50,7 @@ class Step:
 
     def __call__(self, images: Tensor, rng: Generator) -> Tensor:
         """The images, augmented."""
-        return AUGMENTATIONS.get(self.name).factory(images, rng, **self.parameters)
+        return FUNCTIONS[self.name](images, rng, **self.parameters)
 
 
 @dataclass(frozen=True)

@@ -41,8 +41,8 @@ def resized_crop(
     images: Tensor, rng: Generator, *, low: float = 0.08, high: float = 1.0, ratio: float = 4 / 3
 ) -> Tensor:
     """Take a random part (share ``low`` to ``high`` of the area, sides up to ``ratio`` apart) at the old size."""
-    boxes = crop_boxes(len(images), *images.shape[2:], rng, low, high, ratio)
-    return resample(images, *boxes)
+    count, _, height, width = images.shape
+    return resample(images, *crop_boxes(count, height, width, rng, low, high, ratio))
 
 
 def crop_boxes(

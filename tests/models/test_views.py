@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from gauntlet.models.training import views
-from gauntlet.models.training.view_policy import CHUNK, POLICIES, policy_for
-from gauntlet.registry import GauntletError
+from gauntlet.models.training.view_policy import CHUNK, FUNCTIONS, POLICIES, policy_for
+from gauntlet.registry import AUGMENTATIONS, GauntletError
 
 T = pytest.importorskip("torchvision.transforms.v2.functional")
 
@@ -187,6 +187,9 @@ class TestPolicies:
         for step in POLICIES[name].steps:
             changed = not torch.equal(nothing.changed(add=[step.name])(x, generator()), x)
             assert changed == (step.name != "greyscale" or shape[0] == 3), step.name
+
+    def test_functions_are_those_of_the_registry(self):
+        assert all(AUGMENTATIONS.get(name).factory is function for name, function in FUNCTIONS.items())
 
     def test_digits_are_never_mirrored(self):
         assert not next(step.on for step in POLICIES["digits"].steps if step.name == "flip")

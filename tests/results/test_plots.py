@@ -83,6 +83,19 @@ def cells(make: SimpleNamespace) -> Iterator[tuple[PlannedCell, CellResult]]:
             examples={**images, **(attacked if attack else {})},
         )
         yield planned(**where), result
+    where = np.arange(60) % 3
+    arrays = {
+        "map": RNG.normal(size=(60, 8)) + where[:, None],
+        "map_label": where,
+        "classes": np.array(["a", "b", "c"]),
+    }
+    kept = {
+        "query": RNG.random((3, 1, 8, 8), "float32"), "query_label": LABEL[:3],
+        "neighbour": RNG.random((3, 5, 1, 8, 8), "float32"), "neighbour_label": LABEL[:15].reshape(3, 5),
+        "similarity": np.linspace(1, 0, 15, dtype="float32").reshape(3, 5),
+    }  # fmt: skip
+    result = CellResult(measurements=(make.measured("probe_accuracy", 0.9),), arrays=arrays, examples=kept)
+    yield planned(evaluator="representation"), result
     for severity in (1, 2):
         where = {"evaluator": "corruption", "corruption": "fog", "severity": severity}
         yield planned(**where), CellResult(measurements=(make.measured("accuracy", 0.9 / severity),))
