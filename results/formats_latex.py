@@ -141,7 +141,9 @@ def _aligned(table: Table, place: int) -> _Column:
     # LaTeX gives all that a wide header needs to the last column it spans; half of it belongs to the first.
     taken = max(map(len, values)) + max(map(len, halves or ranges)) + 3
     spare = max(0, len(table.columns[place][-1]) - taken) / 2
-    first = _decimal(values, f"table-number-alignment=right, table-column-width={(max(map(len, values)) + spare) / 2}em")
+    first = _decimal(
+        values, f"table-number-alignment=right, table-column-width={(max(map(len, values)) + spare) / 2}em"
+    )
     if halves:
         return _Column(rf"{first}@{{${{}}\pm{{}}$}}{_decimal(halves, 'table-number-alignment=left')}", 2)
     return _Column(rf"{first}@{{\ }}l", 2)
