@@ -16,7 +16,7 @@ from .coding import aligned, codes_of, numbered
 from .frame import read_columns, write_csv
 from .layout import header, number, reasons_of
 from .metrics import HEADLINE, directions
-from .records import IDENTITY_COLUMNS, describe
+from .records import IDENTITY_COLUMNS, MISSING, describe
 from .table import Table
 from .tolerance import METHODS, Rule
 
@@ -74,12 +74,16 @@ class Report:
     @property
     def sentences(self) -> list[str]:
         """One sentence for every measurement that drifted or is missing, naming it."""
-        bad = self.rows[self.rows["verdict"].isin(["drift", "missing"])]
-        return [sentence(row) for _, row in bad.iterrows()]
+        return [sentence(row) for _, row in self.bad.iterrows()]
+
+    @property
+    def bad(self) -> pd.DataFrame:
+        """The rows that drifted, then those that are missing."""
+        return pd.concat([self.rows[self.rows["verdict"] == verdict] for verdict in ("drift", "missing")])
 
     def table(self, only_bad: bool = True) -> Table:
         """The rows (with ``only_bad`` those that drifted or are missing) as a table."""
-        rows = self.rows[self.rows["verdict"].isin(["drift", "missing"])] if only_bad else self.rows
+        rows = self.bad if only_bad else self.rows
         used = [name for name in IDENTITY_COLUMNS if any(header(name, value) for value in rows[name].unique())]
         names = [*used, "metric"]
         columns = ("baseline", "current", "difference", "allowed", "verdict")
@@ -221,7 +225,8 @@ def _reasons(missing: pd.DataFrame, bad: pd.DataFrame) -> np.ndarray:
     wanted, known = aligned([missing, bad], IDENTITY_COLUMNS)
     place = pd.Series(np.arange(len(known)), index=known).groupby(level=0).first()
     found = place.reindex(wanted).fillna(len(known)).astype(int)
-    return np.append(reasons_of(bad).to_numpy(dtype=object), "not planned")[found]
+    reasons = bad["reason"].astype(object).where(bad["status"] == MISSING, reasons_of(bad))
+    return np.append(reasons.to_numpy(dtype=object), "not planned")[found]
 
 
 def _judge(both: pd.DataFrame, rules: Sequence[Rule], noise: Noise | None) -> pd.DataFrame:

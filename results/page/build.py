@@ -64,7 +64,7 @@ def build_page(
         cards=cards(frame),
         findings=[asdict(finding) for finding in found],
         boards=[
-            {"id": f"board-{i}", "title": _title(board["title"], frame), **_head(board)}
+            {"id": f"board-{i}", "title": _title(board["title"], frame), "short": board["title"], **_head(board)}
             for i, board in enumerate(data["boards"])
         ],
         runs=list(data["runs"].values()),
@@ -123,7 +123,7 @@ def _head(board: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _run(run: Any) -> dict[str, Any]:
-    kept = {name: value for name, value in run.provenance.items() if name != "command"}
+    kept = {name: value for name, value in run.provenance.items() if name != "command" and value is not None}
     return {
         "id": run.run_id,
         "suite": run.suite,

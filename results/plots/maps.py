@@ -76,7 +76,7 @@ def auroc_grid(material: Material) -> Figure:
         raise GauntletError("The map needs a detector with temperature and epsilon at several values, such as odin.")
     drawn, axes = figure(2.2 + 0.8 * table.shape[1], 1.4 + 0.5 * table.shape[0])
     names = [f"{value:g}" for value in table.index], [f"{value:g}" for value in table.columns]
-    _map(drawn, axes, 100 * table.to_numpy(), *names, "AUROC (%)", None)
+    _map(drawn, axes, 100 * table.to_numpy(), *names, "AUROC (%)", None, decimals=1)
     axes.set(xlabel="ε", ylabel="Temperature", title="Mean AUROC over the OOD sets")
     return drawn
 
@@ -92,6 +92,7 @@ def _map(
     texts: list[list[str]] | None = None,
     *,
     small: bool = False,
+    decimals: int = 0,
 ) -> None:
     low, high = limits or (np.nanmin(table), np.nanmax(table))
     shown = axes.imshow(table, aspect="auto", vmin=low, vmax=high)
@@ -100,7 +101,7 @@ def _map(
     axes.set_xticks(range(len(across)), across, rotation=30 if slanted else 0, ha="right" if slanted else "center")
     axes.set_yticks(range(len(down)), down)
     for (row, column), value in np.ndenumerate(table):
-        text = texts[row][column] if texts else ("–" if pd.isna(value) else f"{value:.0f}")
+        text = texts[row][column] if texts else ("–" if pd.isna(value) else f"{value:.{decimals}f}")
         dark = not pd.isna(value) and (value - low) / max(high - low, 1e-9) < 0.55
         axes.text(
             column, row, text, ha="center", va="center", color="white" if dark else "black", fontsize=6 if small else 8

@@ -168,7 +168,7 @@ def test_a_cell_that_is_gone_or_not_ok_is_missing_and_says_why(
     missing = report.rows[report.rows["verdict"] == "missing"]
     assert dict(zip(missing["metric"], missing["reason"], strict=True)) == {
         "robust_accuracy": "failed: CUDA | error",
-        "accuracy": "missing: planned but not computed",
+        "accuracy": "planned but not computed",
         "ece": "not planned",
     }
     assert report.exit_status == 2

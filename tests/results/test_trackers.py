@@ -37,4 +37,8 @@ def test_wandb_writes_offline_without_an_account(
     pytest.importorskip("wandb")
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     log_wandb(load_results(filled.path), filled, tmp_path / "logs", project="gauntlet")
-    assert list((tmp_path / "logs" / "wandb").glob("offline-run-*/*.wandb"))
+    (record,) = (tmp_path / "logs" / "wandb").glob("offline-run-*/*.wandb")
+    for name in (b"accuracy/cnn/digits/seed 0/accuracy", b"training/cnn/loss", b"plots/robust-heatmap"):
+        assert name in record.read_bytes()
+    (table,) = record.parent.glob("files/media/table/*.json")
+    assert '"robust_accuracy",0.5' in table.read_text(encoding="utf-8")
