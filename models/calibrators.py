@@ -48,7 +48,8 @@ class Calibrator(nn.Module):
         """
         if self.source == "logits":
             return model(images)
-        outputs: dict[str, Tensor] = model.forward_outputs(images) if hasattr(model, "forward_outputs") else {}
+        named: Any = getattr(model, "forward_outputs", lambda _: {})
+        outputs: dict[str, Tensor] = named(images)
         if self.source not in outputs:
             raise GauntletError(f"the calibrator needs {self.source}, which an ensemble has and this model has not.")
         return outputs[self.source]
