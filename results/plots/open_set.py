@@ -77,8 +77,7 @@ def open_set_probabilities(material: Material) -> Figure:
     for number, axes in enumerate(flat[: len(names)]):
         shown = arrays["probabilities"][label == number]
         box_plots(axes, list(shown.T), [ID] * (len(names) - 1) + [OOD])
-        turned = 90 if max(map(len, names[:-1])) > 2 else 0
-        axes.set_xticks(range(1, len(names) + 1), [*names[:-1], "OOD"], rotation=turned)
+        axes.set_xticks(range(1, len(names) + 1), [*names[:-1], "OOD"], rotation=45)
         axes.set(title=f"true label {names[number]}", ylim=(limits[0], limits[1]))
     for axes in flat[len(names) :]:
         axes.set_visible(False)
