@@ -42,7 +42,8 @@ def ash(features: Tensor, head: Head, *, variant: Literal["b", "p", "s"] = "b", 
     def score(part: Tensor) -> Tensor:
         own = working(part)
         kept, places = survivors(own, q, "ash")
-        total, factor = own.sum(dim=1, keepdim=True), 1.0
+        total = own.sum(dim=1, keepdim=True)
+        factor: Tensor | float = 1.0
         if variant == "b":
             kept = (total / kept.shape[1]).expand_as(kept)
         elif variant == "s":

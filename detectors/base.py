@@ -128,7 +128,7 @@ class Detector(ABC):
         if values is None:
             raise self._lacks(need)
         known = self.with_class(outputs)
-        chosen = known.compact if need == "features" else known.get(need)
+        chosen: Tensor = known.compact if need == "features" else known.get(need)  # type: ignore[assignment]
         return chosen.detach(), known.labels.to(values.device)
 
     def required(self, head: Head | None) -> Head:
