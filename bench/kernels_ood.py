@@ -104,9 +104,11 @@ def _flagged(id_scores: Tensor, ood_scores: Tensor) -> tuple[Counts, Counts]:
 
 def _sort_on_cpu(scores: Tensor, n_ood: int) -> tuple[Counts, Counts]:
     """Per distinct score, highest first: how many of the first ``n_ood`` reach it, and the position of its last one."""
-    # numpy sorts several times faster than torch on a CPU. Adding 0 turns -0.0 into 0.0.
-    descending = -scores.cpu().numpy() + 0.0
-    order = np.argsort(descending)
+    # numpy sorts several times faster than torch on a CPU, and values faster than positions: each side is sorted by
+    # value, and the stable sort of positions finds two sorted runs and only merges them. Adding 0 turns -0.0 into 0.0.
+    negated = -scores.cpu().numpy() + 0.0
+    descending = np.concatenate([np.sort(negated[:n_ood]), np.sort(negated[n_ood:])])
+    order = np.argsort(descending, kind="stable")
     ordered = descending[order]
     ends = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), len(order) - 1)
     return np.cumsum(order < n_ood)[ends], ends

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..registry import detector
 from .activations import ratio, survivors
 from .head import head_energy
-from .numerics import by_rows, double
+from .numerics import by_rows, double, working
 from .outputs import Head
 
 
@@ -40,13 +40,14 @@ def ash(features: Tensor, head: Head, *, variant: Literal["b", "p", "s"] = "b", 
     """
 
     def score(part: Tensor) -> Tensor:
-        top, places = survivors(part, q, "ash")
-        precise, kept = double(part), double(top)
-        total = precise.sum(dim=1, keepdim=True)
+        own = working(part)
+        kept, places = survivors(own, q, "ash")
+        total = own.sum(dim=1, keepdim=True)
+        factor: Tensor | float = 1.0
         if variant == "b":
             kept = (total / kept.shape[1]).expand_as(kept)
         elif variant == "s":
-            kept = kept * ratio(total, kept.sum(dim=1, keepdim=True)).exp()
-        return head_energy(torch.zeros_like(precise).scatter(1, places, kept), head)
+            factor = double(ratio(total, kept.sum(dim=1, keepdim=True))).exp()
+        return head_energy(torch.zeros_like(own).scatter(1, places, kept), head, factor)
 
     return by_rows(score, features)

@@ -52,6 +52,6 @@ def nearest_distance(features: Tensor, gaussians: Gaussians) -> Tensor:
     def score(chunk: Tensor) -> Tensor:
         own = (working(chunk) - origin) @ white
         nearest = torch.addmm(half, own.detach(), means.T).argmax(dim=1)
-        return double(own - means[nearest]).square().sum(dim=1)
+        return double((own - means[nearest]).square().sum(dim=1))
 
     return by_rows(score, features)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from .numerics import beside, double, working
@@ -10,12 +9,12 @@ from .outputs import Head
 from .probabilities import log_sum_exp
 
 
-def apply_head(features: Tensor, head: Head) -> Tensor:
-    """Logits of features (N, D), shape (N, C), in float64, with products in the precision of the features."""
-    weight, bias = beside(head.weight, features).T, beside(head.bias, features)
-    return double(torch.addmm(bias, working(features), weight))
+def apply_head(features: Tensor, head: Head, factor: Tensor | float = 1.0) -> Tensor:
+    """Logits of ``factor * features``, (N, 1) and (N, D): products in the precision of the features, then float64."""
+    products = working(features) @ beside(head.weight, features).T
+    return double(products) * factor + double(head.bias)
 
 
-def head_energy(features: Tensor, head: Head) -> Tensor:
-    """Free energy ``-logsumexp(W z + b)`` of features (N, D), shape (N,), in float64."""
-    return -log_sum_exp(apply_head(features, head))
+def head_energy(features: Tensor, head: Head, factor: Tensor | float = 1.0) -> Tensor:
+    """Free energy ``-logsumexp(factor W z + b)`` of features (N, D), shape (N,), in float64."""
+    return -log_sum_exp(apply_head(features, head, factor))

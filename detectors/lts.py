@@ -7,8 +7,9 @@ from torch import Tensor
 from ..registry import GauntletError, detector
 from .activations import ratio, survivors
 from .head import apply_head
-from .numerics import by_rows, double
+from .numerics import by_rows, double, working
 from .outputs import Head
+from .probabilities import log_sum_exp
 
 
 @detector(
@@ -35,9 +36,9 @@ def lts(features: Tensor, head: Head, *, p: float = 0.05) -> Tensor:
         raise GauntletError(f"Detector 'lts' needs p above 0 and at most 1, got {p}.")
 
     def score(part: Tensor) -> Tensor:
-        active = part.relu()
+        active = working(part).relu()
         largest, _ = survivors(active, 1 - p, "lts")
-        factor = ratio(double(active).sum(dim=1), double(largest).sum(dim=1)).square()
-        return -(apply_head(part, head) * factor[:, None]).logsumexp(dim=1)
+        factor = double(ratio(active.sum(dim=1), largest.sum(dim=1))).square()
+        return -log_sum_exp(apply_head(part, head) * factor[:, None])
 
     return by_rows(score, features)

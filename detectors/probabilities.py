@@ -17,15 +17,23 @@ def log_probabilities(logits: Tensor) -> tuple[Tensor, Tensor]:
     The complement of the largest probability is summed from the others, so that it stays exact where the probability
     rounds to 1; every other probability is at most 1/2.
     """
-    by_class = double(logits).T.contiguous()
+    by_class = double(logits.T.contiguous())
     top = by_class.argmax(dim=0, keepdim=True)
     relative = by_class - by_class.gather(0, top)
-    others = relative.scatter(0, top, -torch.inf).logsumexp(dim=0, keepdim=True)
-    log_total = others.exp().log1p()
-    log_p = relative - log_total
-    # The top is moved out of reach first: log1p(-1) would give its gradient a NaN.
-    complement = (-log_p.exp().scatter(0, top, 0.0)).log1p()
-    return log_p.T, complement.scatter(0, top, others - log_total).T
+    weights = relative.exp()
+    log_others = _log_of_sum(relative.scatter(0, top, -torch.inf), weights.scatter(0, top, 0.0))
+    log_total = log_others.exp().log1p()
+    # Of all but the top, 1 - p is at least 1/2; the top is moved out of reach, whose rest may be 0.
+    rest = (log_total.exp() - weights).scatter(0, top, 1.0)
+    return (relative - log_total).T, (rest.log().scatter(0, top, log_others) - log_total).T
+
+
+def _log_of_sum(logs: Tensor, values: Tensor) -> Tensor:
+    """Log of the sum over classes (C, N) of ``values = exp(logs)``, also where that underflows to 0; shape (1, N)."""
+    total = values.sum(dim=0, keepdim=True)
+    if bool((total == 0).any()):
+        return logs.logsumexp(dim=0, keepdim=True)
+    return total.log()
 
 
 def log_sum_exp(logits: Tensor) -> Tensor:

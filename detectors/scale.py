@@ -7,7 +7,7 @@ from torch import Tensor
 from ..registry import detector
 from .activations import ratio, survivors
 from .head import head_energy
-from .numerics import by_rows, double
+from .numerics import by_rows, double, working
 from .outputs import Head
 
 
@@ -33,9 +33,9 @@ def scale(features: Tensor, head: Head, *, q: float = 0.85) -> Tensor:
     """
 
     def score(part: Tensor) -> Tensor:
-        kept, _ = survivors(part, q, "scale")
-        precise = double(part)
-        factor = ratio(precise.sum(dim=1), double(kept).sum(dim=1)).exp()
-        return head_energy(precise * factor[:, None], head)
+        own = working(part)
+        kept, _ = survivors(own, q, "scale")
+        factor = double(ratio(own.sum(dim=1, keepdim=True), kept.sum(dim=1, keepdim=True))).exp()
+        return head_energy(own, head, factor)
 
     return by_rows(score, features)

@@ -49,4 +49,4 @@ def fit_residual_space(train: Outputs, head: Head, dim: int) -> ResidualSpace:
 def residual_norm(features: Tensor, space: ResidualSpace) -> Tensor:
     """Lengths (N,) of features (N, D) outside the principal directions, float64."""
     origin, basis = (beside(part, features) for part in space)
-    return by_rows(lambda part: torch.linalg.vector_norm(double((working(part) - origin) @ basis), dim=1), features)
+    return by_rows(lambda part: double(torch.linalg.vector_norm((working(part) - origin) @ basis, dim=1)), features)

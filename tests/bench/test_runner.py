@@ -123,19 +123,12 @@ def test_the_same_suite_repeats_bit_for_bit_and_batch_size_changes_no_count(tmp_
     pd.testing.assert_frame_equal(values(tmp_path / "one"), values(tmp_path / "three"), rtol=1e-4)
 
 
-def test_a_new_plugin_detector_joins_and_computes_its_own_cells_only(tmp_path, write_plugin):
+def test_the_six_lines_of_the_readme_join_and_compute_their_own_cells_only(tmp_path, write_plugin):
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    code = readme.split("`neg_margin.py`", 1)[1].split("```python\n", 1)[1].split("```", 1)[0]
+    assert len(code.splitlines()) <= 6
     run_suite(small_suite(), out=tmp_path)
-    plugin = write_plugin(
-        '''
-        from gauntlet import detector
-
-        @detector("neg-margin", needs="logits")
-        def neg_margin(logits):
-            """Negative gap between the two largest logits."""
-            top = logits.topk(2).values
-            return top[:, 1] - top[:, 0]
-        '''
-    )
+    plugin = write_plugin(code)
     outcome = run_suite(small_suite(), out=tmp_path, plugins=[plugin])
     assert outcome.counts == {"cached": 10, "ok": 2}
     assert "neg-margin" in set(load_results(tmp_path)["detector"])

@@ -94,7 +94,7 @@ def test_a_detectors_own_memory_is_bounded(name: str, features: Tensor) -> None:
     grown = growth(everything)
     timed(lambda: score(2 * QUERIES))
     each = max(times[2] - times[1], 0.0) / QUERIES  # the rest is the same for any number of queries
-    scale = CLASSES / CLASSES_OF_GMM if name == "gmm" else 1.0
+    scale = CLASSES / CLASSES_OF_GMM if name == "gmm" else 1_280_000 / len(features)
     whole = scale * (times[0] + times[1] + each * (50_000 - QUERIES))
     print(
         f"\n{name}, {len(features)} x {WIDTH}: fit {times[0]:.1f} s, {QUERIES} scores {times[1]:.1f} s, "
