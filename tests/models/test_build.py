@@ -167,7 +167,7 @@ def test_every_builtin_fits_the_shape_that_it_declares():
         if entry.plugin is None and not entry.meta.get("children"):
             shape = entry.meta.get("shape") or (3, 32, 32)
             module = create_module(entry, {}, classes=10, shape=shape)
-            check_fit(module, entry.name, "a dataset", shape, 10)
+            check_fit(module, entry.name, "a dataset", shape, 10, entry.meta.get("outputs", ("logits",)))
 
 
 def test_an_entry_is_enough():

@@ -22,7 +22,7 @@ from gauntlet.models.training.single_step import FastAdversarial, FGSMAugmentati
 from gauntlet.registry import ATTACKS, RECIPES, GauntletError
 
 CPU = torch.device("cpu")
-NAMES = [entry.name for entry in RECIPES if not entry.needs]  # those for classifiers
+NAMES = [entry.name for entry in RECIPES if not entry.needs and entry.has("epochs")]  # of classifiers, in the loop
 Sets = Callable[..., ImageSet]
 Nets = Callable[..., nn.Sequential]
 
