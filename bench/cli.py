@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from ..registry import GauntletError
+from .cli_options import out_option
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,9 +58,6 @@ def run_options(command: F) -> F:
     return suite_options(command)
 
 
-out_option = click.option(
-    "--out", default="gauntlet-out", show_default=True, type=click.Path(path_type=Path), help="Output folder."
-)
 json_option = click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
 
 

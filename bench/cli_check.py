@@ -114,7 +114,7 @@ def check(
     if not path.is_file():
         raise GauntletError(f"There is no baseline {path}; `gauntlet baseline {path}` writes one.")
     before = read_baseline(path) if path.suffix.lower() != ".json" else _frozen_benchmarks(path)
-    frame = _current(out, suite, wanted, benchmarks, before["metric"].unique().tolist())
+    frame = _current(out, suite, wanted, benchmarks, list(before["metric"].unique()))
     report = compare_with(path, before, frame, None if benchmarks else out, suite, first)
     for target, text in ((markdown, as_markdown), (junit, as_junit), (json_, as_json)):
         if target is not None:

@@ -15,13 +15,9 @@ _LARGEST = 2**62  # room for the product of the numbers of distinct values
 
 
 def coded(values: Sequence[str] | np.ndarray, place: np.ndarray | None = None) -> pd.Categorical:
-    """Text as categories, sorted so that sorting by them sorts the text; of the rows at ``place``, or of all."""
+    """Text as categories, in order of appearance; of the rows at ``place``, or of all."""
     codes, known = pd.factorize(np.asarray(values, dtype=object))
-    order = np.argsort(known)
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    codes = rank[codes] if len(order) else codes
-    return pd.Categorical.from_codes(codes if place is None else codes[place], pd.Index(known[order], dtype=object))
+    return pd.Categorical.from_codes(codes if place is None else codes[place], pd.Index(known, dtype=object))
 
 
 def codes_of(column: pd.Series) -> tuple[np.ndarray, list[Any]]:

@@ -36,10 +36,15 @@ _NUMBER = re.compile(r"^(-?\d+(?:\.\d+)?)(?: ± (\d+(?:\.\d+)?)| (\(-?[\d.]+, -?
 
 @dataclass(frozen=True)
 class _Column:
-    """How a column is set: its specification, and how many of LaTeX's columns it takes."""
+    """How a column is set: its specification, and which part of a number stands in a second column, if any."""
 
     spec: str = "r"
-    width: int = 1
+    second: int = 0
+
+    @property
+    def width(self) -> int:
+        """How many of LaTeX's columns it takes."""
+        return 2 if self.second else 1
 
 
 def latex(table: Table, *, siunitx: bool = False) -> str:
@@ -111,24 +116,22 @@ def _body(table: Table, columns: list[_Column], siunitx: bool) -> Iterator[str]:
         fields = ["" if level < same else escape(name) for level, name in enumerate(names)]
         if table.row_marks and fields:
             fields[-1] += _mark(table.row_marks[i])
-        fields += [_cell(table, i, j, text, columns[j].width, siunitx) for j, text in enumerate(cells)]
+        fields += [_cell(table, i, j, text, columns[j], siunitx) for j, text in enumerate(cells)]
         yield _line(fields)
         before = names
 
 
-def _cell(table: Table, row: int, column: int, text: str, width: int, siunitx: bool) -> str:
-    bold = bool(table.bold) and table.bold[row][column]
-    mark = _mark(table.marks[row][column]) if table.marks else ""
+def _cell(table: Table, row: int, place: int, text: str, column: _Column, siunitx: bool) -> str:
+    bold = bool(table.bold) and table.bold[row][place]
+    mark = _mark(table.marks[row][place]) if table.marks else ""
     found = _NUMBER.match(one_line(text)) if siunitx else None
-    if found and (width == 1 or found[2] or found[3]):
+    if found and bool(column.second) == bool(found[2] or found[3]) and found[column.second]:
         heavy = r"\bfseries " if bold else ""
         after = escape(found[4]) + mark
-        after = f" {{{after}}}" if after else ""
-        if width == 1:
-            return f"{heavy}{found[1]}{after}"
-        return f"{heavy}{found[1]} & {heavy}{found[2] or found[3]}{after}"
+        second = f" & {heavy}{found[column.second]}" if column.second else ""
+        return f"{heavy}{found[1]}{second}" + (f" {{{after}}}" if after else "")
     shown = rf"\textbf{{{escape(text)}}}" if bold else escape(text)
-    return rf"\multicolumn{{{width}}}{{c}}{{{shown}{mark}}}" if siunitx else f"{shown}{mark}"
+    return rf"\multicolumn{{{column.width}}}{{c}}{{{shown}{mark}}}" if siunitx else f"{shown}{mark}"
 
 
 def _aligned(table: Table, place: int) -> _Column:
@@ -145,8 +148,8 @@ def _aligned(table: Table, place: int) -> _Column:
         values, f"table-number-alignment=right, table-column-width={(max(map(len, values)) + spare) / 2}em"
     )
     if halves:
-        return _Column(rf"{first}@{{${{}}\pm{{}}$}}{_decimal(halves, 'table-number-alignment=left')}", 2)
-    return _Column(rf"{first}@{{\ }}l", 2)
+        return _Column(rf"{first}@{{${{}}\pm{{}}$}}{_decimal(halves, 'table-number-alignment=left')}", second=2)
+    return _Column(rf"{first}@{{\ }}l", second=3)
 
 
 def _decimal(numbers: list[str], more: str = "") -> str:

@@ -80,6 +80,7 @@ def pivot(
     _check_columns(frame, dims)
     failed = doubts(frame)
     chosen = _choose(frame, metrics, evaluator, per_class="class" in dims)
+    reasons = reasons_of(chosen[chosen["status"] != "ok"]).unique()
     several = "seed" not in dims and chosen["seed"].nunique() > 1
     chosen = mean_over_seeds(chosen) if several else chosen.assign(seeds=1, planned=1)
     _check_unique(chosen, dims)
@@ -96,7 +97,7 @@ def pivot(
         rows=row_headers,
         columns=column_headers,
         cells=tuple(map(tuple, texts[where].tolist())),
-        notes=(*_notes(chosen, intervals=intervals, several=several), *footnotes(chosen[marked], failed)),
+        notes=(*_notes(chosen, reasons, intervals=intervals, several=several), *footnotes(chosen[marked], failed)),
     )
     return emphasise(table, chosen, where, best)
 
@@ -235,7 +236,7 @@ def _numbers(rows: pd.DataFrame, scale: int, digits: int, intervals: bool | str)
     return [text + spread if has else text for text, spread, has in zip(shown, spreads, known, strict=True)]
 
 
-def _notes(chosen: pd.DataFrame, *, intervals: bool | str, several: bool) -> Iterator[str]:
+def _notes(chosen: pd.DataFrame, reasons: Sequence[str], *, intervals: bool | str, several: bool) -> Iterator[str]:
     if several and intervals == "range":
         yield f"Mean over up to {chosen['planned'].max()} seeds; in brackets the 95 % interval of that mean."
     elif several:
@@ -244,8 +245,6 @@ def _notes(chosen: pd.DataFrame, *, intervals: bool | str, several: bool) -> Ite
         yield "In brackets the ends of the 95 % interval."
     elif intervals and (chosen["ci_high"] - chosen["ci_low"]).notna().any():
         yield "± is half the width of the 95 % interval."
-    bad = chosen[chosen["status"] != "ok"]
-    reasons = reasons_of(bad).unique()
     yield from reasons[:_REASONS]
     if len(reasons) > _REASONS:
         yield f"... and {len(reasons) - _REASONS} more reasons; results.csv has them all."

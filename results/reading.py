@@ -41,7 +41,7 @@ _MEASUREMENTS = """
 SELECT w.place - 1, ifnull(m.metric, ''), ifnull(m.class_name, ''), ifnull(m.value, 'nan'), ifnull(m.ci_low, 'nan'),
        ifnull(m.ci_high, 'nan'), ifnull(m.n, -1)
 FROM wanted AS w LEFT JOIN measurements AS m
-    ON m.key = w.key AND (?1 IS NULL OR m.metric IN (SELECT value FROM json_each(?1)))
+    ON m.key = w.key {only}
 ORDER BY w.place, m.position
 """
 _MEASUREMENT = np.dtype(
@@ -58,13 +58,15 @@ def read(store: Store, run_ids: Sequence[str], metrics: Sequence[str] | None = N
     Of a cell that several of the runs hold, the newest run's row stands. A cell without measurements has one row;
     where only some metrics are wanted, that holds for cells that are not ok.
     """
-    names = None if metrics is None else json.dumps(list(metrics))
+    only = "" if metrics is None else f"AND m.metric IN ({', '.join('?' * len(metrics))})"
     with store.snapshot() as connection:
         chosen = (json.dumps(list(run_ids)),)
         rows = connection.execute(_CELLS, chosen).fetchall()
         connection.execute("CREATE TEMP TABLE wanted (place INTEGER PRIMARY KEY, key TEXT)")
         connection.execute(_WANTED, chosen)
-        measured = np.fromiter(connection.execute(_MEASUREMENTS, (names,)), dtype=_MEASUREMENT)
+        measured = np.fromiter(
+            connection.execute(_MEASUREMENTS.format(only=only), tuple(metrics or ())), dtype=_MEASUREMENT
+        )
         connection.execute("DROP TABLE wanted")
     cells = dict(zip(_CELL_COLUMNS, zip(*rows, strict=True), strict=True))
     if len(run_ids) > 1:

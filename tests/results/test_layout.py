@@ -92,7 +92,7 @@ def test_seeds_are_averaged_with_the_t_interval_of_their_mean(make: SimpleNamesp
 def test_a_mean_over_fewer_seeds_than_planned_is_marked(make: SimpleNamespace, text_frame_of: Builder) -> None:
     table = pivot(
         text_frame_of(
-            make.broken("failed", "x", evaluator="accuracy", seed=0),
+            make.broken("failed", "no memory", evaluator="accuracy", seed=0),
             make.accuracy(0.5, seed=1),
             make.broken("failed", "x", evaluator="accuracy", seed=0, model="never"),
             make.broken("timeout", "x", evaluator="accuracy", seed=1, model="never"),
@@ -102,6 +102,7 @@ def test_a_mean_over_fewer_seeds_than_planned_is_marked(make: SimpleNamespace, t
         "accuracy",
     )
     assert table.cells == (("50.0 ± 1.0 (1/2)",), ("failed",))
+    assert "failed: no memory" in table.notes
 
 
 def test_classes_count_only_where_they_are_asked_for(make: SimpleNamespace, text_frame_of: Builder) -> None:
