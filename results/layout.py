@@ -80,7 +80,7 @@ def pivot(
     _check_columns(frame, dims)
     failed = doubts(frame)
     chosen = _choose(frame, metrics, evaluator, per_class="class" in dims)
-    reasons = reasons_of(chosen[chosen["status"] != "ok"]).unique()
+    reasons = reasons_of(chosen[chosen["status"] != "ok"]).unique().tolist()
     several = "seed" not in dims and chosen["seed"].nunique() > 1
     chosen = mean_over_seeds(chosen) if several else chosen.assign(seeds=1, planned=1)
     _check_unique(chosen, dims)
