@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ..results.table import Table
 
-PRESETS = ("attack-grid", "minimal", "checks", "ood", "calibration", "safety")
+PRESETS = ("attack-grid", "minimal", "checks", "ood", "calibration", "safety", "representation")
 FORMATS = ("plain", "github", "latex", "latex-siunitx", "html", "rst", "csv", "parquet")
 
 

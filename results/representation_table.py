@@ -82,7 +82,7 @@ def _ablation(part: pd.DataFrame, dataset: str) -> Iterator[Table]:
         rows=tuple(rows),
         columns=tuple(columns),
         cells=tuple(cells),
-        notes=(several if seeds > 1 else single, "`unclear`: the interval of the difference holds 0."),
+        notes=(several if seeds > 1 else single, "Unclear: the interval of the difference holds 0."),
     )
 
 
