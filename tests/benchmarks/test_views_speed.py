@@ -2,9 +2,9 @@
 
     pytest -m benchmark_suite -s tests/benchmarks/test_views_speed.py
 
-Both make two views of 2,000 images, in turn in the same run, by the policies `cifar` (32x32) and `r4` (96x96). The peer is
-what SimCLR's re-implementations do: PIL images, two persistent workers, which are warm before the clock starts. PIL's
-resampling and blur are fast: the gain is that of batches, largest for small images.
+Both make two views of 2,000 images, in turn in the same run, by the policies `cifar` (32x32) and `r4` (96x96). The peer
+is what re-implementations of SimCLR do: PIL images, two persistent workers, which are warm before the clock starts.
+PIL resamples and blurs fast: the gain is that of batches, largest for small images.
 """
 
 from __future__ import annotations
