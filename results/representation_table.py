@@ -69,22 +69,22 @@ def _ablation(part: pd.DataFrame, dataset: str) -> Iterator[Table]:
         texts = [R4_VERDICTS.get(variant.name.partition(" ")[0], "–")]
         for metric in _MEASURES:
             inside, outside = (_by_seed(part, model, metric) for model in (variant.with_it, variant.without))
-            texts += [number(100 * inside.mean(), 1), number(100 * outside.mean(), 1), *_difference(inside, outside)]
+            means = (number(100 * side["value"].mean(), 1) for side in (inside, outside))
+            texts += [*means, *_difference(inside, outside)]
         rows.append((variant.name, variant.switched))
         cells.append(tuple(texts))
     measures = ("Linear probe (%)", "kNN, k 20 (%)")
     columns = [("", "R4 says"), *((m, c) for m in measures for c in ("with", "without", "difference", "verdict"))]
     seeds = part["seed"].nunique()
+    several = f"Means over {seeds} seeds; ± is half the 95 % interval (Student) of the mean difference of equal seeds."
+    single = "One seed: ± covers the choice of test images (normal approximation), not the randomness of training."
     yield Table(
         title=f"Augmentations of the views, one switched at a time, on {dataset}",
         row_names=("transformation", "in the policy"),
         rows=tuple(rows),
         columns=tuple(columns),
         cells=tuple(cells),
-        notes=(
-            f"Means over {seeds} seeds; ± is half the 95 % interval (Student) of the mean difference between runs of "
-            "the same seed. `unclear`: the interval holds 0, or there is a single seed.",
-        ),
+        notes=(several if seeds > 1 else single, "Unclear: the interval of the difference holds 0."),
     )
 
 
@@ -108,18 +108,24 @@ def _variants(part: pd.DataFrame) -> Iterator[_Variant]:
             yield _Variant(" ".join(dropped), "on", base, model)
 
 
-def _by_seed(part: pd.DataFrame, model: str, metric: str) -> pd.Series:
+def _by_seed(part: pd.DataFrame, model: str, metric: str) -> pd.DataFrame:
+    """Value and number of images by seed."""
     rows = part[(part["model"] == model) & (part["metric"] == metric) & (part["class"] == "")]
-    return rows.set_index("seed")["value"].sort_index()
+    return rows.set_index("seed")[["value", "n"]].sort_index()
 
 
-def _difference(inside: pd.Series, outside: pd.Series) -> tuple[str, str]:
-    """The mean difference of the same seeds with half its interval, and the verdict."""
-    differences = 100 * (inside - outside).dropna().to_numpy()
+def _difference(inside: pd.DataFrame, outside: pd.DataFrame) -> tuple[str, str]:
+    """The mean difference of equal seeds, in points, with half its 95 % interval, and the verdict."""
+    differences = (inside["value"] - outside["value"]).dropna().to_numpy()
     if not len(differences):
         return "–", "–"
-    low, high = mean_interval(differences)
-    if not np.isfinite(high - low):
-        return number(float(differences.mean()), 1), "unclear"
-    verdict = "helps" if low > 0 else "hurts" if high < 0 else "unclear"
-    return f"{number(float(differences.mean()), 1)} ± {number((high - low) / 2, 1)}", verdict
+    middle = float(differences.mean())
+    if len(differences) > 1:
+        low, high = mean_interval(differences)
+        half = (high - low) / 2
+    else:
+        half = 1.96 * float(
+            np.sqrt(sum((side["value"] * (1 - side["value"]) / side["n"]).sum() for side in (inside, outside)))
+        )
+    verdict = "helps" if middle > half else "hurts" if middle < -half else "unclear"
+    return f"{number(100 * middle, 1)} ± {number(100 * half, 1)}", verdict

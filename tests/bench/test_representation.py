@@ -252,12 +252,22 @@ class TestAblation:
         assert noise[4] == "unclear"
 
     def test_what_takes_part_is_compared_with_what_does_not_seed_by_seed(self):
-        inside, outside = pd.Series([0.9, 0.91, 0.92]), pd.Series([0.8, 0.812, 0.818])
+        def seeds(*values):
+            return pd.DataFrame({"value": values, "n": 400})
+
+        inside, outside = seeds(0.9, 0.91, 0.92), seeds(0.8, 0.812, 0.818)
         text, verdict = _difference(inside, outside)
-        assert text.startswith("10.0 ± ")
+        differences = [10.0, 9.8, 10.2]
+        assert text == f"10.0 ± {4.3027 * np.std(differences, ddof=1) / 3**0.5:.1f}"
         assert verdict == "helps"
         assert _difference(outside, inside)[1] == "hurts"
-        assert _difference(inside[:1], outside[:1]) == ("10.0", "unclear")
+
+    def test_a_single_seed_is_judged_by_the_choice_of_test_images(self):
+        one, other = (pd.DataFrame({"value": [value], "n": [400]}) for value in (0.9, 0.85))
+        text, verdict = _difference(one, other)
+        assert text == f"5.0 ± {196 * (0.9 * 0.1 / 400 + 0.85 * 0.15 / 400) ** 0.5:.1f}"
+        assert verdict == "helps"
+        assert _difference(one, one) == (f"0.0 ± {196 * (2 * 0.9 * 0.1 / 400) ** 0.5:.1f}", "unclear")
 
     def test_the_report_speaks_of_transformations_that_policies_have(self):
         from gauntlet.models.training.view_policy import POLICIES
