@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gauntlet.bench.plan import make_plan
-from gauntlet.bench.runner import run_suite, train_suite
+from gauntlet.bench.runner import run_suite
 from gauntlet.bench.suite import load_suite
 from gauntlet.datasets import DataSource
 from gauntlet.registry import GauntletError
@@ -50,7 +50,7 @@ def test_a_run_measures_it_and_says_what_the_surrogate_was(tmp_path) -> None:
 
 def test_a_spec_is_a_surrogate_too_and_is_trained_with_the_suite(tmp_path) -> None:
     attack = {"name": "transfer", "surrogate": {"cnn-small": {"activation": "quick-gelu", **QUICK}}}
-    outcome = train_suite(suite(attack, models=TWO[:1]), out=tmp_path)
+    outcome = run_suite(suite(attack, models=TWO[:1]), out=tmp_path, evaluate=False)
     assert outcome.counts == {"ok": 2}
     assert run_suite(suite(attack, models=TWO[:1]), out=tmp_path).counts == {"ok": 1}
 
