@@ -115,7 +115,7 @@ def test_a_model_brings_the_recipe_that_can_train_it(coder: str):
 
 
 def test_a_recipe_that_cannot_train_the_model_is_refused(coder: str):
-    message = "Recipe 'standard' trains models that yield logits, but model 'coder' yields embedding, features; its own recipe"
+    message = "Recipe 'standard' trains models that yield logits, but model 'coder' yields embedding, features; its own"
     with pytest.raises(GauntletError, match=message):
         resolve_models(({"name": "coder", "recipe": "standard"},), None)
     with pytest.raises(GauntletError, match="Recipe 'decorrelation' trains models that yield embedding, but model"):
