@@ -95,7 +95,8 @@ def _shown_medians(part: pd.DataFrame) -> pd.DataFrame:
         own = part[part["metric"] == "median_score"]
         own = own.assign(column="score of " + own["detector"].str.replace(_RATE, "", regex=True))
     else:  # h is the model's, whatever detector reads it
-        own = own.assign(column=("Max-2-Max of " + own["detector"].astype(object)).where(own["metric"] != "median_h", "h"))
+        gaps = "Max-2-Max of " + own["detector"].astype(object)
+        own = own.assign(column=gaps.where(own["metric"] != "median_h", "h"))
     return own.drop_duplicates(["column", "seed", "class"])
 
 
