@@ -237,10 +237,11 @@ def _numbers(rows: pd.DataFrame, scale: int, digits: int, intervals: bool | str)
 
 
 def _notes(chosen: pd.DataFrame, reasons: Sequence[str], *, intervals: bool | str, several: bool) -> Iterator[str]:
-    if several and intervals == "range":
-        yield f"Mean over up to {chosen['planned'].max()} seeds; in brackets the 95 % interval of that mean."
-    elif several:
-        yield f"Mean over up to {chosen['planned'].max()} seeds; ± is half the 95 % interval of that mean."
+    if several:
+        fewer = "up to " if (chosen["seeds"] < chosen["planned"]).any() else ""
+        spread = "; in brackets the" if intervals == "range" else "; ± is half the" if intervals else ""
+        interval = f"{spread} 95 % interval of that mean" if spread else ""
+        yield f"Mean over {fewer}{chosen['planned'].max()} seeds{interval}."
     elif intervals == "range":
         yield "In brackets the ends of the 95 % interval."
     elif intervals and (chosen["ci_high"] - chosen["ci_low"]).notna().any():

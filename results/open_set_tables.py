@@ -42,55 +42,77 @@ def open_set_table(frame: pd.DataFrame, **options: Any) -> list[Table]:
 
 
 def label_table(frame: pd.DataFrame, **options: Any) -> list[Table]:
-    """Share of each label's images (OOD is one more) that are told right, by model and detector."""
+    """Share of each label's images (OOD is one more) that are told right, by model and decision.
+
+    Of thresholds only those at the first of the false alarm rates are shown.
+    """
     cells = frame[(frame["evaluator"] == "open-set") & ~in_turn(frame)]
     return [
         pivot(
-            part.assign(**{"class": part["class"].where(part["class"] != "", "all")}),
+            part.assign(**{"class": part["class"].astype(object).where(part["class"] != "", "all")}),
+            ["model", "detector"] if part["model"].nunique() > 1 else ["detector"],
             ["class"],
-            _columns(part),
             "open_accuracy",
             evaluator="open-set",
-            **{"title": f"Accuracy by label on {dataset}{_against(part)} (%)", **options},
+            **{
+                "title": f"Accuracy by label in % on {dataset}{_against(part)}",
+                "percent": True,
+                "intervals": False,
+                **options,
+            },
         )
-        for dataset, part in _by_set(cells[cells["metric"].isin(["open_accuracy", ""])])
+        for dataset, part in _by_set(_first_rate(cells[cells["metric"].isin(["open_accuracy", ""])]))
     ]
 
 
+def _first_rate(cells: pd.DataFrame) -> pd.DataFrame:
+    """Own decisions, and those by a threshold at the rate that comes first."""
+    rates = cells["detector"].str.extract(f"({_RATE})", expand=False)
+    thresholds = rates.dropna()
+    return cells[rates.isna() | (rates == thresholds.iloc[0])] if len(thresholds) else cells
+
+
 def median_table(frame: pd.DataFrame, **options: Any) -> list[Table]:
-    """Medians by label: of h and Max-2-Max where a detector decides itself, of its score where none does."""
+    """Medians by label: of h and each decision's Max-2-Max where one has them, of scores where none does.
+
+    One table for each model, dataset and OOD set.
+    """
     cells = frame[(frame["evaluator"] == "open-set") & ~in_turn(frame) & (frame["status"] == "ok")]
     tables = []
     for dataset, part in _by_set(cells):
-        own = part[part["metric"].isin(_OWN)]
-        if own.empty:  # the score does not depend on the threshold
-            own = part[part["metric"] == "median_score"]
-            own = own.assign(detector=own["detector"].str.replace(_RATE, "", regex=True))
-            own = own.drop_duplicates(["model", "detector", "ood_dataset", "seed", "class"])
-        if len(own):
-            tables.append(_medians(own, **{"title": f"Medians by label on {dataset}{_against(own)}", **options}))
+        for model in part["model"].unique():
+            shown = _shown_medians(part[part["model"] == model])
+            name = f"{model} on {dataset}" if part["model"].nunique() > 1 else dataset
+            if len(shown):
+                tables.append(_medians(shown, **{"title": f"Medians by label: {name}{_against(shown)}", **options}))
     return tables
+
+
+def _shown_medians(part: pd.DataFrame) -> pd.DataFrame:
+    """Medians of one model under their column's name, ``column``."""
+    own = part[part["metric"].isin(_OWN)]
+    if own.empty:  # a score does not depend on the threshold
+        own = part[part["metric"] == "median_score"]
+        own = own.assign(column="score of " + own["detector"].str.replace(_RATE, "", regex=True))
+    else:  # h is the model's, whatever detector reads it
+        gaps = "Max-2-Max of " + own["detector"].astype(object)
+        own = own.assign(column=gaps.where(own["metric"] != "median_h", "h"))
+    return own.drop_duplicates(["column", "seed", "class"])
 
 
 def _medians(own: pd.DataFrame, *, title: str, decimals: int | None = None, **_: Any) -> Table:
     """Means over seeds to so many significant digits: some are 1e-5, others near 1."""
-    columns = [*_columns(own), "metric"]
-    means = own.groupby(["class", *columns], sort=False)["value"].mean()
-    across = list(dict.fromkeys(own[columns].itertuples(index=False, name=None)))
-    names = list(dict.fromkeys(own["class"]))
+    means = own.groupby(["class", "column"], sort=False)["value"].mean()
+    columns, names = own["column"].unique(), own["class"].unique()
     seeds = own["seed"].nunique()
     return Table(
         title=title,
         row_names=("class",),
         rows=tuple((name,) for name in names),
-        columns=tuple((*key[:-1], metric_named(key[-1]).title) for key in across),
-        cells=tuple(tuple(f"{means[(name, *key)]:.{decimals or 3}g}" for key in across) for name in names),
+        columns=tuple((column,) for column in columns),
+        cells=tuple(tuple(f"{means[(name, column)]:.{decimals or 3}g}" for column in columns) for name in names),
         notes=(f"Mean over {seeds} seeds.",) if seeds > 1 else (),
     )
-
-
-def _columns(part: pd.DataFrame) -> list[str]:
-    return [name for name in ("model", "detector") if name == "detector" or part[name].nunique() > 1]
 
 
 def _against(part: pd.DataFrame) -> str:

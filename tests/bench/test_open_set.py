@@ -160,13 +160,32 @@ def test_its_tables_show_decisions_labels_and_medians(found):
     ]  # fmt: skip
     assert ("EuiNet", "euinet") in decisions.rows
     (labels,) = label_table(frame)
-    assert [name for (name,) in labels.rows] == ["all", *"123456789", "zeros (OOD)"]
-    (medians,) = median_table(frame)
-    assert [column[-1] for column in medians.columns] == ["Median h", "Median Max-2-Max"]
-    assert len(medians.rows) == 10
-    plain = frame[frame["model"] == "CNN"]
-    (medians,) = median_table(plain)
-    assert medians.columns == (("msp", "Median score"),)
+    assert [name for (name,) in labels.columns] == ["all", *"123456789", "zeros (OOD)"]
+    assert labels.rows == (
+        ("EuiNet", "euinet"),
+        ("EuiNet", "euinet at 5 %"),
+        ("EuiNet", "msp at 5 %"),
+        ("CNN", "msp at 5 %"),
+    )
+    (twenty,) = label_table(frame[frame["detector"].str.endswith("at 20 %")])
+    assert twenty.rows == (("EuiNet", "euinet at 20 %"), ("EuiNet", "msp at 20 %"), ("CNN", "msp at 20 %"))
+    caught = value(frame, "ood_rejected", "msp at 5 %", "CNN")["value"]
+    assert labels.cells[-1][-1] == f"{100 * caught:.1f}"
+
+
+def test_medians_are_a_table_for_each_model_with_h_once(found):
+    _, frame, arrays = found
+    own, plain = median_table(frame)
+    assert own.title == "Medians by label: EuiNet on digits 1-9 against zeros"
+    assert own.columns == (("h",), ("Max-2-Max of euinet",))
+    assert own.rows == (*((name,) for name in "123456789"), ("zeros (OOD)",))
+    known = arrays["EuiNet", "euinet"]
+    zeros = known["label"] < 0
+    assert own.cells[-1] == tuple(f"{np.median(known[name][zeros]):.3g}" for name in ("h", "max_2_max"))
+    assert plain.columns == (("score of msp",),)
+    more = frame[(frame["model"] == "EuiNet") & (frame["detector"] == "euinet")].assign(detector="other")
+    (both, _) = median_table(pd.concat([frame, more], ignore_index=True))
+    assert both.columns == (("h",), ("Max-2-Max of euinet",), ("Max-2-Max of other",))
 
 
 def test_classes_left_out_in_turn_share_tables(found):

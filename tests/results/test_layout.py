@@ -85,7 +85,8 @@ def test_seeds_are_averaged_with_the_t_interval_of_their_mean(make: SimpleNamesp
     half = stats.t.ppf(0.975, 2) * stats.sem(values)
     assert table.cells == ((f"{100 * sum(values) / 3:.6f} ± {100 * half:.6f}",),)
     assert half == pytest.approx((mean_interval(values)[1] - mean_interval(values)[0]) / 2)
-    assert "Mean over up to 3 seeds" in table.notes[0]
+    assert table.notes == ("Mean over 3 seeds; ± is half the 95 % interval of that mean.",)
+    assert pivot(frame, ["model"], [], "accuracy", intervals=False).notes == ("Mean over 3 seeds.",)
     assert len(pivot(frame, ["model", "seed"], [], "accuracy").rows) == 3
 
 
@@ -102,6 +103,7 @@ def test_a_mean_over_fewer_seeds_than_planned_is_marked(make: SimpleNamespace, t
         "accuracy",
     )
     assert table.cells == (("50.0 ± 1.0 (1/2)",), ("failed",))
+    assert table.notes[0].startswith("Mean over up to 2 seeds; ")
     assert "failed: no memory" in table.notes
 
 
