@@ -53,14 +53,14 @@ class TestGeometry:
 
     @pytest.mark.parametrize(("low", "high", "ratio"), [(0.08, 1.0, 4 / 3), (0.2, 0.6, 2.0)])
     def test_boxes_have_the_distribution_of_torchvisions(self, low, high, ratio):
-        """Mean and spread of area, aspect and place, over 4,000 draws of either."""
+        """Mean and spread of area, aspect and place, over 1,500 draws of either."""
         from torchvision.transforms import RandomResizedCrop
 
         torch.manual_seed(0)
         picture = torch.zeros(3, 96, 96)
-        draws = [RandomResizedCrop.get_params(picture, [low, high], [1 / ratio, ratio]) for _ in range(4000)]
+        draws = [RandomResizedCrop.get_params(picture, [low, high], [1 / ratio, ratio]) for _ in range(1500)]
         theirs = torch.tensor(draws).float()
-        ours = torch.stack(views.crop_boxes(4000, 96, 96, generator(), low, high, ratio), 1)
+        ours = torch.stack(views.crop_boxes(1500, 96, 96, generator(), low, high, ratio), 1)
         assert ours[:, :2].min() >= 0
         assert (ours[:, 0] + ours[:, 2]).max() <= 96
         assert (ours[:, 1] + ours[:, 3]).max() <= 96
@@ -70,9 +70,9 @@ class TestGeometry:
             lambda b: b[:, 0] + b[:, 2] / 2,
         ):
             a, b = statistic(ours), statistic(theirs)
-            error = math.sqrt((a.var() + b.var()) / 4000)
+            error = math.sqrt((a.var() + b.var()) / 1500)
             assert abs(a.mean() - b.mean()) < 4 * error
-            assert abs(a.std() / b.std() - 1) < 0.08
+            assert abs(a.std() / b.std() - 1) < 0.12
 
     def test_enlarging_reads_a_window_of_the_interpolated_image(self):
         x = images(1, (3, 24, 24))
