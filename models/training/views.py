@@ -1,13 +1,14 @@
 """Augmentations of contrastive learning: whole batches on the device, each image with draws of its own.
 
 For given parameters each is what torchvision's function of the same kind computes on a float tensor; the tests compare.
+On a CPU the time goes into passes over memory. So the colours of an image lie apart (C, N, H, W), where each is a
+contiguous plane, they are changed in place, and masks, which are slow there, are avoided.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from itertools import permutations
 
 import torch
 from torch import Generator, Tensor
@@ -26,11 +27,14 @@ def uniform(count: int, rng: Generator, low: float = 0.0, high: float = 1.0) -> 
 
 
 def sometimes(images: Tensor, rng: Generator, p: float, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """The images, a random share ``p`` of them changed; ``change`` sees those only."""
-    if p >= 1:
-        return change(images)
+    """The images (N, C, H, W), a random share ``p`` of them changed.
+
+    ``change`` gets a copy of the chosen ones, (C, M, H, W), which it may overwrite.
+    """
+    planes = images.transpose(0, 1).contiguous()
     chosen = (uniform(len(images), rng) < p).nonzero()[:, 0]
-    return images.index_copy(0, chosen, change(images[chosen])) if len(chosen) else images
+    changed = change(planes.index_select(1, chosen)) if len(chosen) else planes[:, :0]
+    return planes.index_copy(1, chosen, changed).transpose(0, 1)
 
 
 # -- geometry -------------------------------------------------------------------------------------------------
@@ -38,11 +42,15 @@ def sometimes(images: Tensor, rng: Generator, p: float, change: Callable[[Tensor
 
 @augmentation("resized-crop", reference=_REFERENCE)
 def resized_crop(
-    images: Tensor, rng: Generator, *, low: float = 0.08, high: float = 1.0, ratio: float = 4 / 3
+    images: Tensor, rng: Generator, *, low: float = 0.08, high: float = 1.0, ratio: float = 4 / 3, flip: float = 0.0
 ) -> Tensor:
-    """Take a random part (share ``low`` to ``high`` of the area, sides up to ``ratio`` apart) at the old size."""
+    """Take a random part (share ``low`` to ``high`` of the area, sides up to ``ratio`` apart) at the old size.
+
+    With probability ``flip`` it is mirrored left to right as well, which costs nothing here.
+    """
     count, _, height, width = images.shape
-    return resample(images, *crop_boxes(count, height, width, rng, low, high, ratio))
+    boxes = crop_boxes(count, height, width, rng, low, high, ratio)
+    return resample(images, *boxes, mirrored=uniform(count, rng) < flip if flip else None)
 
 
 def crop_boxes(
@@ -66,35 +74,46 @@ def crop_boxes(
     return top, left, tall, wide
 
 
-def resample(images: Tensor, top: Tensor, left: Tensor, tall: Tensor, wide: Tensor) -> Tensor:
-    """Each image's own box at the old size, bilinear: one matrix from either side. Nothing shrinks, so none aliases."""
-    return from_both_sides(_resampling(images.shape[2], top, tall), images, _resampling(images.shape[3], left, wide))
+def resample(
+    images: Tensor, top: Tensor, left: Tensor, tall: Tensor, wide: Tensor, *, mirrored: Tensor | None = None
+) -> Tensor:
+    """Each image's own box at the old size, bilinear: one matrix from either side. Nothing shrinks, so none aliases.
+
+    Images for which ``mirrored`` (N,) holds are read from right to left.
+    """
+    rows, columns = _places(images.shape[2], top, tall), _places(images.shape[3], left, wide)
+    if mirrored is not None:
+        columns = torch.where(mirrored[:, None], columns.flip(1), columns)
+    return from_both_sides(_between(rows), images, _between(columns))
 
 
 def from_both_sides(rows: Tensor, images: Tensor, columns: Tensor) -> Tensor:
     """rows (N, H, H) @ image @ columns (N, W, W) transposed, for every channel of images (N, C, H, W).
 
-    All channels of an image share one product a side: they stand below one another for the first, beside one another
-    for the second.
+    All channels of an image share the product with its columns; that with its rows writes each to its own plane.
     """
     count, channels, height, width = images.shape
     wide = torch.bmm(images.reshape(count, channels * height, width), columns.transpose(1, 2))
-    tall = wide.view(count, channels, height, width).transpose(1, 2).reshape(count, height, channels * width)
-    return torch.bmm(rows, tall).view(count, height, channels, width).transpose(1, 2)
+    planes = images.new_empty(channels, count, height, width)
+    for plane, part in zip(planes, wide.view(count, channels, height, width).unbind(1), strict=True):
+        torch.bmm(rows, part, out=plane)
+    return planes.transpose(0, 1)
 
 
-def _resampling(side: int, start: Tensor, length: Tensor) -> Tensor:
-    """Matrices (N, side, side) that read ``length`` pixels from ``start`` on and write ``side`` of them.
+def _places(side: int, start: Tensor, length: Tensor) -> Tensor:
+    """Where (N, side) an image is read that shows ``length`` pixels from ``start`` on, never outside of those."""
+    middles = torch.arange(side, device=start.device) + 0.5
+    first, last = (start + 0.5).floor() + 0.5, (start + length - 0.5).ceil() - 0.5
+    return torch.clamp(start[:, None] + (length / side)[:, None] * middles, first[:, None], last[:, None])
 
-    Row i holds the weights of the old pixels in new pixel i: a triangle around its place, cut off at the box and made
-    to sum to one.
-    """
-    old = torch.arange(side, device=start.device) + 0.5
-    centre = start[:, None, None] + (length / side)[:, None, None] * old[None, :, None]
-    weights = (1 - (old[None, None, :] - centre).abs()).clamp(min=0)
-    inside = (old[None, :] > start[:, None]) & (old[None, :] < (start + length)[:, None])
-    weights = weights * inside[:, None, :]
-    return weights / weights.sum(2, keepdim=True)
+
+def _between(places: Tensor) -> Tensor:
+    """Matrices (N, side, side): row i holds the weights of the two pixels that place i lies between."""
+    side = places.shape[1]
+    middles = (
+        torch.arange(side, device=places.device).add(0.5).repeat(side, 1)
+    )  # whole tables subtract faster than rows
+    return places[:, :, None].repeat(1, 1, side).sub_(middles).abs_().neg_().add_(1).clamp_(min=0)
 
 
 @augmentation("enlarge")
@@ -130,83 +149,79 @@ def colour_jitter(
     hue: float = 0.2,
     p: float = 0.8,
 ) -> Tensor:
-    """With probability ``p``: change brightness, contrast, saturation and hue, in an order drawn for each image.
+    """With probability ``p``: change brightness, contrast, saturation and hue, in random order.
 
     The factors of the first three are uniform in [max(0, 1 - s), 1 + s], the hue's shift in [-hue, hue] (of a full
-    turn). Of grey images only brightness and contrast can change.
+    turn), drawn for each image; the order is drawn once for all that come together. Of grey images only brightness
+    and contrast can change.
     """
     if hue > 0.5 or min(brightness, contrast, saturation, hue) < 0:
         raise GauntletError(f"colour-jitter needs strengths >= 0 and a hue of at most 0.5, got a hue of {hue}.")
-    operations: list[Callable[[Tensor, Tensor], Tensor]] = [adjust_brightness, adjust_contrast]
+    operations: list[Callable[[Tensor, Tensor], Tensor]] = [adjust_brightness_, adjust_contrast_]
     ranges = [(max(0.0, 1 - s), 1 + s) for s in (brightness, contrast)]
     if images.shape[1] == 3:
-        operations += [adjust_saturation, adjust_hue]
+        operations += [adjust_saturation_, adjust_hue_]
         ranges += [(max(0.0, 1 - saturation), 1 + saturation), (-hue, hue)]
 
-    def change(chosen: Tensor) -> Tensor:
-        factors = [uniform(len(chosen), rng, *bounds) for bounds in ranges]
-        orders = list(permutations(range(len(operations))))
-        which = (uniform(len(chosen), rng) * len(orders)).long()
-        changed = torch.empty_like(chosen)
-        # Images that share an order go together: each is read and written as often as torchvision would.
-        for number in which.unique().tolist():
-            group = (which == number).nonzero()[:, 0]
-            part = chosen[group]
-            for operation in orders[number]:
-                part = operations[operation](part, factors[operation][group].view(-1, 1, 1, 1))
-            changed[group] = part
-        return changed
+    def change(planes: Tensor) -> Tensor:
+        factors = [uniform(planes.shape[1], rng, *bounds).view(-1, 1, 1) for bounds in ranges]
+        for place in uniform(len(operations), rng).argsort().tolist():
+            operations[place](planes, factors[place])
+        return planes
 
     return sometimes(images, rng, p, change)
 
 
-def adjust_brightness(images: Tensor, factors: Tensor) -> Tensor:
-    """Images (N, C, H, W) times factors (N, 1, 1, 1)."""
-    return (images * factors).clamp_(0, 1)
+def adjust_brightness_(planes: Tensor, factors: Tensor) -> Tensor:
+    """In place: images (C, N, H, W) times factors (N, 1, 1)."""
+    return planes.mul_(factors).clamp_(0, 1)
 
 
-def adjust_contrast(images: Tensor, factors: Tensor) -> Tensor:
-    """Away from (or towards) the mean grey of each image."""
-    mean = grey(images).mean((1, 2, 3), keepdim=True)
-    return torch.lerp(mean, images, factors).clamp_(0, 1)
+def adjust_contrast_(planes: Tensor, factors: Tensor) -> Tensor:
+    """In place: away from (or towards) the mean grey of each image."""
+    mean = grey(planes.mean((2, 3), keepdim=True))
+    return planes.mul_(factors).add_(mean * (1 - factors)).clamp_(0, 1)
 
 
-def adjust_saturation(images: Tensor, factors: Tensor) -> Tensor:
-    """Away from (or towards) the grey of each pixel."""
-    return torch.lerp(grey(images).expand_as(images), images, factors.expand_as(images)).clamp_(0, 1)
+def adjust_saturation_(planes: Tensor, factors: Tensor) -> Tensor:
+    """In place: away from (or towards) the grey of each pixel."""
+    shades = grey(planes) * (1 - factors)
+    return planes.mul_(factors).add_(shades).clamp_(0, 1)
 
 
-def adjust_hue(images: Tensor, shifts: Tensor) -> Tensor:
-    """Turn the hue of each pixel by a part of a full circle, value and saturation unchanged."""
-    red, green, blue = images.unbind(1)
-    high = images.amax(1)
-    spread = high - images.amin(1)
-    safe = torch.where(spread > 0, spread, 1.0)
-    # The place on the circle in sixths: which channel is largest, and how the other two differ.
-    place = torch.where(
-        high == red,
-        (green - blue) / safe,
-        torch.where(high == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
-    )
-    place = torch.remainder(place + 6 * shifts[:, 0], 6)
-    # How much of the spread each channel has at that place of the circle: flat tops and bottoms, ramps between.
-    shares = ((place - 3).abs_() - 1, 2 - (place - 2).abs_(), 2 - (place - 4).abs_())
-    low = high - spread
-    return torch.stack([torch.addcmul(low, spread, share.clamp_(0, 1)) for share in shares], 1)
+def adjust_hue_(planes: Tensor, shifts: Tensor) -> Tensor:
+    """In place: turn the hue of each pixel by a part of a full circle, value and saturation unchanged.
+
+    With c the larger and d the smaller of green and blue, the hue in sixths of the circle is (min(red, c) - d) / spread
+    as long as red is largest, 2 less that otherwise; negative where blue exceeds green.
+    """
+    red, green, blue = planes
+    larger, smaller = torch.maximum(green, blue), torch.minimum(green, blue)
+    high, low = torch.maximum(red, larger), torch.minimum(red, smaller)
+    spread = high - low
+    turn = torch.minimum(red, larger).sub_(smaller).div_(spread.clamp(min=1e-12))
+    turn.sub_((high - red).sign_(), alpha=2).abs_().copysign_(green - blue)
+    turn = torch.add(shifts + 1, turn, alpha=1 / 6).frac_()
+    # Round the circle a channel is at its largest for a third, at its smallest for a third, and on ramps between.
+    floor, roof = low - spread, torch.add(low, spread, alpha=2)
+    for plane, start, middle, slope in ((red, floor, 1 / 2, 6), (green, roof, 1 / 3, -6), (blue, roof, 2 / 3, -6)):
+        torch.addcmul(start, spread, (turn - middle).abs_(), value=slope, out=plane)
+        torch.clamp(plane, low, high, out=plane)
+    return planes
 
 
-def grey(images: Tensor) -> Tensor:
-    """Luma (N, 1, H, W); grey images are their own."""
-    if images.shape[1] != 3:
-        return images
-    red, green, blue = images.unbind(1)
-    return (_GREY[0] * red + _GREY[1] * green + _GREY[2] * blue)[:, None]
+def grey(planes: Tensor) -> Tensor:
+    """Luma (N, H, W) of images (C, N, H, W); grey images are their own."""
+    if len(planes) != 3:
+        return planes[0]
+    red, green, blue = planes
+    return (_GREY[0] * red).add_(green, alpha=_GREY[1]).add_(blue, alpha=_GREY[2])
 
 
 @augmentation("greyscale", reference=_REFERENCE)
 def greyscale(images: Tensor, rng: Generator, *, p: float = 0.2) -> Tensor:
     """Take the colour away with probability ``p``."""
-    return sometimes(images, rng, p, lambda chosen: grey(chosen).expand_as(chosen))
+    return sometimes(images, rng, p, lambda planes: grey(planes).expand_as(planes))
 
 
 # -- sharpness ------------------------------------------------------------------------------------------------
@@ -219,7 +234,12 @@ def blur(
     """With probability ``p``: Gaussian blur, sigma uniform in [low, high], kernel about ``share`` of the side."""
     side = min(images.shape[2:])
     radius = max(1, round((share * side - 1) / 2))
-    return sometimes(images, rng, p, lambda chosen: gaussian_blur(chosen, uniform(len(chosen), rng, low, high), radius))
+
+    def change(planes: Tensor) -> Tensor:
+        sigma = uniform(planes.shape[1], rng, low, high)
+        return gaussian_blur(planes.transpose(0, 1), sigma, radius).transpose(0, 1)
+
+    return sometimes(images, rng, p, change)
 
 
 def gaussian_blur(images: Tensor, sigma: Tensor, radius: int) -> Tensor:

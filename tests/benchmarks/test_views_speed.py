@@ -4,12 +4,15 @@
 
 Both make two views of 2,000 images, in turn in the same run, by the policies `cifar` (32x32) and `r4` (96x96). The peer
 is what re-implementations of SimCLR do: PIL images, two persistent workers, which are warm before the clock starts.
-PIL resamples and blurs fast: the gain is that of batches, largest for small images.
+What is compared is processor time, of this process and of the workers together, which neighbours on the machine hardly
+move. PIL resamples and blurs fast: the gain is that of batches, largest for small images.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,8 +25,11 @@ from torch.utils.data import DataLoader, Dataset
 from gauntlet.models.training.batch import as_images
 from gauntlet.models.training.view_policy import POLICIES
 
-pytestmark = pytest.mark.benchmark_suite
-COUNT, BATCH, ROUNDS = 2000, 250, 3
+pytestmark = [
+    pytest.mark.benchmark_suite,
+    pytest.mark.skipif(sys.platform != "linux", reason="reads the processor time of workers as Linux tells it"),
+]
+COUNT, BATCH, ROUNDS = 2000, 250, 5
 
 
 class TwoViews(Dataset):
@@ -51,14 +57,20 @@ class TwoViews(Dataset):
         return self.view(picture), self.view(picture)
 
 
+def processor_time() -> float:
+    """Seconds that this process and its living children have computed so far."""
+    clocks = [(~child.pid << 3) | 2 for child in multiprocessing.active_children()]  # see clock_getcpuclockid(3)
+    return time.process_time() + sum(time.clock_gettime(clock) for clock in clocks)
+
+
 def seconds(run: Callable[[], Any]) -> float:
-    started = time.perf_counter()
+    started = processor_time()
     run()
-    return time.perf_counter() - started
+    return processor_time() - started
 
 
 @pytest.mark.parametrize(
-    ("side", "policy", "peers", "least"), [(32, "cifar", (0.2, 0.5, False), 3.0), (96, "r4", (0.08, 1.0, True), 1.5)]
+    ("side", "policy", "peers", "least"), [(32, "cifar", (0.2, 0.5, False), 7.0), (96, "r4", (0.08, 1.0, True), 2.5)]
 )
 def test_views_in_batches_are_faster_than_image_by_image(
     benchmark: Any, side: int, policy: str, peers: Any, least: float

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import permutations
 
 import pytest
 import torch
@@ -26,8 +25,10 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def column(*values: float) -> Tensor:
-    return torch.tensor(values).view(-1, 1, 1, 1)
+def adjusted(name: str, x: Tensor, values: tuple[float, ...]) -> Tensor:
+    """The images changed by views.adjust_NAME_, which works in place on colours that lie apart."""
+    change = getattr(views, f"adjust_{name}_")
+    return change(x.transpose(0, 1).clone(), torch.tensor(values).view(-1, 1, 1)).transpose(0, 1)
 
 
 def close(ours: Tensor, theirs: list[Tensor]) -> None:
@@ -43,16 +44,23 @@ class TestGeometry:
         theirs = [T.resized_crop(image, *box, list(shape[1:]), antialias=True) for image in x]
         close(views.resample(x, top, left, tall, wide), theirs)
 
+    def test_mirrored_images_are_those_of_torchvision_flipped(self):
+        x, mirrored = images(4), torch.tensor([True, False, False, True])
+        box = [torch.full((4,), value) for value in (3.0, 5.0, 20.0, 11.0)]
+        plain = views.resample(x, *box)
+        theirs = [T.horizontal_flip(image) if turned else image for image, turned in zip(plain, mirrored, strict=True)]
+        close(views.resample(x, *box, mirrored=mirrored), theirs)
+
     @pytest.mark.parametrize(("low", "high", "ratio"), [(0.08, 1.0, 4 / 3), (0.2, 0.6, 2.0)])
     def test_boxes_have_the_distribution_of_torchvisions(self, low, high, ratio):
-        """Mean and spread of area, aspect and place, over 4,000 draws of either."""
+        """Mean and spread of area, aspect and place, over 1,500 draws of either."""
         from torchvision.transforms import RandomResizedCrop
 
         torch.manual_seed(0)
         picture = torch.zeros(3, 96, 96)
-        draws = [RandomResizedCrop.get_params(picture, [low, high], [1 / ratio, ratio]) for _ in range(4000)]
+        draws = [RandomResizedCrop.get_params(picture, [low, high], [1 / ratio, ratio]) for _ in range(1500)]
         theirs = torch.tensor(draws).float()
-        ours = torch.stack(views.crop_boxes(4000, 96, 96, generator(), low, high, ratio), 1)
+        ours = torch.stack(views.crop_boxes(1500, 96, 96, generator(), low, high, ratio), 1)
         assert ours[:, :2].min() >= 0
         assert (ours[:, 0] + ours[:, 2]).max() <= 96
         assert (ours[:, 1] + ours[:, 3]).max() <= 96
@@ -62,9 +70,9 @@ class TestGeometry:
             lambda b: b[:, 0] + b[:, 2] / 2,
         ):
             a, b = statistic(ours), statistic(theirs)
-            error = math.sqrt((a.var() + b.var()) / 4000)
+            error = math.sqrt((a.var() + b.var()) / 1500)
             assert abs(a.mean() - b.mean()) < 4 * error
-            assert abs(a.std() / b.std() - 1) < 0.08
+            assert abs(a.std() / b.std() - 1) < 0.12
 
     def test_enlarging_reads_a_window_of_the_interpolated_image(self):
         x = images(1, (3, 24, 24))
@@ -85,7 +93,7 @@ class TestColour:
     @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
     def test_factors_act_as_in_torchvision(self, shape, name):
         x = images(6, shape)
-        ours = getattr(views, f"adjust_{name}")(x, column(*self.FACTORS))
+        ours = adjusted(name, x, self.FACTORS)
         theirs = [getattr(T, f"adjust_{name}")(image, factor) for image, factor in zip(x, self.FACTORS, strict=True)]
         close(ours, theirs)
 
@@ -96,10 +104,13 @@ class TestColour:
         x[2, :, :4], x[2, :, 4:8] = 0, 1
         shifts = (0.2, -0.2, 0.1, 0.5, -0.5, 0.0)
         theirs = [T.adjust_hue(image, shift) for image, shift in zip(x, shifts, strict=True)]
-        torch.testing.assert_close(views.adjust_hue(x, column(*shifts)), torch.stack(theirs), rtol=0, atol=1e-5)
+        torch.testing.assert_close(adjusted("hue", x, shifts), torch.stack(theirs), rtol=0, atol=1e-5)
 
     def test_grey_is_torchvisions(self):
-        close(views.grey(images()).expand(-1, 3, -1, -1), [T.rgb_to_grayscale(image, 3) for image in images()])
+        close(
+            views.grey(images().transpose(0, 1))[:, None].expand(-1, 3, -1, -1),
+            [T.rgb_to_grayscale(image, 3) for image in images()],
+        )
 
     def test_jitter_is_its_four_parts_in_some_order_and_leaves_a_fifth_alone(self):
         x = images(400, (3, 4, 4))
@@ -114,18 +125,27 @@ class TestColour:
 
     def test_jitter_applies_torchvisions_functions_in_the_order_that_was_drawn(self):
         """The draws are taken again, and torchvision's functions applied one by one to each image."""
-        x = images(60, (3, 12, 12))
-        ours = views.colour_jitter(x, generator(3), brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, p=1.0)
-        rng = generator(3)
-        factors = [views.uniform(60, rng, 0.6, 1.4) for _ in range(3)] + [views.uniform(60, rng, -0.1, 0.1)]
-        orders = list(permutations(range(4)))
-        which = (views.uniform(60, rng) * 24).long().tolist()
-        assert len(set(which)) > 15
         functions = [T.adjust_brightness, T.adjust_contrast, T.adjust_saturation, T.adjust_hue]
-        for number, image in enumerate(x):
-            for operation in orders[which[number]]:
-                image = functions[operation](image, float(factors[operation][number]))
-            torch.testing.assert_close(ours[number], image, rtol=0, atol=1e-5)
+        orders = set()
+        for seed in range(6):
+            x = images(20, (3, 12, 12))
+            ours = views.colour_jitter(x, generator(seed), brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, p=1.0)
+            rng = generator(seed)
+            assert (views.uniform(20, rng) < 1).all()  # who takes part
+            factors = [views.uniform(20, rng, 0.6, 1.4) for _ in range(3)] + [views.uniform(20, rng, -0.1, 0.1)]
+            order = views.uniform(4, rng).argsort().tolist()
+            orders.add(tuple(order))
+            for number, image in enumerate(x):
+                for operation in order:
+                    image = functions[operation](image, float(factors[operation][number]))
+                torch.testing.assert_close(ours[number], image, rtol=0, atol=1e-5)
+        assert len(orders) > 3
+
+    @pytest.mark.parametrize("name", ["colour-jitter", "greyscale", "blur", "resized-crop"])
+    def test_the_images_that_come_in_stay_as_they_are(self, name):
+        x = images()
+        FUNCTIONS[name](x, generator())
+        assert torch.equal(x, images())
 
     def test_a_hue_of_more_than_half_a_turn_is_refused(self):
         with pytest.raises(GauntletError, match="a hue of at most"):
@@ -187,6 +207,14 @@ class TestPolicies:
         for step in POLICIES[name].steps:
             changed = not torch.equal(nothing.changed(add=[step.name])(x, generator()), x)
             assert changed == (step.name != "greyscale" or shape[0] == 3), step.name
+
+    def test_a_flip_after_a_resized_crop_is_made_with_it_as_often_as_alone(self):
+        others = [step.name for step in POLICIES["cifar"].steps if step.name != "flip"]
+        whole = {"resized-crop": {"low": 1.0, "high": 1.0, "ratio": 1.0}}
+        policy = POLICIES["cifar"].changed(drop=others).changed(add=[whole, {"flip": {"p": 0.3}}])
+        x = images(1).expand(2000, -1, -1, -1)
+        mirrored = (policy(x, generator()) - x.flip(3)).abs().amax((1, 2, 3)) < 1e-5
+        assert 0.25 < mirrored.float().mean() < 0.35
 
     def test_functions_are_those_of_the_registry(self):
         assert all(AUGMENTATIONS.get(name).factory is function for name, function in FUNCTIONS.items())
