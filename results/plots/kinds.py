@@ -71,6 +71,16 @@ class Material:
         if not found:
             raise GauntletError("The run kept no image examples; add `examples: 8` to the suite and run it again.")
 
+    def clean(self, cell: pd.Series) -> dict[str, np.ndarray]:
+        """Per-sample arrays of the accuracy cell of the cell's model, dataset and seed; empty where it has none."""
+        rows = self.frame[self.frame["evaluator"] == "accuracy"]
+        names = ["model", "dataset", "seed"]
+        same = (rows[names].astype(str) == cell[names].astype(str)).all(axis=1)  # as text: a seed may be absent
+        for key in rows[same]["key"].unique():
+            if known := self.store.arrays(key):
+                return known
+        return {}
+
     def classes(self, cell: pd.Series) -> list[str]:
         """Class names of the cell's model and dataset, as its accuracy cell knows them."""
         same = self.frame[
