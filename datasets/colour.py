@@ -2,7 +2,8 @@
 
 The official test split is ``test``. Where it is absent, or must stay untouched, ``test: held-out`` takes a fixed part
 of the official train images instead (by official index, so whatever else is here) and leaves it out of ``train``.
-Of sheets, those that are here count: ``train`` and ``test`` may be parts of the official splits.
+Of sheets, those that are here count: ``train`` and ``test`` may be parts of the official splits. Sheets that reach no
+further than the held-out part are split themselves: their last fifth is ``test``, and result rows say so.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 
 from ..registry import GauntletError, dataset
 from .imageset import ImageSet
-from .sheets import Sheet, find_sheets, labels_file, read_sheets
+from .sheets import Sheet, find_sheets, held_out, labels_file, reaches_no_further, read_sheets
 from .source import DataSource
 
 Test = Literal["official", "held-out"]
@@ -108,11 +109,11 @@ def _reader(row: ColourSet) -> Callable[..., ImageSet]:
         stored = _stored_in(split, test)
         if all(path.exists() for path in _official(row, stored, source)):
             images, labels = _read_official(row, stored, source)
-            indices = np.arange(len(images))
+            present = indices = np.arange(len(images))
         else:
-            sheets = _sheets(row, split, test, source)
+            sheets, present = _sheets(row, split, test, source), _present(row, stored, source)
             images, labels, indices = read_sheets(sheets, labels_file(source.root / row.folder, sheets), _SHAPE)
-        kept = _kept(row, split, test, indices)
+        kept = _kept(row, split, test, indices, present)
         tensors = (torch.from_numpy(array[kept]) for array in (images, labels, indices))
         pixels, kept_labels, kept_indices = tensors
         return ImageSet(pixels, kept_labels, row.classes, kept_indices, row.name, split)
@@ -155,8 +156,20 @@ def _downloader(row: ColourSet) -> Callable[..., None]:
 
 def _sheets(row: ColourSet, split: str, test: Test, source: DataSource) -> list[Sheet]:
     """The sheets that hold images of ``split``."""
-    found = find_sheets(source.root / row.folder, _stored_in(split, test), train_size=row.train_size)
-    return [sheet for sheet in found if _kept(row, split, test, sheet.indices).any()]
+    stored = _stored_in(split, test)
+    present = _present(row, stored, source)
+    return [
+        sheet for sheet in _all_sheets(row, stored, source) if _kept(row, split, test, sheet.indices, present).any()
+    ]
+
+
+def _all_sheets(row: ColourSet, stored: str, source: DataSource) -> list[Sheet]:
+    return find_sheets(source.root / row.folder, stored, train_size=row.train_size)
+
+
+def _present(row: ColourSet, stored: str, source: DataSource) -> np.ndarray:
+    """(N,) official indices of the images in all sheets of an official split."""
+    return np.concatenate([np.arange(0), *(sheet.indices for sheet in _all_sheets(row, stored, source))])
 
 
 def _stored_in(split: str, test: Test) -> str:
@@ -164,12 +177,26 @@ def _stored_in(split: str, test: Test) -> str:
     return "train" if test == "held-out" else split
 
 
-def _kept(row: ColourSet, split: str, test: Test, indices: np.ndarray) -> np.ndarray:
-    """Which official indices belong to ``split``."""
+def _kept(row: ColourSet, split: str, test: Test, indices: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """Which official indices belong to ``split``, where the stored split has the images ``present``."""
     if test == "official":
         return np.ones(len(indices), dtype=bool)
-    held_out = (indices >= row.held_out[0]) & (indices < row.held_out[1])
-    return held_out if split == "test" else ~held_out
+    kept = np.isin(indices, present[held_out(present, row.held_out)])
+    return kept if split == "test" else ~kept
+
+
+def _describer(row: ColourSet) -> Callable[..., dict[str, str]]:
+    def describe(source: DataSource, test: Test = "official") -> dict[str, str]:
+        """What result rows say of a held-out part that is not the official one."""
+        if test == "official" or all(path.exists() for path in _official(row, "train", source)):
+            return {}
+        present = _present(row, "train", source)
+        if not len(present) or not reaches_no_further(present, row.held_out):
+            return {}
+        count = held_out(present, row.held_out).sum()
+        return {"held_out": f"the last {count} of the {len(present)} train images that are here"}
+
+    return describe
 
 
 for _row in TABLE:
@@ -184,4 +211,5 @@ for _row in TABLE:
         shape=_SHAPE,
         files=_list(_row),
         download=_downloader(_row),
+        describe=_describer(_row),
     )(_reader(_row))

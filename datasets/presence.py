@@ -18,7 +18,8 @@ class Presence:
     """The files of one dataset with fixed parameters.
 
     Attributes:
-        entry: Its ``files`` fact lists the paths of a split, its ``download`` fact fetches them.
+        entry: Its ``files`` fact lists the paths of a split, its ``download`` fact fetches them, and
+            its ``describe`` fact may add to result rows what only they tell.
         parameters: All parameters of the factory; those that ``files`` names are passed to it.
         source: Where files come from.
     """
@@ -35,6 +36,11 @@ class Presence:
             return []
         extra = _accepted(list_files, self.parameters)
         return [Path(path) for split in splits for path in list_files(split, self.source, **extra)]
+
+    def facts(self) -> dict[str, Any]:
+        """What its ``describe`` fact says of the files that are here, for result rows."""
+        describe = self.entry.meta.get("describe")
+        return {} if describe is None else describe(self.source, **_accepted(describe, self.parameters))
 
     def missing(self, splits: tuple[str, ...]) -> str | None:
         """One sentence on the files that are absent, after a download where that is allowed; ``None`` if all exist."""

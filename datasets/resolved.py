@@ -116,6 +116,7 @@ class ResolvedDataset:
         """Everything that was chosen, JSON-able, for result rows."""
         original = self.entry.meta.get("stand_in")  # what it stands in for, which tables say in a footnote
         facts = {"name": self.name, **self.parameters, **self.options, **({"stand_in": original} if original else {})}
+        facts |= self._presence.facts()
         return {**facts, "conversion": self.conversion} if self.conversion else facts
 
     @property

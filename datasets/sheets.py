@@ -91,6 +91,26 @@ def read_sheets(sheets: Iterable[Sheet], labels: Path, shape: tuple[int, int, in
     return images, _read_labels(labels, indices), indices
 
 
+def held_out(present: np.ndarray, official: tuple[int, int]) -> np.ndarray:
+    """Which of the train images that are here are held out.
+
+    Args:
+        present: (N,) official indices of the images that are here, in ascending order.
+        official: First and past-the-last official index of the held-out part of the whole split.
+
+    Returns:
+        (N,) bool: the official part, or, of a split that reaches no further, the last fifth of the images present.
+    """
+    if reaches_no_further(present, official):
+        return np.arange(len(present)) >= len(present) - len(present) // 5
+    return (present >= official[0]) & (present < official[1])
+
+
+def reaches_no_further(present: np.ndarray, official: tuple[int, int]) -> bool:
+    """Whether all images that are here belong to the official held-out part, which leaves none to train on."""
+    return bool(((present >= official[0]) & (present < official[1])).all())
+
+
 def _numbered(path: Path, train_size: int) -> Sheet | None:
     if (match := _NUMBERED.fullmatch(path.name)) is None:
         return None

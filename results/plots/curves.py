@@ -197,7 +197,7 @@ def _against(
                 up.factor,
             )
         ticks = ([("0", 0)] if len(untouched) else []) + [
-            (header(step, value), steps.index(value) + 1) for value in steps
+            (header(step, round(value, 4)), steps.index(value) + 1) for value in steps
         ]
         axes.set(title=name, ylim=(low, top), xticks=[at for _, at in ticks], xticklabels=[text for text, _ in ticks])
         axes.set(xlabel=across, ylabel=up.label)

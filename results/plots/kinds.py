@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import pandas as pd
 
 from ...registry import GauntletError, nearest
 from ..examples import read_examples
+from ..frame import load_results
 from ..layout import header
 from ..store import Store
 
@@ -71,17 +73,27 @@ class Material:
         if not found:
             raise GauntletError("The run kept no image examples; add `examples: 8` to the suite and run it again.")
 
+    def clean(self, cell: pd.Series) -> dict[str, np.ndarray]:
+        """Per-sample arrays of the accuracy cell of the cell's model, dataset and seed; empty where there is none.
+
+        A selection of attacks leaves accuracy cells out, so that the whole store is searched after the selection.
+        """
+        names = ["model", "dataset", "seed"]
+        for frame in (self.frame, self._whole):
+            rows = frame[frame["evaluator"] == "accuracy"]
+            same = (rows[names].astype(str) == cell[names].astype(str)).all(axis=1)  # as text: a seed may be absent
+            for key in rows[same]["key"].unique():
+                if known := self.store.arrays(key):
+                    return known
+        return {}
+
+    @cached_property
+    def _whole(self) -> pd.DataFrame:
+        return load_results(self.store.path)
+
     def classes(self, cell: pd.Series) -> list[str]:
         """Class names of the cell's model and dataset, as its accuracy cell knows them."""
-        same = self.frame[
-            (self.frame["evaluator"] == "accuracy")
-            & (self.frame["model"] == cell["model"])
-            & (self.frame["dataset"] == cell["dataset"])
-        ]
-        for key in same["key"].unique():
-            if "classes" in (known := self.store.arrays(key)):
-                return [str(name) for name in known["classes"]]
-        return []
+        return [str(name) for name in self.clean(cell).get("classes", [])]
 
 
 @dataclass(frozen=True)

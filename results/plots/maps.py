@@ -40,6 +40,21 @@ def confusion_matrix(material: Material) -> Figure:
     return draw_confusions(found)
 
 
+@plot("attacked-confusion")
+def attacked_confusion(material: Material) -> Figure:
+    """Confusion matrix under attack: of all evaluated images, those that are wrong without it as they are."""
+    found = []
+    for cell, attacked in material.cells("attack", "index", "attacked", "prediction"):
+        clean = material.clean(cell)
+        if {"label", "prediction", "classes"} <= clean.keys():
+            prediction = clean["prediction"][attacked["index"]].astype(int)
+            prediction[attacked["attacked"]] = attacked["prediction"]
+            found.append((cell, {**clean, "label": clean["label"][attacked["index"]], "prediction": prediction}))
+    if not found:
+        raise GauntletError("No accuracy cell beside these attacks holds label and prediction; run the suite again.")
+    return draw_confusions(few(found, "attack cells", 4))
+
+
 def draw_confusions(found: list[tuple[pd.Series, dict[str, np.ndarray]]]) -> Figure:
     """One matrix a cell, from its arrays ``label``, ``prediction`` and ``classes``."""
     columns = min(2, len(found))

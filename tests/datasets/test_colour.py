@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -111,6 +112,46 @@ def test_a_held_out_test_set_is_the_last_fifth_of_train_which_train_then_lacks(s
     assert dataset.load("test").labels.tolist() == [index % 7 for index in range(1000)]
     indices = torch.cat([dataset.load(split).indices for split in ("train", "val")])
     assert indices.max() == 999
+
+
+@pytest.fixture
+def first_of_svhn(source: DataSource) -> DataSource:
+    """A sheet with the first 23 train images of SVHN, all of them inside the held-out part of the whole split."""
+    folder = source.root / "SVHN"
+    folder.mkdir()
+    Image.fromarray(RNG.integers(0, 256, (23, 1024, 3), dtype=np.uint8)).save(folder / "svhn_train_first23.png")
+    np.save(folder / "train_first23_labels.npy", (np.arange(23) % 10).astype(np.uint8))
+    return source
+
+
+def test_a_sheet_that_reaches_no_further_than_the_held_out_part_gives_its_last_fifth(first_of_svhn):
+    dataset = resolve({"svhn": {"test": "held-out"}}, first_of_svhn)
+    assert dataset.splits == ("train", "val", "test")
+    assert dataset.load("test").indices.tolist() == [19, 20, 21, 22]
+    assert dataset.load("test").labels.tolist() == [9, 0, 1, 2]
+    rest = torch.cat([dataset.load(split).indices for split in ("train", "val")])
+    assert rest.sort().values.tolist() == list(range(19))
+
+
+def test_result_rows_say_where_the_held_out_part_is_not_the_official_one(first_of_svhn, sheets):
+    partial = resolve({"svhn": {"test": "held-out"}}, first_of_svhn)
+    assert partial.describe()["held_out"] == "the last 4 of the 23 train images that are here"
+    assert "held_out" not in resolve("svhn", first_of_svhn).describe()
+    assert "held_out" not in resolve({"cifar10": {"test": "held-out"}}, sheets).describe()
+
+
+def test_the_mat_files_of_svhn_are_held_out_by_official_index(source, monkeypatch):
+    """As many images as the held-out part has and five more: only those five are for training."""
+    labels = (torch.arange(10_005) % 10).numpy()
+    made = SimpleNamespace(data=np.zeros((10_005, 3, 32, 32), dtype=np.uint8), labels=labels)
+    monkeypatch.setattr(torchvision_datasets, "SVHN", lambda *_, **__: made)
+    (source.root / "SVHN").mkdir()
+    (source.root / "SVHN" / "train_32x32.mat").touch()
+    dataset = resolve({"svhn": {"test": "held-out"}}, source)
+    assert dataset.load("test").indices.tolist() == list(range(10_000))
+    rest = torch.cat([dataset.load(split).indices for split in ("train", "val")])
+    assert rest.sort().values.tolist() == list(range(10_000, 10_005))
+    assert "held_out" not in dataset.describe()
 
 
 def test_held_out_goes_by_official_index_in_torchvisions_files_too(source, cifar10):

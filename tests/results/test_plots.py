@@ -57,7 +57,13 @@ def cells(make: SimpleNamespace) -> Iterator[tuple[PlannedCell, CellResult]]:
         for epsilon in (0.1, 0.3):
             images = RNG.random((2, 1, 8, 8), "float32")
             kept = {"clean": images, "adversarial": images**2, "label": LABEL[:2], "prediction": LABEL[2:4]}
-            result = CellResult(measurements=(make.measured("robust_accuracy", 0.5),), examples=kept)
+            chosen = np.arange(0, 60, 2)
+            attacked = {
+                "index": chosen,
+                "attacked": RIGHT[chosen],
+                "prediction": RNG.integers(0, 3, RIGHT[chosen].sum()),
+            }
+            result = CellResult(measurements=(make.measured("robust_accuracy", 0.5),), arrays=attacked, examples=kept)
             yield planned(evaluator="attack", attack=attack, epsilon=epsilon), result
     probabilities = RNG.dirichlet(np.ones(4), 80)
     top = np.sort(probabilities, axis=1)
@@ -158,6 +164,19 @@ def test_average_precision_is_the_area_under_our_precision_recall_curve() -> Non
 def test_the_confusion_matrix_is_that_of_scikit_learn() -> None:
     expected = confusion_matrix(LABEL, LOGITS.argmax(1))
     np.testing.assert_array_equal(maths.confusion(LABEL, LOGITS.argmax(1), 3), expected)
+
+
+def test_the_confusion_under_attack_counts_images_that_are_wrong_without_it(material: Material) -> None:
+    ((_, clean),) = material.cells("accuracy", "label", "prediction", "classes")
+    attacked = next(arrays for _, arrays in material.cells("attack", "index", "attacked", "prediction"))
+    fooled = dict(zip(attacked["index"][attacked["attacked"]], attacked["prediction"], strict=True))
+    pairs = [(clean["label"][i], fooled.get(i, clean["prediction"][i])) for i in attacked["index"]]
+    counts = confusion_matrix(*zip(*pairs, strict=True))
+    shares = 100 * counts / counts.sum(axis=1, keepdims=True)
+    attacks = material.frame[material.frame["evaluator"] == "attack"]
+    for selected in (material, Material(attacks, material.store)):  # the accuracy cell may be left out
+        axes = draw("attacked-confusion", selected).axes[0]
+        np.testing.assert_allclose(np.asarray(axes.images[0].get_array()), shares)
 
 
 def test_the_open_set_confusion_has_ood_as_its_last_class(material: Material) -> None:
