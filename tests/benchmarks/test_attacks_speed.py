@@ -173,7 +173,7 @@ def test_the_grid_of_report_r2_is_faster_than_foolboxes(target, data, fastest, k
 def test_autoattack_is_faster_than_torchattacks(robust, fastest) -> None:
     torchattacks = pytest.importorskip("torchattacks")
     model, x, y = robust
-    x, y = x[:32], y[:32]
+    x, y = x[:24], y[:24]
 
     def peers() -> None:
         # Its AutoAttack takes ten steps where the paper takes a hundred: the same parts at the paper's length.
