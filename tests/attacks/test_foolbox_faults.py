@@ -222,6 +222,14 @@ def test_default_steps_of_pgd_are_weak_and_labelled_so_and_longer_ones_are_stron
         assert "weak" in entry.summary
 
 
+@pytest.mark.parametrize("norm", ["l1", "l2"])
+def test_foolboxes_bim_with_adam_is_its_bim_in_l1_and_l2_and_labelled_so(trained, correct, norm) -> None:
+    images, labels = correct[0][:20], correct[1][:20]
+    (adam,), (plain,) = (run(f"foolbox/{norm}/{name}", trained, images, labels, [1.0]) for name in ("adam-bim", "bim"))
+    assert torch.equal(adam.images, plain.images)
+    assert "broken: it never makes its Adam" in ATTACKS.get(f"foolbox/{norm}/adam-bim").meta["fault"]
+
+
 def test_foolboxes_l2_fmn_finds_what_is_too_far_away(trained, correct) -> None:
     images, labels = correct[0][:60], correct[1][:60]
     (fmn,), (ddn,) = (run(f"foolbox/l2/{name}", trained, images, labels, [1.0]) for name in ("fmn", "ddn"))

@@ -170,12 +170,12 @@ def test_the_grid_of_report_r2_is_faster_than_foolboxes(target, data, fastest, k
     assert min(ratios.values()) >= 0.95  # no attack slower, but for the noise of timing
 
 
-def test_autoattack_is_faster_than_torchattacks(benchmark, robust, fastest) -> None:
+def test_autoattack_is_faster_than_torchattacks(robust, fastest) -> None:
     torchattacks = pytest.importorskip("torchattacks")
     model, x, y = robust
-    x, y = x[:48], y[:48]
+    x, y = x[:24], y[:24]
 
-    def peers() -> float:
+    def peers() -> None:
         # Its AutoAttack takes ten steps where the paper takes a hundred: the same parts at the paper's length.
         options = {"eps": 0.1, "steps": 100}
         parts = [
@@ -184,16 +184,14 @@ def test_autoattack_is_faster_than_torchattacks(benchmark, robust, fastest) -> N
             torchattacks.FAB(model, **options, multi_targeted=True, n_classes=10),
             torchattacks.Square(model, eps=0.1, n_queries=5000),
         ]
-        found = torchattacks.MultiAttack(parts)(x, y)
-        return (model(found).argmax(dim=1) != y).float().mean().item()
+        torchattacks.MultiAttack(parts)(x, y)
 
     def ours(memory_format: torch.memory_format) -> float:
         return attacked(model, x, y, memory_format, "autoattack", [0.1])
 
     sides = {"torchattacks": peers, **{form: partial(ours, FORMATS[form]) for form in FORMATS}}
     times = fastest(sides, rounds=1)
-    fooled = benchmark.pedantic(ours, args=(torch.channels_last,), rounds=1)
     ratios = {form: round(times["torchattacks"] / times[form], 2) for form in FORMATS}
-    print(f"\nautoattack: {ratios} of torchattacks' {times['torchattacks']:.1f} s; {fooled:.0%} fooled")
+    print(f"\nautoattack: {ratios} of torchattacks' {times['torchattacks']:.1f} s")
     assert ratios["channels_last"] >= 1.5
     assert ratios["contiguous"] >= 1.1
