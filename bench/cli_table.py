@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from ..results.table import Table
 
 PRESETS = (
-    *("attack-grid", "minimal", "checks", "ood", "open-set", "open-set-labels", "open-set-medians", "calibration"),
-    *("safety", "reconstruction", "representation"),
+    *("attack-grid", "minimal", "checks", "ood", "adversarial-detection", "open-set", "open-set-labels"),
+    *("open-set-medians", "calibration", "safety", "reconstruction", "representation"),
 )
 FORMATS = ("plain", "github", "latex", "latex-siunitx", "html", "rst", "csv", "parquet")
 

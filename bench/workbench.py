@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -32,6 +33,7 @@ HistorySink = Callable[[str, str, list[dict[str, Any]]], None]
 _CURVE_IMAGES = 1000
 _KEEP_ON_DEVICE = 2**30  # bytes of one split
 _HEAD = ("head-weight", "head-bias")
+_LABELS = "image-labels"
 
 
 class Workbench:
@@ -204,15 +206,19 @@ class Workbench:
     def outputs(self, dataset: ResolvedDataset, split: str, *, limit: int | None = None) -> Outputs:
         """Everything that was asked for of one split, from one pass or from the cache, made on the first call.
 
-        ``limit`` takes a fixed random subset (the images that detectors are fitted on).
+        ``limit`` takes a fixed random subset (the images that detectors are fitted on). Images are loaded only where
+        the cache lacks something or a detector looks at them.
         """
         key = (dataset.fingerprint(split), split, limit)
         if key not in self._outputs:
-            images = self.images(dataset, split)
-            if limit is not None and len(images) > limit:
-                images = images.subset(drawn_positions(len(images), limit, images.name))
-            self._outputs[key] = self._read(images, key)
+            self._outputs[key] = self._read(lambda: self._drawn(dataset, split, limit), (dataset.name, split), key)
         return self._outputs[key]
+
+    def _drawn(self, dataset: ResolvedDataset, split: str, limit: int | None) -> ImageSet:
+        images = self.images(dataset, split)
+        if limit is None or len(images) <= limit:
+            return images
+        return images.subset(drawn_positions(len(images), limit, images.name))
 
     def validation_outliers(self, dataset: ResolvedDataset) -> Outputs:
         """Outputs on the OOD set that detectors are tuned on: the one that the suite names, or synthetic outliers.
@@ -226,14 +232,15 @@ class Workbench:
             return self.outputs(self.row.outliers, "test")
         key = (dataset.fingerprint("val"), OUTLIERS, None)
         if key not in self._outputs:
-            outliers = make_outliers(self.images(dataset, "val"))
-            self._outputs[key] = self._read(outliers.to(self.device), key)
+            load = lambda: make_outliers(self.images(dataset, "val")).to(self.device)  # noqa: E731
+            self._outputs[key] = self._read(load, (OUTLIERS, "test"), key)
         return self._outputs[key]
 
     def outputs_of(self, images: ImageSet) -> Outputs:
         """Everything that was asked for of images that no dataset holds; never cached."""
         swept = self._sweep(images, output_names(self.needs))
-        return self._assemble(images, dict(swept.tensors), {"layers": swept.layers})
+        tensors = swept.tensors | {_LABELS: images.labels.to(self.device)}
+        return self._assemble(lambda: images, (images.name, images.split), tensors, {"layers": swept.layers})
 
     def why_no_head(self) -> str:
         """What keeps the row's model from having a head."""
@@ -245,30 +252,35 @@ class Workbench:
             self._weights = weights_fingerprint(self.module())
         return [self.row.key, self._weights, self.suite.feature_dim]
 
-    def _read(self, images: ImageSet, content: tuple[Any, ...]) -> Outputs:
-        """Outputs of ``images`` from the cache; one sweep adds what is missing there."""
-        if len(images) == 0:
-            raise GauntletError(f"Dataset {images.name!r} ({images.split}) has no images.")
-        key = digest("outputs/1", self._fingerprint(), *content, images.name)
+    def _read(self, load: Callable[[], ImageSet], name: tuple[str, str], content: tuple[Any, ...]) -> Outputs:
+        """Outputs of the images that ``load`` gives, named by dataset and split, from the cache; one sweep adds what is
+        missing there.
+        """
+        load = functools.cache(load)
+        key = digest("outputs/2", self._fingerprint(), *content, name[0])
         wanted = output_names(self.needs)
         facts = self._cache.facts(key)
         # Names that were asked for and not found are not asked for again.
-        tensors = self._cache.load(key, set(facts.get("kept", ())) & (wanted | {"features", *_HEAD}))
+        tensors = self._cache.load(key, set(facts.get("kept", ())) & (wanted | {"features", _LABELS, *_HEAD}))
         missing = wanted - (set(facts.get("asked", ())) - set(facts.get("kept", ()))) - set(tensors)
-        if missing or not facts:
+        if missing or _LABELS not in tensors:
+            images = load()
             swept = self._sweep(images, missing)
+            made = swept.tensors | {_LABELS: images.labels}
             facts = {
                 "asked": sorted(wanted | set(facts.get("asked", ()))),
-                "kept": sorted({*tensors, *swept.tensors, *facts.get("kept", ())}),
+                "kept": sorted({*tensors, *made, *facts.get("kept", ())}),
                 "layers": swept.layers or facts.get("layers", []),
                 "why_no_head": self._sweeper().tap.why_no_head,
             }
-            self._cache.keep(key, swept.tensors, facts)
-            tensors |= swept.tensors
+            self._cache.keep(key, made, facts)
+            tensors |= made
         self._why_no_head = facts["why_no_head"]
-        return self._assemble(images, {name: value.to(self.device) for name, value in tensors.items()}, facts)
+        return self._assemble(load, name, {part: value.to(self.device) for part, value in tensors.items()}, facts)
 
     def _sweep(self, images: ImageSet, missing: set[str]) -> Swept:
+        if len(images) == 0:
+            raise GauntletError(f"Dataset {images.name!r} ({images.split}) has no images.")
         batches = (
             (self._batch(batch), indices.to(self.device)) for batch, _, indices in images.batches(self.batch_size)
         )
@@ -286,20 +298,22 @@ class Workbench:
             self._sweeper_of_row = Sweeper(self.module(), self._batch(few), self.suite.feature_dim)
         return self._sweeper_of_row
 
-    def _assemble(self, images: ImageSet, tensors: dict[str, Tensor], facts: dict[str, Any]) -> Outputs:
+    def _assemble(
+        self, load: Callable[[], ImageSet], name: tuple[str, str], tensors: dict[str, Tensor], facts: dict[str, Any]
+    ) -> Outputs:
         weight, bias = (tensors.pop(name, None) for name in _HEAD)
         features, reduced = tensors.pop("features", None), tensors.pop("reduced", None)
         return Outputs(
-            labels=images.labels.to(self.device),
+            labels=tensors.pop(_LABELS),
             logits=tensors.pop("logits", None),
             features=reduced if features is None else features,
             named=tensors,
             head=None if weight is None or bias is None else Head(weight, bias),
             model=self.module(),
-            image_batches=lambda: self._batches(images),
+            image_batches=lambda: self._batches(load()),
             reduced=None if features is None else reduced,
             tap=lambda batch: self._sweeper().tap(batch),
-            name=f"{images.name}/{images.split}",
+            name="/".join(name),
             layers=tuple(facts.get("layers", ())),
         )
 

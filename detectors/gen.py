@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ..registry import GauntletError, detector
-from .probabilities import log_probabilities
+from .numerics import double, working
+from .probabilities import log_of_sum
 
 
 @detector(
@@ -23,15 +25,23 @@ def gen(logits: Tensor, *, gamma: float = 0.1, top: int = 100) -> Tensor:
         top: M; all classes where there are fewer.
 
     Returns:
-        Scores of at least 0, shape (N,).
+        Scores of at least 0, shape (N,), within 1e-5 of their size for float32 logits within 100 of each other.
 
     Raises:
         GauntletError: ``gamma`` or ``top`` is not above 0.
     """
     if gamma <= 0 or top < 1:
         raise GauntletError(f"Detector 'gen' needs gamma above 0 and top of at least 1, got {gamma} and {top}.")
-    log_p, log_rest = log_probabilities(logits)
-    both = log_p + log_rest
-    if top < log_p.shape[1]:
-        both = both.gather(1, log_p.topk(top, dim=1).indices)
-    return (gamma * both).exp().sum(dim=1)
+    # Probabilities as shares of the largest, and the sum as a multiple of the largest one's term, (p (1 - p))^gamma:
+    # 1 - p is exact where p rounds to 1, and only the factor can underflow, which is in float64.
+    by_class = working(logits.T.contiguous())
+    largest = by_class.max(dim=0, keepdim=True)
+    logs = (by_class - largest.values).scatter(0, largest.indices, -torch.inf)
+    weights = logs.exp()
+    log_rest = log_of_sum(logs, weights).clamp(min=torch.finfo(logs.dtype).min)  # of one class there is none
+    total = 1 + log_rest.exp()
+    if top < len(logs):
+        logs = logs.topk(top - 1, dim=0).values
+        weights = logs.exp()
+    others = (gamma * (logs - log_rest + (total - weights).log())).exp().sum(dim=0)
+    return (1 + double(others)) * (gamma * double(log_rest[0] - 2 * total[0].log())).exp()

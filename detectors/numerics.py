@@ -47,6 +47,8 @@ def mean_row(values: Tensor) -> Tensor:
 def by_rows(score: Callable[..., Tensor], *values: Tensor) -> Tensor:
     """``score`` of aligned tensors (N, ...), some cached rows at a time, joined again."""
     rows = cached_rows(max(value[:1].numel() for value in values))
+    if len(values[0]) <= rows:
+        return score(*values)
     return torch.cat([score(*parts) for parts in zip(*(value.split(rows) for value in values), strict=True)])
 
 

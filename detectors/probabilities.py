@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .numerics import by_rows, double
+from .numerics import by_rows, double, working
 
 
 def log_probabilities(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -21,27 +21,30 @@ def log_probabilities(logits: Tensor) -> tuple[Tensor, Tensor]:
     top = by_class.argmax(dim=0, keepdim=True)
     relative = by_class - by_class.gather(0, top)
     weights = relative.exp()
-    log_others = _log_of_sum(relative.scatter(0, top, -torch.inf), weights.scatter(0, top, 0.0))
+    log_others = log_of_sum(relative.scatter(0, top, -torch.inf), weights.scatter(0, top, 0.0))
     log_total = log_others.exp().log1p()
     # Of all but the top, 1 - p is at least 1/2; the top is moved out of reach, whose rest may be 0.
     rest = (log_total.exp() - weights).scatter(0, top, 1.0)
     return (relative - log_total).T, (rest.log().scatter(0, top, log_others) - log_total).T
 
 
-def _log_of_sum(logs: Tensor, values: Tensor) -> Tensor:
-    """Log of the sum over classes (C, N) of ``values = exp(logs)``, also where that underflows to 0; shape (1, N)."""
+def log_of_sum(logs: Tensor, values: Tensor) -> Tensor:
+    """Log of the sum over classes (C, N) of ``values = exp(logs)``, also where that underflows; shape (1, N)."""
     total = values.sum(dim=0, keepdim=True)
-    if bool((total == 0).any()):
+    if bool((total < torch.finfo(total.dtype).tiny).any()):
         return logs.logsumexp(dim=0, keepdim=True)
     return total.log()
 
 
 def log_sum_exp(logits: Tensor) -> Tensor:
-    """``log sum_c exp(l_c)`` of logits (N, C), shape (N,), in float64."""
+    """``log sum_c exp(l_c)`` of logits (N, C), shape (N,), in float64.
+
+    What is below the largest logit is summed in the precision of the logits, which costs float32 logits less than 1e-6.
+    """
     return by_rows(_log_sum_exp, logits)
 
 
 def _log_sum_exp(logits: Tensor) -> Tensor:
-    by_class = double(logits.T.contiguous())
+    by_class = working(logits.T.contiguous())
     top = by_class.detach().amax(dim=0)
-    return top + (by_class - top).exp().sum(dim=0).log()
+    return double(top) + double((by_class - top).exp().sum(dim=0)).log()

@@ -47,8 +47,6 @@ def load_plugin(name: str, registries: Iterable[Registry]) -> str:
     identity, version = _identify_file(name) if is_file else (name, "module")
     if _loaded.get(identity) == version:
         return identity
-    for registry in registries:
-        registry.discover()
     _forget(identity, registries)
     token = current_plugin.set(identity)
     try:

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import pkgutil
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from fnmatch import fnmatchcase
@@ -88,6 +89,10 @@ class Registry:
         if not isinstance(name, str):
             raise GauntletError(f"@{self.kind} needs a name: write @{self.kind}('my-{self.kind}').")
 
+        caller = str(sys._getframe(1).f_globals.get("__name__", ""))
+        # A plug-in that imports a module of the built-ins owns nothing of what that registers.
+        plugin = None if caller.startswith(f"{self._package}.") else current_plugin.get()
+
         def decorate(factory: T) -> T:
             # A user's module may register before anyone looked up a built-in: find those first, so that a
             # clash is reported for the newcomer and not for the built-in.
@@ -106,7 +111,7 @@ class Registry:
                 aliases=tuple(aliases),
                 meta=meta,
                 row=row,
-                plugin=current_plugin.get(),
+                plugin=plugin,
             )
             self._add(entry)
             return factory

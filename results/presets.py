@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ..registry import GauntletError, nearest
+from .adversarial_table import adversarial_table
 from .checks_table import checks_table
 from .formats import render
 from .frame import write_text
@@ -223,6 +224,7 @@ PRESETS = {
     "minimal": Preset(minimal_table, ("median_norm",)),
     "checks": Preset(checks_table, ("check_passed",)),
     "ood": Preset(ood_table, ("auroc",)),
+    "adversarial-detection": Preset(adversarial_table, ("auroc",)),
     "open-set": Preset(open_set_table, DECISIONS),
     "open-set-labels": Preset(label_table, ("open_accuracy",)),
     "open-set-medians": Preset(median_table, MEDIANS),

@@ -75,18 +75,21 @@ def detectors_for(suite: Suite, model: ModelSpec) -> list[Selected]:
 
 
 def unmet_needs(chosen: Selected, model: ModelSpec) -> str:
-    """The need of a detector that a model will never meet, by what it declares; empty if there is none."""
+    """The need of a detector that a model will never meet, by what it declares; empty if there is none.
+
+    A named output is one that the model declares; what else one that declares nothing yields shows when it runs.
+    """
     declared = model.entry.meta.get("outputs")
-    if declared is None:  # nothing is known before the model has run
-        return ""
     for need in chosen.entry.needs:
         named = need.removeprefix("output:")
+        if need.startswith("output:") and named not in (declared or ()):
+            return named
+        if declared is None:
+            continue
         if need in ("logits", "head", "passes", "deflated-logits") and "logits" not in declared:
             return "logits"
         if need == "features" and not {"logits", "features"} & set(declared):
             return "features"
-        if need.startswith("output:") and named not in declared:
-            return named
     return ""
 
 

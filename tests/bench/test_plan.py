@@ -90,6 +90,17 @@ def test_pairs_that_can_never_fit_are_left_out_with_their_reason(tmp_path):
     assert reasons["CNN on glyphs"] == "glyphs has no training split"
 
 
+def test_detectors_of_named_outputs_meet_only_models_that_declare_them(tmp_path):
+    euinet = {"name": "euinet", "label": "EuiNet"}
+    detectors = ["msp", "discriminator", "reconstruction"]
+    models = [{"name": "cnn-small", "label": "CNN", "recipe": {"standard": {"epochs": 3}}}, euinet]
+    plan = plan_of(tmp_path, models=models, detectors=detectors, evaluators=["ood"], attacks=None, epsilons=None)
+    pairs = {(cell.identity.model, cell.identity.detector) for cell in plan.cells}
+    assert pairs == {("CNN", "msp"), ("EuiNet", "msp"), ("EuiNet", "discriminator")}
+    reasons = {item.what: item.reason for item in plan.left_out}
+    assert reasons["discriminator of CNN on digits"] == "it needs h, and CNN yields logits"
+
+
 def test_a_suite_in_which_nothing_fits_is_an_error_with_the_reasons(tmp_path):
     with pytest.raises(GauntletError, match=r"nothing in this suite fits together .*cnn-small takes 1x28x28 images"):
         plan_of(tmp_path, datasets=["svhn"])

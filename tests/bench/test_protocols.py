@@ -179,6 +179,8 @@ class TestAdversarialDetection:
             n = attacked.loc[row["attack"], "n"]
             assert row["n"] == n + round(attacked.loc[row["attack"], "value"] * n)
 
+        assert (tmp_path / "adversarial-detection.md").read_text(encoding="utf-8").count("| fgsm") == 2
+
     def test_it_needs_attacks_and_detectors(self):
         base = {"datasets": ["digits"], "models": ["m3"], "evaluators": ["adversarial-detection"]}
         with pytest.raises(GauntletError, match="'adversarial-detection' needs the key 'attacks'"):

@@ -21,7 +21,8 @@ import yaml
 
 from gauntlet.bench.reporter import Reporter
 from gauntlet.bench.runner import run_suite
-from gauntlet.registry import GauntletError
+from gauntlet.datasets import ResolvedDataset
+from gauntlet.registry import ATTACKS, GauntletError
 from gauntlet.results.frame import COLUMNS, load_results, read_csv
 from gauntlet.results.store import Store
 
@@ -103,6 +104,26 @@ def test_a_new_detector_costs_no_forward_pass(tmp_path, forwards):
     outcome = run_suite(small_suite(**suite, detectors=["msp", "energy", "mahalanobis", "dice"]), out=tmp_path / "new")
     assert outcome.complete
     assert forwards == []
+
+
+def test_a_new_detector_loads_no_image_and_no_attack(tmp_path, write_plugin, monkeypatch):
+    suite = small_suite(attacks=None, epsilons=None)
+    run_suite(suite, out=tmp_path)
+    plugin = write_plugin('''
+        from gauntlet import detector
+
+        @detector("own-energy")
+        def own_energy(logits):
+            """Energy."""
+            return -logits.logsumexp(1)
+    ''')
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr(ResolvedDataset, "load", refuse)
+    monkeypatch.setattr(ATTACKS, "discover", refuse)
+    assert run_suite(suite, out=tmp_path, plugins=[plugin]).counts["ok"] == 2
 
 
 def test_a_second_run_computes_nothing_and_gives_the_same_table(tmp_path, forwards):

@@ -177,7 +177,7 @@ class TestKnownNumbers:
         ("name", "expected"), [("doctor", [0.0, 2.0]), ("max-2-max", [0.0, 1.0]), ("gen", [0.0, 3 * (2 / 9) ** 0.1])]
     )
     def test_of_saturated_and_of_uniform_logits(self, name, expected):
-        found = build_detector(DETECTORS.get(name)).score(Outputs(torch.zeros(2), self.SATURATED))
+        found = build_detector(DETECTORS.get(name)).score(Outputs(torch.zeros(2), self.SATURATED.double()))
         assert found.tolist() == pytest.approx(expected, rel=1e-12, abs=1e-300)
 
     def test_gen_tells_confident_images_apart_beyond_what_float64_probabilities_can(self):

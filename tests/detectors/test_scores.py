@@ -18,6 +18,7 @@ from gauntlet.detectors import Outputs, build_detector, search
 from gauntlet.detectors.cross_entropy import cross_entropy
 from gauntlet.detectors.energy import energy
 from gauntlet.detectors.entropy import entropy
+from gauntlet.detectors.gen import gen
 from gauntlet.detectors.max_logit import max_logit
 from gauntlet.detectors.msp import msp
 from gauntlet.detectors.odin import confidence_gradient, odin
@@ -87,12 +88,27 @@ class TestLogitScores:
     def test_energy_falls_to_max_logit_as_the_temperature_falls(self, logits):
         assert_close(energy(logits, temperature=1e-3), max_logit(logits), rtol=0, atol=2e-3)
 
+    @pytest.mark.parametrize("scale", [0.1, 1.0, 15.0])
+    def test_float32_logits_cost_no_more_than_is_said(self, scale):
+        logits = torch.randn(500, 10, generator=torch.Generator().manual_seed(0)) * scale
+        assert_close(energy(logits), -torch.logsumexp(logits.double(), 1), rtol=0, atol=1e-6)
+        assert_close(gen(logits), gen(logits.double()), rtol=1e-5, atol=0)
+
+    @given(LOGITS, st.sampled_from([0.01, 0.1, 1.0]), st.integers(1, 5))
+    @exact
+    def test_gen_is_the_formula(self, logits, gamma, top):
+        p = logits.softmax(1)
+        rest = torch.stack([p[:, [c for c in range(4) if c != left]].sum(1) for left in range(4)], 1)
+        chosen = p.topk(min(top, 4)).indices
+        expected = ((p * rest) ** gamma).gather(1, chosen).sum(1)
+        assert_close(gen(logits, gamma=gamma, top=top), expected, rtol=1e-9, atol=1e-12)
+
     @pytest.mark.parametrize("score", [msp, max_logit, energy, entropy, cross_entropy])
     def test_a_confident_image_scores_below_an_undecided_one(self, score):
         scores = score(torch.tensor([[8.0, 0.0, 0.0], [0.1, 0.0, 0.0]]))
         assert scores[0] < scores[1]
 
-    @pytest.mark.parametrize("score", [msp, max_logit, energy, entropy, cross_entropy])
+    @pytest.mark.parametrize("score", [msp, max_logit, energy, entropy, cross_entropy, gen])
     def test_scores_are_differentiable(self, score):
         logits = torch.randn(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
         assert torch.autograd.gradcheck(score, logits)

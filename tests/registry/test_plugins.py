@@ -65,6 +65,26 @@ def test_an_installed_package_is_found_by_its_entry_point(plugin: Write):
     assert DETECTORS.get("installed").plugin == "their_package"
 
 
+def test_what_a_plugin_imports_of_the_built_ins_is_not_its_own(plugin: Write, make_registry, monkeypatch):
+    widgets = make_registry("""
+        import sys
+
+        @sys.modules["widgets_of_a_test"]("own")
+        def own(): pass
+    """)
+    monkeypatch.setitem(sys.modules, "widgets_of_a_test", widgets)
+    path = plugin("""
+        import sys
+        import builtin_widgets.first
+
+        @sys.modules["widgets_of_a_test"]("theirs")
+        def theirs(): pass
+    """)
+    load_plugin(str(path), [widgets])
+    assert widgets.get("own").plugin is None
+    assert widgets.get("theirs").plugin == str(path.resolve())
+
+
 def test_loading_the_same_file_again_does_nothing(plugin: Write):
     path = plugin(GOOD.format(name="mine"))
     load(path)

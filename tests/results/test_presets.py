@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from gauntlet.registry import GauntletError
 from gauntlet.results import attack_grid, calibration_table, ood_table, render, write_tables
+from gauntlet.results.adversarial_table import adversarial_table
 from gauntlet.results.frame import COLUMNS, empty_frame
 
 Builder = Callable[..., pd.DataFrame]
@@ -33,6 +35,28 @@ def test_the_attack_grid_starts_with_clean_accuracy(make: SimpleNamespace, frame
     assert table.rows == (("(clean)", ""), ("pgd", "0.3"), ("pgd", "1.5"), ("deepfool", "0.3"))
     assert [row[first] for row in table.cells] == ["98.0 ± 1.0", "40.0 ± 1.0", "20.0 ± 1.0", "–"]
     assert [row[1 - first] for row in table.cells] == ["99.0 ± 1.0", "failed", "–", "10.0 ± 1.0"]
+
+
+def test_adversarial_images_as_ood_have_attacks_down_and_detectors_across(
+    make: SimpleNamespace, frame_of: Builder
+) -> None:
+    def cells(model: str) -> list[Any]:
+        where = {"evaluator": "adversarial-detection", "attack": "pgd", "model": model}
+        return [
+            make.cell(make.ok(make.measured("auroc", 0.9)), epsilon=0.1, detector="msp", **where),
+            make.cell(make.ok(make.measured("auroc", 0.8)), epsilon=0.3, detector="msp", **where),
+            make.cell(make.ok(make.measured("auroc", 0.7)), epsilon=0.1, detector="knn", **where),
+            make.broken("skipped", "x", epsilon=0.3, detector="knn", **where),
+        ]
+
+    (table,) = adversarial_table(frame_of(*cells("cnn"), make.detected(0.5, "msp", "glyphs")))
+    assert table.title == "AUROC in % of adversarial images as OOD on digits"
+    assert table.rows == (("pgd", "0.1"), ("pgd", "0.3"))
+    assert table.columns == (("msp",), ("knn",))
+    assert table.cells == (("90.0 ± 1.0", "70.0 ± 1.0"), ("80.0 ± 1.0", "skipped"))
+    (both,) = adversarial_table(frame_of(*cells("cnn"), *cells("m5")))
+    assert both.row_names == ("model", "attack", "epsilon")
+    assert adversarial_table(frame_of(make.accuracy(0.9))) == []
 
 
 def test_there_is_one_attack_grid_per_dataset(make: SimpleNamespace, frame_of: Builder) -> None:
