@@ -1,4 +1,4 @@
-"""Calibration against torchmetrics, torch and scikit-learn, the handbook's numbers, and temperatures that are known."""
+"""Calibration against torchmetrics, torch and scikit-learn, numbers worked by hand, and temperatures that are known."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_saturated_logits_keep_their_nll():
     assert (found["brier"], found["accuracy"], found["mean_confidence"], found["ece"]) == (1.0, 0.5, 1.0, 0.5)
 
 
-class TestHandbookNumbers:
+class TestNumbersWorkedByHand:
     def test_confidence_0_9_with_accuracy_0_6_has_every_error_0_3(self):
         p = torch.tensor([[0.9, 0.1]], dtype=torch.float64).repeat(10, 1)
         labels = torch.tensor([0] * 6 + [1] * 4)

@@ -82,7 +82,7 @@ def test_the_decision_of_three_images_worked_by_hand():
 
 
 def test_as_printed_no_score_below_8e_3_is_a_class_and_none_above_12e_3_is_ood():
-    """The handbook's self-check 15, over the whole range of h."""
+    """The decision's bounds, over the whole range of h."""
     largest = torch.linspace(0, 20, 41, dtype=torch.float64).repeat_interleave(11)
     h = torch.linspace(0, 1, 11, dtype=torch.float64).repeat(41)
     logits = torch.stack([largest, largest - 30, largest - 40], dim=1)

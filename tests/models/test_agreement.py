@@ -1,4 +1,4 @@
-"""Figures of the handbook, measured on real data: minutes each.
+"""Figures of the four reports and of earlier measurements, on real data: minutes each.
 
 GAUNTLET_DATA=... pytest -m slow tests/models/test_agreement.py -s
 """
@@ -54,7 +54,7 @@ def accuracy(net: nn.Module, images: ImageSet) -> float:
 
 
 def test_the_small_cnn_at_250_steps_is_under_confident(load: Load):
-    """Handbook 11.2: about 81 % to 88 % right with an ECE around 14 %, as report R2's small CNN."""
+    """About 81 % to 88 % right with an ECE around 14 %, as report R2's small CNN."""
     settings = {"steps": 250, "batch_size": 64, "optimizer": "sgd", "lr": 0.01, "momentum": 0.5, "schedule": "constant"}
     net, test = trained(("cnn-small", {}), ("standard", settings), load), load("mnist", "test")
     found = calibration_metrics(logits(net, test), test.labels)
@@ -65,7 +65,7 @@ def test_the_small_cnn_at_250_steps_is_under_confident(load: Load):
 
 
 def test_batch_normed_logits_leave_m5_under_confident(load: Load):
-    """Handbook C-1: 98 % right, ECE 0.254 and T 0.335 after 66 steps, 0.228 and 0.357 after 132, in one run.
+    """98 % right, ECE 0.254 and T 0.335 after 66 steps, 0.228 and 0.357 after 132, in one run.
 
     The statistics of the last batch-norm follow some ten batches, so one run differs from the next by about 0.02 in
     ECE and in T: means of three are compared.

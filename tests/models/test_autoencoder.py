@@ -48,7 +48,7 @@ def changed(loop: Loop, data: ImageSet, count: int = 32) -> Batch:
 # -- the network ----------------------------------------------------------------------------------------------
 
 
-def test_it_has_the_handbooks_47_355_parameters_and_layers():
+def test_it_has_47_355_parameters_and_layers():
     network = MODELS.create("autoencoder")
     assert sum(parameter.numel() for parameter in network.parameters()) == 47_355
     sizes = [sum(p.numel() for p in layer.parameters()) for layer in (*network.encoder, *network.decoder)]

@@ -52,10 +52,10 @@ def sets(make_set: MakeSet) -> tuple[ImageSet, ImageSet]:
     )
 
 
-# -- the networks (handbook, N-9 and 14.1) --------------------------------------------------------------------
+# -- the networks ----------------------------------------------------------------------------------------------
 
 
-def test_parameter_counts_are_the_handbooks():
+def test_parameter_counts_are_as_documented():
     net = MODELS.create("euinet")
     parts = {name: count(getattr(net, name)) for name in (*PREDICTING, *PLAYING)}
     assert parts == {

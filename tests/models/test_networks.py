@@ -1,4 +1,4 @@
-"""The networks of the handbook: counts, sizes, options, heads."""
+"""The networks of the reports: counts, sizes, options, heads."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def images(n: int = 4) -> torch.Tensor:
     return torch.rand(n, 1, 28, 28, generator=torch.Generator().manual_seed(1))
 
 
-# -- parameter counts (handbook, N-1 to N-3 and 14.1) ---------------------------------------------------------
+# -- parameter counts ------------------------------------------------------------------------------------------
 
 PAPER = {"m3": 1_124_180, "m5": 1_128_180, "m7": 2_291_972}
 REPORT = {"m3": 1_125_220, "m5": 1_128_660, "m7": 2_292_452}
@@ -37,7 +37,7 @@ def test_cnn_small_has_21_840_parameters():
     assert count(build("cnn-small")) == 21_840
 
 
-def test_cnn_small_has_the_layers_of_the_handbook():
+def test_cnn_small_has_the_layers_of_the_classic_network():
     sizes = [sum(p.numel() for p in layer.parameters()) for layer in build("cnn-small").modules() if is_layer(layer)]
     assert sizes == [260, 5_020, 16_050, 510]
 
@@ -53,7 +53,7 @@ def test_m_nets_have_the_papers_counts_and_with_convolution_bias_the_reports(nam
 
 
 @pytest.mark.parametrize("name", SHALLOW)
-def test_shallow_members_have_the_handbooks_counts(name: str):
+def test_shallow_members_have_their_known_counts(name: str):
     layers, parameters = SHALLOW[name]
     assert count(build(name, layers=layers, conv_bias=True)) == parameters
 
@@ -197,7 +197,7 @@ def test_the_folded_head_gives_the_logits(name: str, dtype: torch.dtype, toleran
 
 
 def test_perfectly_separated_logits_become_plus_three_and_minus_a_third():
-    """Handbook C-1 and 14.2: batch-norm holds the top probability of a perfect net at 0.757."""
+    """Batch-norm holds the top probability of a perfect net at 0.757."""
     net = build("m5", width=0.25).train()
     labels = torch.arange(100) % 10
     logits = net.logit_norm(100 * nn.functional.one_hot(labels).float())
@@ -221,7 +221,7 @@ COUNTS = {
 
 
 @pytest.mark.parametrize("name", COUNTS)
-def test_networks_have_the_counts_of_the_handbook_or_paper(name: str):
+def test_networks_have_the_counts_of_report_or_paper(name: str):
     with torch.device("meta"):
         assert count(MODELS.create(name)) == COUNTS[name]
 

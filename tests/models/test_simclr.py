@@ -43,7 +43,7 @@ def train(module: nn.Module, split: ImageSet, val: ImageSet | None = None, **set
 
 
 class TestNetwork:
-    def test_trunk_and_head_have_the_parameters_of_the_handbook(self):
+    def test_trunk_and_head_have_their_known_numbers_of_parameters(self):
         model = unfilled((3, 32, 32))
         assert parameters(model.trunk) == 11_168_832
         assert parameters(model.head) == 328_320

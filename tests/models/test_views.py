@@ -190,7 +190,7 @@ class TestPolicies:
         assert torch.equal(policy(x, generator()), x)
 
     @pytest.mark.parametrize("name", POLICIES)
-    def test_every_step_of_the_handbooks_table_is_there_with_a_reason(self, name):
+    def test_every_step_of_report_r4s_table_is_there_with_a_reason(self, name):
         rows = POLICIES[name].rows()
         assert {row[0] for row in rows} == {
             *("enlarge", "resized-crop", "crop", "stretch", "flip", "rotation", "colour-jitter", "greyscale", "blur"),
