@@ -16,7 +16,7 @@ from .budget import Tries, Work
 from .draws import Draws
 from .hyperplane import onto_hyperplane
 from .minimise import Search, nearest, start
-from .norms import per_image
+from .norms import per_image, project
 from .victim import Victim
 
 _OVERSHOOT = 1.05
@@ -83,7 +83,10 @@ class FABT(MinimisationAttack):
 
         def step(rows: _Walk) -> Tensor:
             done = self._step(work.victim, rows, work.draws(rows.item))
-            found = torch.where(per_image(rows.size <= rows.radius, rows.best), rows.best, rows.clean)
+            # As on its own: the nearest image found, shrunk into the ball where it lies outside, may fool there too.
+            inside = per_image(rows.size <= rows.radius, rows.best)
+            shrunk = rows.clean + project(rows.best - rows.clean, self.norm, rows.radius)
+            found = torch.where(inside, rows.best, shrunk)
             rows.current = torch.where(per_image(done, found), found, rows.current)
             return done
 

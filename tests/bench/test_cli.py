@@ -84,8 +84,10 @@ def test_plan_shows_what_runs_what_is_cached_and_what_is_skipped(call, suite, tm
     assert len(cells) == 10
 
 
-def test_plan_everything_shows_reasons_for_what_is_left_out_and_skipped(call, tmp_path):
-    status, out, _ = call("plan", "everything", "--data", tmp_path / "none", "--out", tmp_path)
+def test_plan_shows_reasons_for_what_is_left_out_and_skipped(call, tmp_path):
+    path = tmp_path / "two.yaml"
+    path.write_text(yaml.safe_dump({"datasets": ["mnist", "svhn"], "models": ["cnn-small"]}), encoding="utf-8")
+    status, out, _ = call("plan", path, "--data", tmp_path / "none", "--out", tmp_path)
     assert status == 0
     assert "cnn-small takes 1x28x28 images, svhn has 3x32x32" in out
     assert "--download" in out
