@@ -19,7 +19,7 @@ from ..registry import (
 )
 from ..registry import left_out as left_out_of
 from ..results.records import PlannedCell
-from .model_specs import ModelSpec, model_key, resolve_models
+from .model_specs import ModelSpec, model_key
 from .recipes import warnings
 from .suite import LEAVE_OUT, Suite
 from .tuning import SYNTHETIC
@@ -103,7 +103,7 @@ def _expand_suite(suite: Suite, source: DataSource) -> Plan:
     from .evaluators import EVALUATORS
 
     datasets = _datasets(suite, source)
-    models = _located(suite, "models", lambda: resolve_models(suite.models, suite.recipe))
+    models = _located(suite, "models", lambda: suite.model_specs)
     without = {**suite.left_out, **left_out_of(MODELS, suite.models)}
     left_out = [LeftOut(name, reason) for name, reason in without.items()]
     jobs: list[Job] = []

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from fractions import Fraction
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -27,7 +28,11 @@ from ..registry import (
     select,
     select_one,
 )
+from .suite_yaml import plain, read_yaml
 from .tuning import tuned_labels
+
+if TYPE_CHECKING:
+    from .model_specs import ModelSpec
 
 Spec = str | dict[str, Any]
 
@@ -167,6 +172,17 @@ class Suite:
             return self.attack_images
         return self.attack_images.get(cost) or min(self.attack_images.values())
 
+    @cached_property
+    def model_specs(self) -> list[ModelSpec]:
+        """The models, resolved once for all that ask (the plan, surrogates, checks).
+
+        Raises:
+            GauntletError: A name, parameter or option is wrong, or two labels are equal.
+        """
+        from .model_specs import resolve_models
+
+        return resolve_models(self.models, self.recipe)
+
     def at(self, *path: Any) -> str:
         """``file:line:column`` of a key or list item, for messages."""
         while path and path not in self.marks:
@@ -210,7 +226,7 @@ def load_suite(source: str | Path | Mapping[str, Any], *, profile: str | None = 
         GauntletError: It does not exist or is wrong somewhere; the message says where.
     """
     if isinstance(source, Mapping):
-        return parse_suite(yaml.safe_dump(_plain(source), sort_keys=False), where="suite", profile=profile)
+        return parse_suite(yaml.safe_dump(plain(source), sort_keys=False), where="suite", profile=profile)
     path = Path(source)
     if path.is_file():
         try:
@@ -227,7 +243,7 @@ def load_suite(source: str | Path | Mapping[str, Any], *, profile: str | None = 
 
 def parse_suite(text: str, *, where: str, profile: str | None = None, fallback: str = "suite") -> Suite:
     """Check the YAML text of a suite; ``where`` names it in messages."""
-    content, marks = _read_yaml(text, where)
+    content, marks = read_yaml(text, where)
     if not isinstance(content, dict):
         raise GauntletError(f"{where}: a suite is a mapping of keys (datasets, models, ...), got {_kind(content)}.")
     content = _apply_profile(content, profile, where)
@@ -402,37 +418,6 @@ def _apply_profile(content: dict[Any, Any], profile: str | None, where: str) -> 
     return {**content, **(profiles[profile] or {})}
 
 
-# -- YAML with positions --------------------------------------------------------------------------------------
-
-
-def _read_yaml(text: str, where: str) -> tuple[Any, dict[tuple[Any, ...], str]]:
-    try:
-        content = yaml.safe_load(text)
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        position = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        raise GauntletError(f"{where}{position}: not valid YAML: {getattr(error, 'problem', None) or error}.") from None
-    marks: dict[tuple[Any, ...], str] = {}
-    if node is not None:
-        _collect_marks(node, (), where, marks)
-    return content, marks
-
-
-def _collect_marks(node: yaml.Node, path: tuple[Any, ...], where: str, marks: dict[tuple[Any, ...], str]) -> None:
-    marks.setdefault(path, f"{where}:{node.start_mark.line + 1}:{node.start_mark.column + 1}")
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            if (*path, key.value) in marks:
-                place = f"{where}:{key.start_mark.line + 1}:{key.start_mark.column + 1}"
-                raise GauntletError(f"{place}: the key {key.value!r} stands here twice; keep one of them.")
-            marks[(*path, key.value)] = f"{where}:{key.start_mark.line + 1}:{key.start_mark.column + 1}"
-            _collect_marks(value, (*path, key.value), where, marks)
-    elif isinstance(node, yaml.SequenceNode):
-        for position, item in enumerate(node.value):
-            _collect_marks(item, (*path, position), where, marks)
-
-
 def _describe(error: ValidationError, marks: Mapping[tuple[Any, ...], str], where: str) -> str:
     problem = error.errors()[0]
     path = tuple(problem["loc"])
@@ -448,23 +433,6 @@ def _describe(error: ValidationError, marks: Mapping[tuple[Any, ...], str], wher
         return f"{place}: {key!r} is empty; name at least one, or leave the key out."
     got = f", got {problem['input']!r}" if not isinstance(problem["input"], (dict, list)) else ""
     return f"{place}: {key!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}{got}."
-
-
-def _plain(value: Any) -> Any:
-    """A suite written in Python as YAML can hold it: paths as text, numpy's numbers and tuples as Python's."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (str, bool, int, float)) and type(value).__module__ == "builtins":
-        return value
-    if isinstance(value, Path):
-        return str(value)
-    if callable(getattr(value, "tolist", None)):
-        return value.tolist()
-    if isinstance(value, Sequence):
-        return [_plain(item) for item in value]
-    if value is None:
-        return None
-    raise GauntletError(f"A suite holds text, numbers, lists and mappings, got {value!r}.")
 
 
 def _kind(content: Any) -> str:

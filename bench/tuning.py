@@ -44,7 +44,7 @@ def tune(chosen: Selected, row: Row, bench: Workbench) -> tuple[Selected, dict[s
     Raises:
         NotAvailable: The dataset has no validation images.
     """
-    from .evaluators.ood import fitted_detector
+    from .fitted import fitted_detector
     from .kernels import ood_metrics
 
     facts = tuning_facts(bench.suite, chosen)

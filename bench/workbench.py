@@ -15,8 +15,9 @@ from ..datasets import ImageSet, ResolvedDataset, make_outliers
 from ..detectors import Head, Outputs
 from ..models import Calibrated, CheckpointStore, load_weights
 from ..models.build import check_fit
-from ..registry import GauntletError, NotAvailable, digest
+from ..registry import GauntletError, NotAvailable, Selected, digest
 from ..results.records import CellResult
+from .fitted import Fitted
 from .model_specs import ModelSpec, build, start_of, training_key
 from .output_cache import OutputCache, weights_fingerprint
 from .plan import Row
@@ -75,6 +76,7 @@ class Workbench:
         self._sweeper_of_row: Sweeper | None = None
         self._why_no_head = "no pass was made"
         self._outputs: dict[tuple[str, str, int | None], Outputs] = {}
+        self._detectors: dict[str, Fitted] = {}
         self.needs: frozenset[str] = frozenset()
 
     def open_row(self, row: Row, needs: Iterable[str]) -> None:
@@ -241,6 +243,16 @@ class Workbench:
         swept = self._sweep(images, output_names(self.needs))
         tensors = swept.tensors | {_LABELS: images.labels.to(self.device)}
         return self._assemble(lambda: images, (images.name, images.split), tensors, {"layers": swept.layers})
+
+    def detector(self, chosen: Selected) -> Fitted:
+        """A detector of the suite, tuned and fitted for the row on the first call; labels are unique in a suite.
+
+        Raises:
+            NotAvailable: The model does not yield what it needs, or there is nothing to fit it to.
+        """
+        if chosen.label not in self._detectors:
+            self._detectors[chosen.label] = Fitted(chosen, self.row, self)
+        return self._detectors[chosen.label]
 
     def why_no_head(self) -> str:
         """What keeps the row's model from having a head."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,16 +12,16 @@ from torch import Tensor
 
 from ...attacks import Attack, AttackResult, Draws, Victim, check_ball
 from ...datasets import ImageSet
-from ...detectors import Outputs, check_scores
+from ...detectors import Outputs
 from ...registry import Selected
 from ...results.records import CellResult
 from ..failures import failure, out_of_memory
-from ..tuning import tune, tuning_facts
+from ..tuning import tuning_facts
 from .attack import attacks_on_classes, budgets
 from .attack_measures import find_targets
 from .attack_plans import plan_attack, victim_of
 from .base import Evaluator, Finished, detectors_for
-from .ood import detector_content, fitted_detector, measure
+from .ood import detector_content, measure
 
 if TYPE_CHECKING:
     from ..plan import Job, OODSet, Row
@@ -79,7 +79,6 @@ class AdversarialDetection(Evaluator):
         images = find_targets(job.row, job.payload["images"], bench).images
         epsilons = sorted({job.payload[key][1] for key in missing})
         clean, fooling = _attacked(job, images, epsilons, bench)
-        inside = bench.outputs(job.row.dataset, "test")
         for label in dict.fromkeys(job.payload[cell.key][0].label for cell in job.cells if cell.key in missing):
             mine = {
                 job.payload[cell.key][1]: cell.key
@@ -88,10 +87,10 @@ class AdversarialDetection(Evaluator):
             }
             chosen = job.payload[next(iter(mine.values()))][0]
             try:
-                detector = fitted_detector(tune(chosen, job.row, bench)[0], job.row, inside, bench)
-                reference = _scores(detector, clean, label)
+                detector = bench.detector(chosen)
+                reference = None if clean is None else detector.scores(clean)
                 results = {
-                    key: _compare(reference, None if outputs is None else _scores(detector, outputs, label), label)
+                    key: _compare(reference, None if outputs is None else detector.scores(outputs), label)
                     for epsilon, key in mine.items()
                     for outputs in [fooling[epsilon]]
                 }
@@ -140,12 +139,6 @@ def _as_set(images: ImageSet, pixels: Tensor, mask: Tensor, name: str) -> ImageS
         indices=images.indices[mask],
         name=name,
     )
-
-
-def _scores(detector: Any, outputs: Outputs | None, label: str) -> np.ndarray | None:
-    if outputs is None:
-        return None
-    return np.asarray(check_scores(detector.score(outputs), len(outputs), label).cpu())
 
 
 def _compare(clean: np.ndarray | None, adversarial: np.ndarray | None, label: str) -> CellResult:

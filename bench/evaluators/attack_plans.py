@@ -10,7 +10,7 @@ from ...attacks.transfer import inner_attack
 from ...models.build import check_fit
 from ...registry import MODELS, GauntletError, Selected, nearest, source_fingerprint
 from ..availability import unavailable
-from ..model_specs import ModelSpec, resolve_model, resolve_models
+from ..model_specs import ModelSpec, resolve_model
 from ..recipes import resolve_recipe
 
 if TYPE_CHECKING:
@@ -101,8 +101,7 @@ def _with_surrogate(plan: AttackPlan, suite: Suite, row: Row) -> AttackPlan:
 
 def _surrogate(attack: Selected, suite: Suite, row: Row) -> ModelSpec | str:
     """The model that a suite's attack names, by default the first other one of the suite; or why there is none."""
-    models = resolve_models(suite.models, suite.recipe)
-    known = {model.label: model for model in models}
+    known = {model.label: model for model in suite.model_specs}
     wanted = attack.parameters.get("surrogate")
     if wanted is None:
         from ..plan import misfit

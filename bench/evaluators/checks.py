@@ -107,10 +107,10 @@ def gather(job: Job, bench: Workbench) -> tuple[Evidence, int]:
 
 
 def _others(suite: Suite, row: Row) -> tuple[Row, ...]:
-    from ..model_specs import resolve_models
     from ..plan import make_row, misfit
 
-    models = resolve_models(suite.models, suite.recipe)
-    fitting = [model for model in models if model.label != row.model.label and not misfit(model, row.dataset)]
+    fitting = [
+        model for model in suite.model_specs if model.label != row.model.label and not misfit(model, row.dataset)
+    ]
     rows = [make_row(model, row.dataset, row.seed) for model in fitting]
     return tuple(other for other in rows if not other.blocked)

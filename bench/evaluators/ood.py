@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...detectors import Detector, build_detector, check_scores
-from ...registry import NotAvailable, Selected, source_fingerprint
+from ...registry import Selected, source_fingerprint
 from ...results.records import CellResult, Measurement
 from ...results.statistics import auroc_interval, autc_interval, mean_auroc_interval, ood_bootstrap, oscr_interval
 from ..failures import failure, out_of_memory
-from ..tuning import tune, tuning_facts
+from ..tuning import tuning_facts
 from .base import Evaluator, Finished, detectors_for, small, unmet_needs
 
 if TYPE_CHECKING:
@@ -120,22 +119,16 @@ class OOD(Evaluator):
 
 
 class Scorer:
-    """A fitted detector, with the scores of every set that it has seen."""
+    """The cells of one detector."""
 
     def __init__(self, chosen: Selected, row: Row, inside: Outputs, bench: Workbench) -> None:
-        self._row, self._bench, self._label = row, bench, chosen.label
-        chosen, self._choices = tune(chosen, row, bench)
-        self._detector = fitted_detector(chosen, row, inside, bench)
-        self._images = inside
-        self._inside: tuple[np.ndarray, np.ndarray | None] | None = None
+        self._row, self._bench, self._inside = row, bench, inside
+        self._detector = bench.detector(chosen)
         self._labels = small(inside.labels)
-        self._known: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
 
     def measure(self, task: Task) -> CellResult:
         """The metrics of a cell, a mean over sets where it has several, and the hyper-parameters that were chosen."""
-        if self._inside is None:
-            self._inside = self._score(self._images), _correct(self._images)
-        scores, correct = self._inside
+        scores, correct = self._detector.scores(self._inside), _correct(self._inside)
         for part in task.shifted:
             more, right = self._side(part.dataset)
             scores = np.concatenate([scores, more])
@@ -145,20 +138,13 @@ class Scorer:
         if result.arrays:
             unknown = np.full(len(scores) - len(self._labels), -1, dtype=self._labels.dtype)
             result = replace(result, arrays={**result.arrays, "id_label": np.concatenate([self._labels, unknown])})
-        chosen = tuple(Measurement(f"tuned_{name}", float(value)) for name, value in self._choices.items())
+        chosen = tuple(Measurement(f"tuned_{name}", float(value)) for name, value in self._detector.choices.items())
         return replace(result, measurements=(*result.measurements, *chosen))
 
     def _side(self, dataset: ResolvedDataset) -> tuple[np.ndarray, np.ndarray | None]:
-        key = dataset.fingerprint("test")
-        if key not in self._known:
-            outputs = self._bench.outputs(dataset, "test")
-            same = dataset.classes == self._row.dataset.classes
-            self._known[key] = self._score(outputs), _correct(outputs) if same else None
-        return self._known[key]
-
-    def _score(self, outputs: Outputs) -> np.ndarray:
-        scores = check_scores(self._detector.score(outputs), len(outputs), self._label)
-        return np.asarray(scores.cpu())
+        outputs = self._bench.outputs(dataset, "test")
+        same = dataset.classes == self._row.dataset.classes
+        return self._detector.scores(outputs), _correct(outputs) if same else None
 
 
 def detector_content(suite: Suite, row: Row, detector: Selected) -> list[Any]:
@@ -175,27 +161,6 @@ def detector_content(suite: Suite, row: Row, detector: Selected) -> list[Any]:
             content.append(row.outliers.fingerprint("test"))
         content += [row.dataset.fingerprint(split) for split in ("train", "val") if not row.dataset.missing(split)]
     return content
-
-
-def fitted_detector(chosen: Selected, row: Row, inside: Outputs, bench: Workbench) -> Detector:
-    """The detector, fitted to what it wants of the row.
-
-    Raises:
-        NotAvailable: The model does not yield what it needs, or there is nothing to fit it to.
-    """
-    detector = build_detector(chosen)
-    if "head" in detector.needs and inside.head is None:
-        raise NotAvailable(f"{chosen.label} needs a head, but {bench.why_no_head()}.")
-    for need in detector.needs:
-        if need != "head" and inside.get(need) is None:
-            raise NotAvailable(f"{chosen.label} needs {need}, which model {row.model.label} does not yield.")
-    if detector.needs_fit:
-        if reason := row.dataset.missing("train"):
-            raise NotAvailable(reason)
-        train = bench.outputs(row.dataset, "train", limit=bench.suite.fit_limit)
-        val = bench.outputs(row.dataset, "val") if getattr(detector, "needs_val", False) else None
-        detector.fit(train, val, inside.head)
-    return detector
 
 
 def measure(inside: np.ndarray, outside: np.ndarray, correct: np.ndarray | None) -> CellResult:

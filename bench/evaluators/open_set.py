@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...detectors import Detector, check_scores
+from ...detectors import Detector
 from ...registry import GauntletError, NotAvailable, Selected
 from ...results.curves import confusion
 from ...results.records import CellResult, Measurement, PlannedCell
 from ...results.statistics import median_interval
 from ..failures import failure, out_of_memory
-from ..tuning import tune, tuning_facts
+from ..tuning import tuning_facts
 from .accuracy import checked_logits
 from .base import Evaluator, Finished, detectors_for, examples_key, proportion
-from .ood import detector_content, fitted_detector
+from .ood import detector_content
 
 if TYPE_CHECKING:
     from ...detectors import Outputs
@@ -140,13 +140,12 @@ class _Judge:
     def __init__(self, chosen: Selected, row: Row, bench: Workbench) -> None:
         self._row, self._bench, self._label = row, bench, chosen.label
         self._inside = bench.outputs(row.dataset, "test")
-        self._detector = fitted_detector(tune(chosen, row, bench)[0], row, self._inside, bench)
-        self._known: dict[str, _Answer] = {}
+        self._detector = bench.detector(chosen)
 
     def measure(self, task: Task) -> CellResult:
         """The metrics of a cell, and the arrays behind them."""
         sets = (self._row.dataset, task.outside.dataset)
-        inside, outside = (self._answer(self._bench.outputs(one, "test"), one.fingerprint("test")) for one in sets)
+        inside, outside = (self._answer(self._bench.outputs(one, "test")) for one in sets)
         labels = self._inside.labels.cpu().numpy()
         label = np.concatenate([labels, np.full(len(outside.score), -1)])
         known = np.arange(len(label)) < len(labels)
@@ -184,22 +183,20 @@ class _Judge:
         if reason := self._row.dataset.missing("val"):
             raise NotAvailable(f"{task.label} has no validation images for its threshold: {reason}")
         val = self._bench.outputs(self._row.dataset, "val")
-        held = self._answer(val, self._row.dataset.fingerprint("val")).score
-        return np.where(answer.score > threshold(held, task.rate), -1, answer.predicted)
+        return np.where(answer.score > threshold(self._detector.scores(val), task.rate), -1, answer.predicted)
 
-    def _answer(self, outputs: Outputs, key: str) -> _Answer:
-        if key not in self._known:
-            score = check_scores(self._detector.score(outputs), len(outputs), self._label)
-            logits = checked_logits(outputs.logits, self._row.model.label)
-            h = outputs.named.get("h")
-            self._known[key] = _Answer(
-                score=np.asarray(score.cpu()),
+    def _answer(self, outputs: Outputs) -> _Answer:
+        logits, detector = checked_logits(outputs.logits, self._row.model.label), self._detector.detector
+        return outputs.once(
+            ("answer", self._detector),
+            lambda: _Answer(
+                score=self._detector.scores(outputs),
                 predicted=logits.argmax(1).cpu().numpy(),
-                decided=_array(self._detector.predict(outputs)),
-                probabilities=_array(self._detector.probabilities(outputs)),
-                h=_array(h),
-            )
-        return self._known[key]
+                decided=_array(detector.predict(outputs)),
+                probabilities=_array(detector.probabilities(outputs)),
+                h=_array(outputs.named.get("h")),
+            ),
+        )
 
 
 def threshold(scores: np.ndarray, rate: float) -> float:

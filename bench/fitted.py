@@ -1,0 +1,61 @@
+"""Detectors fitted for one row, shared by every evaluator that asks for them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..detectors import Detector, build_detector, check_scores
+from ..registry import NotAvailable, Selected
+from .tuning import tune
+
+if TYPE_CHECKING:
+    from ..detectors import Outputs
+    from .plan import Row
+    from .workbench import Workbench
+
+
+class Fitted:
+    """A detector, tuned and fitted for a row, that scores no set of images twice.
+
+    Attributes:
+        detector: The detector itself.
+        choices: The hyper-parameters that tuning chose.
+
+    Raises:
+        NotAvailable: The model does not yield what it needs, or there is nothing to fit it to.
+    """
+
+    def __init__(self, chosen: Selected, row: Row, bench: Workbench) -> None:
+        self._label = chosen.label
+        tuned, self.choices = tune(chosen, row, bench)
+        self.detector = fitted_detector(tuned, row, bench.outputs(row.dataset, "test"), bench)
+
+    def scores(self, outputs: Outputs) -> np.ndarray:
+        """Scores (N,) in float64, checked; kept with the outputs."""
+        return outputs.once(("scores", self), lambda: self._score(outputs))
+
+    def _score(self, outputs: Outputs) -> np.ndarray:
+        return np.asarray(check_scores(self.detector.score(outputs), len(outputs), self._label).cpu())
+
+
+def fitted_detector(chosen: Selected, row: Row, inside: Outputs, bench: Workbench) -> Detector:
+    """The detector, fitted to what it wants of the row.
+
+    Raises:
+        NotAvailable: The model does not yield what it needs, or there is nothing to fit it to.
+    """
+    detector = build_detector(chosen)
+    if "head" in detector.needs and inside.head is None:
+        raise NotAvailable(f"{chosen.label} needs a head, but {bench.why_no_head()}.")
+    for need in detector.needs:
+        if need != "head" and inside.get(need) is None:
+            raise NotAvailable(f"{chosen.label} needs {need}, which model {row.model.label} does not yield.")
+    if detector.needs_fit:
+        if reason := row.dataset.missing("train"):
+            raise NotAvailable(reason)
+        train = bench.outputs(row.dataset, "train", limit=bench.suite.fit_limit)
+        val = bench.outputs(row.dataset, "val") if getattr(detector, "needs_val", False) else None
+        detector.fit(train, val, inside.head)
+    return detector
