@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from .layout import pivot
+from .layout import by_dataset, pivot
 from .metrics import metric as metric_named
 from .table import Table
 
@@ -20,8 +20,7 @@ def adversarial_table(frame: pd.DataFrame, metric: str = "auroc", **options: Any
     cells = frame[frame["evaluator"] == "adversarial-detection"]
     known = metric_named(metric)
     tables = []
-    for dataset in cells["dataset"].unique():  # in order of the plan
-        part = cells[cells["dataset"] == dataset]
+    for dataset, part in by_dataset(cells):
         rows = ["model", "attack", "epsilon"] if part["model"].nunique() > 1 else ["attack", "epsilon"]
         title = f"{known.title}{' in %' if known.percent else ''} of adversarial images as OOD on {dataset}"
         evaluator = "adversarial-detection"

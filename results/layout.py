@@ -102,6 +102,12 @@ def pivot(
     return emphasise(table, chosen, where, best)
 
 
+def by_dataset(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The rows of each ID dataset, in order of the plan."""
+    for dataset in frame["dataset"].unique():
+        yield dataset, frame[frame["dataset"] == dataset]
+
+
 def header(name: str, value: Any) -> str:
     """A value of an identity column as text: whole numbers plain, other numbers short, gaps empty."""
     if pd.isna(value):

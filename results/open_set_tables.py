@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from .held_out import in_turn, left_out_in_turn
-from .layout import pivot
+from .layout import by_dataset, pivot
 from .metrics import metric as metric_named
 from .table import Table
 
@@ -27,12 +27,12 @@ def open_set_table(frame: pd.DataFrame, **options: Any) -> list[Table]:
     """
     cells = frame[(frame["evaluator"] == "open-set") & (frame["class"] == "")]
     tables = []
-    for dataset, part in _by_dataset(cells[~in_turn(cells)]):
+    for dataset, part in by_dataset(cells[~in_turn(cells)]):
         rows = [name for name in ("ood_dataset", "model", "detector") if name == "detector" or part[name].nunique() > 1]
         title = f"Open-set recognition on {dataset}{_against(part)}"
         tables.append(pivot(part, rows, ["metric"], DECISIONS, evaluator="open-set", **{"title": title, **options}))
     for metric in DECISIONS if in_turn(cells).any() else ():
-        for dataset, part in _by_dataset(left_out_in_turn(cells[in_turn(cells)], metric)):
+        for dataset, part in by_dataset(left_out_in_turn(cells[in_turn(cells)], metric)):
             rows = ["model", "detector"] if part["model"].nunique() > 1 else ["detector"]
             title = f"{metric_named(metric).title} in % on {dataset}"
             tables.append(
@@ -119,12 +119,7 @@ def _against(part: pd.DataFrame) -> str:
     return f" against {part['ood_dataset'].iloc[0]}" if part["ood_dataset"].nunique() == 1 else ""
 
 
-def _by_dataset(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    for dataset in frame["dataset"].unique():  # in order of the plan
-        yield dataset, frame[frame["dataset"] == dataset]
-
-
 def _by_set(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    for dataset, part in _by_dataset(frame):
+    for dataset, part in by_dataset(frame):
         for outside in part["ood_dataset"].unique():
             yield dataset, part[part["ood_dataset"] == outside]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from .checks_table import checks_table
 from .formats import render
 from .frame import write_text
 from .held_out import left_out_in_turn
-from .layout import pivot
+from .layout import by_dataset, pivot
 from .metrics import metric as metric_named
 from .open_set_tables import DECISIONS, MEDIANS, label_table, median_table, open_set_table
 from .reconstruction_table import reconstruction_table
@@ -48,7 +48,7 @@ def attack_grid(frame: pd.DataFrame, **options: Any) -> list[Table]:
             evaluator="attack",
             **{"title": f"Accuracy under attack on {dataset} (%)", **options},
         )
-        for dataset, part in _by_dataset(attacks)
+        for dataset, part in by_dataset(attacks)
     ]
 
 
@@ -72,7 +72,7 @@ def ood_table(frame: pd.DataFrame, metric: str = "auroc", layout: str = "sets", 
     known = metric_named(metric)
     scores = frame[frame["evaluator"] == "ood"]  # pivot picks the metric, and names the nearest to an unknown one
     tables = []
-    for dataset, part in _by_dataset(left_out_in_turn(scores, metric)):
+    for dataset, part in by_dataset(left_out_in_turn(scores, metric)):
         part = group_means(part) if layout == "groups" and (part["ood_group"] != "").any() else part
         title = f"{known.title}{' in %' if known.percent else ''} of OOD detection on {dataset}"
         rows, columns = _ood_axes(part, layout)
@@ -113,7 +113,7 @@ def group_means(frame: pd.DataFrame) -> pd.DataFrame:
 def safety_table(frame: pd.DataFrame, **options: Any) -> list[Table]:
     """One row a model: accuracy, calibration, robustness, OOD detection and what else was measured."""
     tables = []
-    for dataset, part in _by_dataset(frame[frame["evaluator"].isin({item.evaluator for item in SAFETY})]):
+    for dataset, part in by_dataset(frame[frame["evaluator"].isin({item.evaluator for item in SAFETY})]):
         rows = [summary for item in SAFETY if len(summary := _summary(part, item))]
         names = list(dict.fromkeys(row["metric"].iloc[0] for row in rows))
         if names:
@@ -179,7 +179,7 @@ def calibration_table(frame: pd.DataFrame, **options: Any) -> list[Table]:
     """Calibration before and after temperature scaling by model (rows) and metric (columns), one per ID dataset."""
     wanted = frame[(frame["evaluator"] == "calibration") & frame["metric"].isin([*_CALIBRATION, ""])]
     tables = []
-    for dataset, part in _by_dataset(wanted):
+    for dataset, part in by_dataset(wanted):
         measured = [name for name in _CALIBRATION if name in set(part["metric"])] or ["ece"]
         title = f"Calibration on {dataset}"
         options_here = {"title": title, **options}
@@ -203,7 +203,7 @@ def minimal_table(frame: pd.DataFrame, **options: Any) -> list[Table]:
             evaluator="attack",
             **{"title": f"Median of the smallest successful perturbation on {dataset}", **options},
         )
-        for dataset, part in _by_dataset(wanted)
+        for dataset, part in by_dataset(wanted)
     ]
 
 
@@ -253,8 +253,3 @@ def write_tables(frame: pd.DataFrame, folder: Path | str) -> list[Path]:
             else:
                 path.unlink(missing_ok=True)
     return written
-
-
-def _by_dataset(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    for dataset in frame["dataset"].unique():  # in order of the plan
-        yield dataset, frame[frame["dataset"] == dataset]
