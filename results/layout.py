@@ -53,6 +53,7 @@ def pivot(
     intervals: bool | str = True,
     best: str = "",
     title: str = "",
+    absent: str = "not part of the plan",
 ) -> Table:
     """Lay out a metric by any columns of the tidy frame, in the order of the plan.
 
@@ -71,6 +72,7 @@ def pivot(
         intervals: Whether to show ``±``; or ``range`` for both ends.
         best: Set the best of each ``column`` or ``row`` in bold, and what is statistically tied with it.
         title: Of the table; by default the metrics' titles.
+        absent: What a note says of cells that were not planned, where there are any.
 
     Raises:
         GauntletError: A column or metric is unknown, nothing is selected, or a cell would hold several values.
@@ -97,7 +99,11 @@ def pivot(
         rows=row_headers,
         columns=column_headers,
         cells=tuple(map(tuple, texts[where].tolist())),
-        notes=(*_notes(chosen, reasons, intervals=intervals, several=several), *footnotes(chosen[marked], failed)),
+        notes=(
+            *_notes(chosen, reasons, intervals=intervals, several=several),
+            *([f"{NOT_PLANNED}: {absent}."] if (where < 0).any() else []),
+            *footnotes(chosen[marked], failed),
+        ),
     )
     return emphasise(table, chosen, where, best)
 

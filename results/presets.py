@@ -118,11 +118,10 @@ def safety_table(frame: pd.DataFrame, **options: Any) -> list[Table]:
         names = list(dict.fromkeys(row["metric"].iloc[0] for row in rows))
         if names:
             table = pivot(pd.concat(rows, ignore_index=True), ["model"], ["metric"], names,
+                          absent="not measured, or some of its cells failed, so that no mean is comparable",
                           **{"title": f"Safety summary on {dataset}", "percent": True, **options})  # fmt: skip
             titles = {item.name: item.title for item in SAFETY}
-            note = "–: not measured, or some of its cells failed, so that no mean is comparable."
-            notes = (*table.notes, note) if any("–" in row for row in table.cells) else table.notes
-            tables.append(replace(table, columns=tuple((titles[name],) for name in names), notes=notes))
+            tables.append(replace(table, columns=tuple((titles[name],) for name in names)))
     return tables
 
 
