@@ -70,16 +70,16 @@ def test_batch_normed_logits_leave_m5_under_confident(load: Load):
     The statistics of the last batch-norm follow some ten batches, so one run differs from the next by about 0.02 in
     ECE and in T: means of three are compared.
     """
-    steps = {66: (0.254, 0.335), 132: (0.228, 0.357)}
+    steps = {66: 0.335, 132: 0.357}
     found = [_m5_after(tuple(steps), seed, load) for seed in range(3)]
-    for number, (ece, temperature) in steps.items():
+    for number, temperature in steps.items():
         runs = [run[number] for run in found]
         mean = {name: statistics.mean(run[name] for run in runs) for name in runs[0]}
         print(number, "steps:", {name: round(value, 3) for name, value in mean.items()})
         assert mean["accuracy"] > 0.97
-        assert mean["ece"] == pytest.approx(ece, abs=0.03)
+        assert 0.22 <= mean["ece"] <= 0.27
         assert mean["signed_gap"] < -0.15
-        assert mean["temperature"] == pytest.approx(temperature, abs=0.06)
+        assert mean["temperature"] == pytest.approx(temperature, abs=0.04)
         assert mean["scaled_ece"] < 0.02
 
 
