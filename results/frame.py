@@ -172,6 +172,11 @@ def read_columns(
     gaps: Any = {name: [""] for name in (*floats, *integers)}
     try:
         frame = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=gaps)
+        # pandas makes numbers of categories that all look like some, and "00" would come back as "0".
+        text = [name for name in columns if types[name] == "category"]
+        if changed := [name for name in text if not pd.api.types.is_string_dtype(frame[name].cat.categories)]:
+            plain = pd.read_csv(path, dtype=object, keep_default_na=False, usecols=changed)
+            frame = frame.assign(**{name: plain[name].astype("category") for name in changed})
         return frame.loc[:, list(columns)]
     except (OSError, ValueError, TypeError, KeyError):  # read it again as text, which can say what is wrong, and where
         frame = read_text_columns(path, columns)

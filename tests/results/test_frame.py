@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gauntlet.registry import GauntletError
@@ -117,6 +117,8 @@ _NUMBER = st.one_of(st.none(), st.floats(allow_nan=False))
 
 @settings(max_examples=100, deadline=None)
 @given(rows=st.lists(st.tuples(_TEXT, _NUMBER, st.one_of(st.none(), st.integers(-(2**62), 2**62))), max_size=4))
+@example(rows=[("00", None, None)])
+@example(rows=[("TRUE", None, None), ("1e5", 0.5, 3)])
 def test_csv_loses_nothing(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, float, int]]) -> None:
     blank = dict.fromkeys(COLUMNS, "") | dict.fromkeys(("epsilon", "ci_low", "ci_high", "seconds"), np.nan)
     records = [blank | {"model": t, "value": v, "n": n, "seed": n, "severity": n} for t, v, n in rows]
