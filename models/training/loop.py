@@ -19,6 +19,7 @@ from ...datasets import ImageSet
 from ...registry import GauntletError
 from ..memory import keep_freed_memory
 from .batch import Batch, as_images, hard
+from .detour import sliced_inputs
 from .hooks import Hook, Objective, Pass
 from .optim import Optimisation
 from .recipe import EpochLog, Progress
@@ -98,6 +99,10 @@ class Loop:
         Raises:
             GauntletError: The loss is no longer a number; the last good epoch stays in the epoch checkpoint.
         """
+        with sliced_inputs(self.module):
+            return self._run()
+
+    def _run(self) -> list[EpochLog]:
         self._take_up()
         for hook in self.hooks:
             hook.start(self)

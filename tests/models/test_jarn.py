@@ -192,7 +192,7 @@ def test_the_discriminator_learns_every_k_updates_and_the_adapter_at_each(eights
 
 def test_the_discriminator_learns_to_tell_images_from_jacobians(eights: Sets):
     loop, game, batch = at_start(conv_net(), eights("train"), disc_update_every=1, disc_lr=0.01, lr=1e-6)
-    for _ in range(30):
+    for _ in range(60):
         loop._update(batch)
     images = batch.images.clone().requires_grad_()
     made = game.adapter(standardise(jacobian(F.cross_entropy(loop.module(images), batch.targets), images)))
