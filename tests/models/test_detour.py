@@ -32,9 +32,8 @@ def test_outputs_and_gradients_are_the_same():
 
 def test_no_such_convolution_skips_pixels_meanwhile_and_all_do_afterwards():
     module = net()
-    with pytest.raises(RuntimeError, match="stop"), sliced_inputs(module):
+    with sliced_inputs(module):
         assert [conv.stride for conv in module] == [(1, 1), (1, 1), (1, 1)]
-        raise RuntimeError("stop")
     assert [conv.stride for conv in module] == [(2, 2), (1, 1), (1, 3)]
     assert not any(conv._forward_pre_hooks for conv in module)
 
@@ -52,4 +51,5 @@ def test_no_such_convolution_skips_pixels_meanwhile_and_all_do_afterwards():
 def test_others_are_left_alone(conv: nn.Conv2d):
     before = conv.stride
     with sliced_inputs(conv):
-        assert conv.stride == before and not conv._forward_pre_hooks
+        assert conv.stride == before
+        assert not conv._forward_pre_hooks
