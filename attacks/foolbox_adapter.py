@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..registry import GauntletError, NotAvailable
 from .base import Attack, AttackResult, MinimisationAttack, presentable, verified
@@ -66,7 +66,8 @@ class _Call:
     def __init__(self, attack: FoolboxAttack, victim: Victim, budget: dict[str, Any]) -> None:
         self.row, self.victim, self.budget = attack.row, victim, budget
         self.original = attack.build()
-        self.model = foolbox.PyTorchModel(victim.module, bounds=(0, 1), device=victim.device)
+        module = _Patient(victim.module) if attack.row.endless else victim.module
+        self.model = foolbox.PyTorchModel(module, bounds=(0, 1), device=victim.device)
 
     def __call__(self, images: Tensor, labels: Tensor, **starts: Tensor) -> Tensor:
         """Run foolbox; what it cannot do becomes one sentence."""
@@ -136,6 +137,29 @@ class _Call:
             return foolbox.criteria.Misclassification(labels)
         wrong = self.victim.outputs(images).scatter(1, labels[:, None], -torch.inf)
         return foolbox.criteria.TargetedMisclassification(wrong.argmax(dim=1))
+
+
+class _Patient(nn.Module):
+    """Stops an attack that asks about the same images again and again, hoping for another answer."""
+
+    def __init__(self, inner: nn.Module, patience: int = 10) -> None:
+        super().__init__()
+        self.inner, self._patience = inner, patience
+        self._last, self._asked = torch.empty(0), 0
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, classes) of images (N, C, H, W).
+
+        Raises:
+            ValueError: They were asked for too often in a row.
+        """
+        seen = images.detach().nan_to_num()
+        self._asked = self._asked + 1 if torch.equal(seen, self._last) else 0
+        self._last = seen
+        if self._asked >= self._patience:
+            raise ValueError("it makes steps too small to change an image, and would for ever")
+        return self.inner(images)
 
 
 class FoolboxFixed(FoolboxAttack):

@@ -95,6 +95,11 @@ class Row:
         return ("numba",) if "BrendelBethge" in self.source else ()
 
     @property
+    def endless(self) -> bool:
+        """Whether its search for a step has no end where every step fails."""
+        return self.source == "HopSkipJumpAttack"
+
+    @property
     def needs(self) -> tuple[str, ...]:
         """What it needs beside images and labels, in words."""
         wanted = {

@@ -98,27 +98,34 @@ def _scores(values: Any, side: str) -> Tensor:
 def _flagged(id_scores: Tensor, ood_scores: Tensor) -> tuple[Counts, Counts]:
     """How many OOD and ID images score at least each distinct score, from the highest score down."""
     sort = _sort_on_gpu if id_scores.device.type == "cuda" else _sort_on_cpu
-    from_ood, ends = sort(torch.cat([ood_scores, id_scores.to(ood_scores.device)]), len(ood_scores))
+    from_ood, ends = sort(id_scores, ood_scores.to(id_scores.device))
     return from_ood, ends + 1 - from_ood
 
 
-def _sort_on_cpu(scores: Tensor, n_ood: int) -> tuple[Counts, Counts]:
-    """Per distinct score, highest first: how many of the first ``n_ood`` reach it, and the position of its last one."""
+def _sort_on_cpu(id_scores: Tensor, ood_scores: Tensor) -> tuple[Counts, Counts]:
+    """Per distinct score, highest first: how many OOD scores reach it, and the position of its last one."""
     # numpy sorts several times faster than torch on a CPU, and values faster than positions: each side is sorted by
-    # value, and the stable sort of positions finds two sorted runs and only merges them. Adding 0 turns -0.0 into 0.0.
-    negated = -scores.cpu().numpy() + 0.0
-    descending = np.concatenate([np.sort(negated[:n_ood]), np.sort(negated[n_ood:])])
+    # value, and the stable sort of positions finds two sorted runs and only merges them.
+    descending = np.concatenate([_descending(ood_scores), _descending(id_scores)])
     order = np.argsort(descending, kind="stable")
     ordered = descending[order]
-    ends = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), len(order) - 1)
-    return np.cumsum(order < n_ood)[ends], ends
+    ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
+    return np.cumsum(order < len(ood_scores))[ends], ends
 
 
-def _sort_on_gpu(scores: Tensor, n_ood: int) -> tuple[Counts, Counts]:
+def _descending(scores: Tensor) -> NDArray[np.float64]:
+    """The scores times -1, sorted."""
+    negated = np.negative(scores.numpy())
+    negated += 0.0  # turns -0.0 into 0.0
+    negated.sort()
+    return negated
+
+
+def _sort_on_gpu(id_scores: Tensor, ood_scores: Tensor) -> tuple[Counts, Counts]:
     """The same where the scores lie."""
-    ordered, order = (scores + 0.0).sort(descending=True)
+    ordered, order = (torch.cat([ood_scores, id_scores]) + 0.0).sort(descending=True)
     ends = torch.cat([(ordered[1:] != ordered[:-1]).nonzero()[:, 0], order.new_tensor([len(order) - 1])])
-    return (order < n_ood).cumsum(0)[ends].cpu().numpy(), ends.cpu().numpy()
+    return (order < len(ood_scores)).cumsum(0)[ends].cpu().numpy(), ends.cpu().numpy()
 
 
 def _gained(counts: Counts) -> Counts:
@@ -133,7 +140,7 @@ def _before(counts: Counts) -> Counts:
 
 def _auroc(ood: Counts, id_: Counts) -> float:
     """Area under the ROC curve, as a quotient of two exact integers."""
-    doubled = int(np.dot(_gained(id_), ood + _before(ood)))
+    doubled = int(np.einsum("i,i", _gained(id_), ood + _before(ood)))
     return doubled / (2 * int(ood[-1]) * int(id_[-1]))
 
 
@@ -142,8 +149,9 @@ def _aupr(positives: Counts, negatives: Counts) -> tuple[float, float]:
     precision = positives / (positives + negatives)
     gained = _gained(positives).astype(np.float64)
     total = float(positives[-1])
-    at_end = float(gained @ precision) / total
-    at_start = float(gained[0] + gained[1:] @ precision[:-1]) / total
+    # Not `@`: a BLAS wakes its threads for a product of this size, which takes longer than the product.
+    at_end = float(np.einsum("i,i", gained, precision)) / total
+    at_start = float(gained[0] + np.einsum("i,i", gained[1:], precision[:-1])) / total
     return at_end, (at_end + at_start) / 2
 
 

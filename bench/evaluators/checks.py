@@ -27,6 +27,7 @@ CHECKS: dict[str, Check] = {
     "valid-outputs": stored.valid_outputs,
     "deterministic": model.deterministic,
     "logits": model.logits,
+    "varied-answers": model.varied_answers,
     "gradients": model.gradients,
     "work-done": stored.work_done,
     "monotone": stored.monotone,

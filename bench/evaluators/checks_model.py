@@ -41,6 +41,19 @@ def logits(evidence: Evidence) -> Verdict:
     return Verdict(True, "The outputs are logits, not probabilities.")
 
 
+def varied_answers(evidence: Evidence) -> Verdict:
+    """19, ours: the model does not give one answer to everything, which no attack could change."""
+    outputs = evidence.bench.outputs(evidence.row.dataset, "test")
+    assert outputs.logits is not None
+    given, due = outputs.logits.argmax(dim=1).bincount(), outputs.labels[outputs.labels >= 0].bincount()
+    share, expected = float(given.max()) / int(given.sum()), float(due.max()) / int(due.sum())
+    answer = evidence.row.dataset.classes[int(given.argmax())]
+    if share - expected > 0.5:
+        text = f"The model answers {answer!r} to {share:.0%} of the clean images"
+        return Verdict(False, f"{text}: it has learned nothing, and to be hard to fool is then no robustness.", share)
+    return Verdict(True, f"The most frequent answer, {answer!r}, goes to {share:.0%} of the clean images.", share)
+
+
 def gradients(evidence: Evidence) -> Verdict:
     """4: the loss gradient exists and is not zero, for the cross entropy and for the margin."""
     with evidence.victim() as victim:

@@ -96,6 +96,38 @@ def test_an_image_without_any_start_comes_back_and_the_others_are_attacked(train
     assert torch.equal(result.images[1], threes[1])
 
 
+class Forgetful(nn.Module):
+    """Class 1 for bright images, until it has answered sixty times: then it is always class 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.asked += 1
+        assert self.asked < 3_000, "for ever"
+        bright = images.flatten(1).mean(dim=1) - 0.5 if self.asked < 60 else -torch.ones(len(images))
+        return torch.stack([-bright, bright], dim=1)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_hopskipjump_looks_for_a_step_for_ever_where_none_works_and_is_stopped(norm) -> None:
+    images, labels = torch.full((2, 1, 5, 5), 0.2), torch.tensor([0, 0])
+    original = foolbox.attacks.HopSkipJumpAttack(constraint=norm)
+    with pytest.raises(AssertionError, match="for ever"), seeded(0, torch.device("cpu")):
+        original.run(
+            wrapped(Forgetful()),
+            images,
+            foolbox.criteria.Misclassification(labels),
+            starting_points=torch.full_like(images, 0.9),
+        )
+    model = Forgetful()
+    (result,) = run(f"foolbox/{norm}/hopskipjump", model, images, labels, [25.0])
+    assert not result.success.any()
+    assert torch.equal(result.images, images)
+    assert model.asked < 1_000
+
+
 def test_l0_budgets_below_what_was_found_raise_in_foolbox_and_are_thresholded_here(trained, correct) -> None:
     images, labels = correct[0][:10], correct[1][:10]
     with pytest.raises(NotImplementedError, match="reducing L0 norms"):

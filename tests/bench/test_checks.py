@@ -81,7 +81,9 @@ def trial(attack: str, epsilon: float | None, robust: list[int], **changes: Any)
     return Trial(attack, entry, str(entry.meta["norm"]), epsilon, result)
 
 
-MODEL_CHECKS = ["deterministic", "logits", "gradients", "chance-at-large-budget", "clean-at-zero", *sorted(FULL)]
+MODEL_CHECKS = [
+    "deterministic", "logits", "varied-answers", "gradients", "chance-at-large-budget", "clean-at-zero", *sorted(FULL),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [name for name in MODEL_CHECKS if name != "transfer-loses"])
@@ -121,6 +123,7 @@ class Purifying(nn.Module):
     [
         ("deterministic", Randomised(trained().model), "The model is random"),
         ("logits", Probabilities(), "probabilities"),
+        ("varied-answers", Constant(), "answers '3' to 100% of the clean images: it has learned nothing"),
         ("gradients", Masked(trained().model), "vanishes"),
         ("gradients", Saturated(), "cross entropy for 100%, of the margin for 0%"),
         ("gradients", Detached(), "No gradient of the model's loss reaches the images"),
