@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..registry import detector
-from .numerics import double
+from .numerics import by_rows, double
+from .probabilities import below_top
 
 
 @detector(
@@ -22,5 +23,11 @@ def entropy(logits: Tensor) -> Tensor:
     Returns:
         Scores in [0, log C], shape (N,).
     """
-    log_p = double(logits).log_softmax(dim=1)
-    return -(log_p.exp() * log_p).sum(dim=1)
+    return by_rows(_entropy, logits)
+
+
+def _entropy(logits: Tensor) -> Tensor:
+    _, below = below_top(double(logits))
+    weights = below.exp()
+    total = weights.sum(dim=0)
+    return total.log() - (weights * below).sum(dim=0) / total

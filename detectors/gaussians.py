@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .moments import Moments
 from .numerics import beside, by_rows, double, working
+from .trapezoid import lower, times
 
 
 class Gaussians(NamedTuple):
@@ -33,11 +34,11 @@ def one_gaussian(moments: Moments) -> Gaussians:
 
 
 def whitening(covariance: Tensor, rounding: float) -> Tensor:
-    """A matrix A (D, rank) with ``A A' = covariance+``; directions without deviation are cut."""
+    """A matrix A (D, rank), zero above the diagonal, with ``A A' = covariance+``; what does not deviate is cut."""
     values, vectors = torch.linalg.eigh(covariance)
     smallest = max(float(values[-1]) * len(values) * torch.finfo(values.dtype).eps, rounding**2)
     kept = values > smallest
-    return vectors[:, kept] / values[kept].sqrt()
+    return lower(vectors[:, kept] / values[kept].sqrt())
 
 
 def nearest_distance(features: Tensor, gaussians: Gaussians) -> Tensor:
@@ -50,8 +51,8 @@ def nearest_distance(features: Tensor, gaussians: Gaussians) -> Tensor:
     half = -0.5 * means.square().sum(dim=1)
 
     def score(chunk: Tensor) -> Tensor:
-        own = (working(chunk) - origin) @ white
+        own = times(working(chunk) - origin, white)
         nearest = torch.addmm(half, own.detach(), means.T).argmax(dim=1)
-        return double((own - means[nearest]).square().sum(dim=1))
+        return double(torch.linalg.vector_norm(own - means.index_select(0, nearest), dim=1)).square()
 
     return by_rows(score, features)

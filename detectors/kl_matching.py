@@ -7,8 +7,9 @@ from torch import Tensor
 
 from ..registry import GauntletError, detector
 from .base import Detector
-from .numerics import double, rows_per_chunk
+from .numerics import by_rows, double
 from .outputs import Head, Outputs
+from .probabilities import below_top
 
 
 @detector(
@@ -46,11 +47,12 @@ class KLMatching(Detector):
     def score(self, outputs: Outputs) -> Tensor:
         """Divergences of at least 0 in nats, shape (N,)."""
         log_typical = self.fitted(self._log_typical)
-        chunks = self.pull(outputs)[0].split(rows_per_chunk(log_typical.shape[1]))
-        return torch.cat([_divergence(double(chunk), log_typical) for chunk in chunks])
+        return by_rows(lambda part: _divergence(double(part), log_typical), *self.pull(outputs))
 
 
 def _divergence(logits: Tensor, log_typical: Tensor) -> Tensor:
-    log_p = logits.log_softmax(dim=1)
-    p = log_p.exp()
-    return ((p * log_p).sum(dim=1, keepdim=True) - p @ log_typical.T).amin(dim=1).clamp(min=0)
+    _, below = below_top(logits)
+    weights = below.exp()
+    total = weights.sum(dim=0)
+    differing = (weights * below).sum(dim=0) - log_typical @ weights
+    return (differing.amin(dim=0) / total - total.log()).clamp(min=0)

@@ -60,16 +60,16 @@ def _moments(outputs: Outputs) -> Moments:
     features = outputs.compact.detach()
     origin = beside(feature_mean(outputs, outputs.compact), features)
     _, index, counts = outputs.labels.to(features.device).unique(return_inverse=True, return_counts=True)
-    members = index.argsort(stable=True).split(counts.tolist())
-    means = torch.stack([_mean_about(origin, features, own) for own in members])
+    means = _sums_about(origin, features, index, len(counts)) / counts[:, None]
     centres = means + double(origin)
     within = scatter(features, lambda part, place: double(part) - centres[index[place]]) / len(features)
     return Moments(origin, means, double(counts) / len(features), within, rounding_of(features))
 
 
-def _mean_about(origin: Tensor, features: Tensor, members: Tensor) -> Tensor:
-    """Mean (D,) in float64 of ``features[members] - origin``, without a copy of all of them."""
-    parts = members.split(cached_rows(features.shape[1]))
-    return torch.stack([double((working(features[own]) - origin).sum(dim=0)) for own in parts]).sum(dim=0) / len(
-        members
-    )
+def _sums_about(origin: Tensor, features: Tensor, index: Tensor, classes: int) -> Tensor:
+    """Sums (classes, D) in float64 of features (N, D) less the origin, by class."""
+    rows = cached_rows(features.shape[1])
+    sums = double(features[:0]).new_zeros(classes, features.shape[1])
+    for part, own in zip(features.split(rows), index.split(rows), strict=True):
+        sums.index_add_(0, own.to(sums.device), double(working(part) - origin))
+    return sums

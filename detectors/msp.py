@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..registry import detector
-from .numerics import double
+from .numerics import by_rows, double, working
+from .probabilities import below_top
 from .temperature import check_temperature
 
 
@@ -17,7 +18,7 @@ from .temperature import check_temperature
 def msp(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
     """One minus the largest softmax probability, ``1 - max_c softmax(l / T)_c``.
 
-    It is summed from the *other* probabilities in float64, so that confident images, whose largest probability
+    It is summed from the *other* probabilities, so that confident images, whose largest probability
     rounds to 1, still have different scores, and so do all images at T = 1000, where it is near 1 / C.
 
     Args:
@@ -31,7 +32,13 @@ def msp(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
         GauntletError: ``temperature`` is not above 0.
     """
     check_temperature(temperature, "msp")
-    scaled = double(logits) / temperature
-    top = scaled.max(dim=1, keepdim=True)
-    others = (scaled - top.values).exp().scatter(1, top.indices, 0.0).sum(dim=1)
-    return others / (1.0 + others)
+    return by_rows(lambda part: _msp(part, temperature), logits)
+
+
+def _msp(logits: Tensor, temperature: float) -> Tensor:
+    # A high temperature brings all classes so near to each other that single precision could not tell images apart.
+    _, below = below_top(working(logits) if temperature == 1 else double(logits))
+    marks = below.sign()  # -1, and 0 for the largest: the sum leaves that out, and counts what ties with it
+    tied = len(below) - 1 + marks.sum(dim=0)
+    weights = (below if temperature == 1 else below / temperature).exp()
+    return double(tied - (weights * marks).sum(dim=0)) / double(weights.sum(dim=0))

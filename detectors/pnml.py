@@ -16,6 +16,7 @@ from .moments import scatter
 from .numerics import beside, by_rows, double, working
 from .outputs import Head, Outputs
 from .probabilities import log_probabilities
+from .trapezoid import times
 
 
 @detector(
@@ -61,7 +62,8 @@ class PNML(Detector):
         def scaled(part: Tensor) -> Tensor:
             return F.normalize(working(part), dim=1)
 
-        t = by_rows(lambda part: double((scaled(part) @ single).square().sum(dim=1)), compact)[:, None]
+        lengths = by_rows(lambda part: torch.linalg.vector_norm(times(scaled(part), single), dim=1), compact)
+        t = double(lengths).square()[:, None]
         log_p, log_rest = log_probabilities(by_rows(lambda part: apply_head(scaled(part), head), features))
         # p / (p + (1 - p) p^k) is the logistic function of this; k - 1 = -1 / (1 + t)
         margins = log_p / (1 + t) - log_rest

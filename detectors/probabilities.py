@@ -45,6 +45,12 @@ def log_sum_exp(logits: Tensor) -> Tensor:
 
 
 def _log_sum_exp(logits: Tensor) -> Tensor:
-    by_class = working(logits.T.contiguous())
+    top, below = below_top(working(logits))
+    return double(top) + double(below.exp().sum(dim=0)).log()
+
+
+def below_top(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest of the logits (N, C), shape (N,), and how far each class is from it, (C, N), at most 0."""
+    by_class = logits.T.clone(memory_format=torch.contiguous_format)
     top = by_class.detach().amax(dim=0)
-    return double(top) + double((by_class - top).exp().sum(dim=0)).log()
+    return top, by_class.sub_(top)

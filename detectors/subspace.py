@@ -11,10 +11,11 @@ from ..registry import GauntletError
 from .moments import class_moments
 from .numerics import beside, by_rows, double, working
 from .outputs import Head, Outputs, random_projection
+from .trapezoid import lower, times
 
 
 class ResidualSpace(NamedTuple):
-    """An origin, and an orthonormal basis of the directions outside the principal ones."""
+    """An origin, and an orthonormal basis of the directions outside the principal ones, zero above its diagonal."""
 
     origin: Tensor  # (D,)
     basis: Tensor  # (D, D - dim)
@@ -43,10 +44,10 @@ def fit_residual_space(train: Outputs, head: Head, dim: int) -> ResidualSpace:
     if len(origin) != width:
         origin = origin @ double(random_projection(len(origin), width, origin.device))
     _, vectors = torch.linalg.eigh(moments.total(origin))
-    return ResidualSpace(origin, vectors[:, : width - dim].contiguous())
+    return ResidualSpace(origin, lower(vectors[:, : width - dim]))
 
 
 def residual_norm(features: Tensor, space: ResidualSpace) -> Tensor:
     """Lengths (N,) of features (N, D) outside the principal directions, float64."""
     origin, basis = (beside(part, features) for part in space)
-    return by_rows(lambda part: double(torch.linalg.vector_norm((working(part) - origin) @ basis, dim=1)), features)
+    return by_rows(lambda part: double(torch.linalg.vector_norm(times(working(part) - origin, basis), dim=1)), features)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from scipy.optimize import brentq
 from torch import Tensor
 
 from ..registry import GauntletError, detector
@@ -50,15 +51,19 @@ class TemperatureScaled(Detector):
 
 
 def _best_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The NLL is convex in 1/T: its slope, the mean of E_p[l] - l_y, is searched for its root by halving."""
+    """The NLL is convex in 1/T: its slope, the mean of E_p[l] - l_y, is searched for its root."""
     classes = logits.shape[1]
     if int(labels.max()) >= classes:
         raise GauntletError(f"Labels up to {int(labels.max())} do not fit logits of {classes} classes.")
     centred = logits - logits.gather(1, labels[:, None])
     low, high = (math.log(bound) for bound in _RANGE)
-    while high - low > 1e-10:
-        middle = (low + high) / 2
-        inverse = math.exp(-middle)
-        slope = float(((centred * inverse).softmax(dim=1) * centred).sum(dim=1).mean())
-        low, high = (middle, high) if slope > 0 else (low, middle)
-    return math.exp((low + high) / 2)
+
+    def slope(log_t: float) -> float:
+        return float(((centred * math.exp(-log_t)).softmax(dim=1) * centred).sum(dim=1).mean())
+
+    # It falls as T rises; where it does not pass 0 between the ends, one of them is best.
+    if slope(low) <= 0:
+        return _RANGE[0]
+    if slope(high) >= 0:
+        return _RANGE[1]
+    return math.exp(brentq(slope, low, high, xtol=1e-10))
