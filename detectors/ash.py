@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ..registry import detector
 from .activations import ratio, survivors
-from .head import head_energy
+from .energy import energy
+from .head import apply_head
 from .numerics import by_rows, double, working
 from .outputs import Head
 
@@ -39,15 +40,15 @@ def ash(features: Tensor, head: Head, *, variant: Literal["b", "p", "s"] = "b", 
         GauntletError: ``q`` is out of range.
     """
 
-    def score(part: Tensor) -> Tensor:
+    def logits(part: Tensor) -> Tensor:
         own = working(part)
         kept, places = survivors(own, q, "ash")
         total = own.sum(dim=1, keepdim=True)
-        factor: Tensor | float = 1.0
+        factor: Tensor | None = None
         if variant == "b":
             kept = (total / kept.shape[1]).expand_as(kept)
         elif variant == "s":
             factor = double(ratio(total, kept.sum(dim=1, keepdim=True))).exp()
-        return head_energy(torch.zeros_like(own).scatter(1, places, kept), head, factor)
+        return apply_head(torch.zeros_like(own).scatter(1, places, kept), head, factor)
 
-    return by_rows(score, features)
+    return energy(by_rows(logits, features))

@@ -7,7 +7,8 @@ from torch import Tensor
 from ..registry import detector
 from .activations import check_share, quantile
 from .base import Detector
-from .head import head_energy
+from .energy import energy
+from .head import apply_head
 from .moments import feature_mean
 from .numerics import double
 from .outputs import Head, Outputs
@@ -48,4 +49,4 @@ class DICE(Detector):
 
     def score(self, outputs: Outputs) -> Tensor:
         """Scores, shape (N,), in the unit of the logits."""
-        return head_energy(self.whole_features(outputs), self.fitted(self._sparse))
+        return energy(apply_head(self.whole_features(outputs), self.fitted(self._sparse)))

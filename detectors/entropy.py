@@ -27,7 +27,7 @@ def entropy(logits: Tensor) -> Tensor:
 
 
 def _entropy(logits: Tensor) -> Tensor:
-    _, below = below_top(double(logits))
+    _, below = below_top(logits, double)
     weights = below.exp()
     total = weights.sum(dim=0)
     return total.log() - (weights * below).sum(dim=0) / total

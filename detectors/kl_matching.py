@@ -47,11 +47,11 @@ class KLMatching(Detector):
     def score(self, outputs: Outputs) -> Tensor:
         """Divergences of at least 0 in nats, shape (N,)."""
         log_typical = self.fitted(self._log_typical)
-        return by_rows(lambda part: _divergence(double(part), log_typical), *self.pull(outputs))
+        return by_rows(lambda part: _divergence(part, log_typical), *self.pull(outputs))
 
 
 def _divergence(logits: Tensor, log_typical: Tensor) -> Tensor:
-    _, below = below_top(logits)
+    _, below = below_top(logits, double)
     weights = below.exp()
     total = weights.sum(dim=0)
     differing = (weights * below).sum(dim=0) - log_typical @ weights

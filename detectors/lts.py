@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..registry import GauntletError, detector
-from .activations import ratio, survivors
+from .activations import ratio, sum_of_survivors
+from .energy import energy
 from .head import apply_head
 from .numerics import by_rows, double, working
 from .outputs import Head
-from .probabilities import log_sum_exp
 
 
 @detector(
@@ -35,10 +35,9 @@ def lts(features: Tensor, head: Head, *, p: float = 0.05) -> Tensor:
     if not 0 < p <= 1:
         raise GauntletError(f"Detector 'lts' needs p above 0 and at most 1, got {p}.")
 
-    def score(part: Tensor) -> Tensor:
+    def logits(part: Tensor) -> Tensor:
         active = working(part).relu()
-        largest, _ = survivors(active, 1 - p, "lts")
-        factor = double(ratio(active.sum(dim=1), largest.sum(dim=1))).square()
-        return -log_sum_exp(apply_head(part, head) * factor[:, None])
+        factor = double(ratio(active.sum(dim=1), sum_of_survivors(active, 1 - p, "lts"))).square()
+        return apply_head(part, head) * factor[:, None]
 
-    return by_rows(score, features)
+    return energy(by_rows(logits, features))

@@ -61,8 +61,9 @@ def _moments(outputs: Outputs) -> Moments:
     origin = beside(feature_mean(outputs, outputs.compact), features)
     _, index, counts = outputs.labels.to(features.device).unique(return_inverse=True, return_counts=True)
     means = _sums_about(origin, features, index, len(counts)) / counts[:, None]
-    centres = means + double(origin)
-    within = scatter(features, lambda part, place: double(part) - centres[index[place]]) / len(features)
+    # In the precision of the features: the rounding of a centre enters the covariance squared.
+    centres = beside(means + double(origin), features)
+    within = scatter(features, lambda part, place: double(working(part) - centres[index[place]])) / len(features)
     return Moments(origin, means, double(counts) / len(features), within, rounding_of(features))
 
 

@@ -5,6 +5,8 @@ Numbers lie class after class in here, not image after image: sums over few clas
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -45,12 +47,15 @@ def log_sum_exp(logits: Tensor) -> Tensor:
 
 
 def _log_sum_exp(logits: Tensor) -> Tensor:
-    top, below = below_top(working(logits))
+    top, below = below_top(logits, working)
     return double(top) + double(below.exp().sum(dim=0)).log()
 
 
-def below_top(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest of the logits (N, C), shape (N,), and how far each class is from it, (C, N), at most 0."""
-    by_class = logits.T.clone(memory_format=torch.contiguous_format)
+def below_top(logits: Tensor, precision: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """The largest of the logits (N, C), shape (N,), and how far each class is from it, (C, N), at most 0.
+
+    ``precision`` is :func:`double` or :func:`working`.
+    """
+    by_class = precision(logits.T.clone(memory_format=torch.contiguous_format))
     top = by_class.detach().amax(dim=0)
     return top, by_class.sub_(top)

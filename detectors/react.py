@@ -7,7 +7,8 @@ from torch import Tensor
 from ..registry import detector
 from .activations import check_share, quantile
 from .base import Detector
-from .head import head_energy
+from .energy import energy
+from .head import apply_head
 from .numerics import by_rows
 from .outputs import Head, Outputs
 
@@ -45,4 +46,4 @@ class ReAct(Detector):
         """Scores, shape (N,), in the unit of the logits."""
         threshold = self.fitted(self._threshold)
         features, head = self.pull(outputs)
-        return by_rows(lambda part: head_energy(part.clamp(max=threshold), head), features)
+        return energy(by_rows(lambda part: apply_head(part.clamp(max=threshold), head), features))

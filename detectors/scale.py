@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..registry import detector
-from .activations import ratio, survivors
-from .head import head_energy
+from .activations import ratio, sum_of_survivors
+from .energy import energy
+from .head import apply_head
 from .numerics import by_rows, double, working
 from .outputs import Head
 
@@ -32,10 +33,9 @@ def scale(features: Tensor, head: Head, *, q: float = 0.85) -> Tensor:
         GauntletError: ``q`` is out of range.
     """
 
-    def score(part: Tensor) -> Tensor:
+    def logits(part: Tensor) -> Tensor:
         own = working(part)
-        kept, _ = survivors(own, q, "scale")
-        factor = double(ratio(own.sum(dim=1, keepdim=True), kept.sum(dim=1, keepdim=True))).exp()
-        return head_energy(own, head, factor)
+        factor = double(ratio(own.sum(dim=1), sum_of_survivors(own, q, "scale"))).exp()
+        return apply_head(own, head, factor[:, None])
 
-    return by_rows(score, features)
+    return energy(by_rows(logits, features))

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from ..registry import detector
 from .base import Detector
-from .numerics import double, rounding_of
+from .moments import class_moments
+from .numerics import double
 from .outputs import Head, Outputs
 from .probabilities import log_sum_exp
 from .subspace import ResidualSpace, fit_residual_space, principal_dimension, residual_norm
@@ -44,7 +45,7 @@ class ViM(Detector):
         self._space = fit_residual_space(train, self.required(head), dim)
         _, _, logits = self.pull(train)
         residual = float(residual_norm(features, self._space).mean())
-        noise = rounding_of(features) * features.shape[1] ** 0.5
+        noise = class_moments(train).rounding * features.shape[1] ** 0.5
         self._scale = float(double(logits.amax(dim=1)).mean()) / residual if residual > noise else 0.0
 
     def score(self, outputs: Outputs) -> Tensor:

@@ -7,7 +7,8 @@ from torch import Tensor
 from ..registry import GauntletError, detector
 from .activations import quantile
 from .base import Detector
-from .head import head_energy
+from .energy import energy
+from .head import apply_head
 from .numerics import by_rows
 from .outputs import Head, Outputs
 
@@ -48,4 +49,4 @@ class VRA(Detector):
         """Scores, shape (N,), in the unit of the logits."""
         low, high = self.fitted(self._bounds)
         features, head = self.pull(outputs)
-        return by_rows(lambda part: head_energy(part.clamp(low, high), head), features)
+        return energy(by_rows(lambda part: apply_head(part.clamp(low, high), head), features))
