@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from scipy.stats import t as student
 from torch import nn
 
 from gauntlet.attacks import Draws, Victim
@@ -64,23 +65,37 @@ def test_the_small_cnn_at_250_steps_is_under_confident(load: Load):
     assert found["signed_gap"] < -0.08
 
 
-def test_batch_normed_logits_leave_m5_under_confident(load: Load):
-    """98 % right, ECE 0.254 and T 0.335 after 66 steps, 0.228 and 0.357 after 132, in one run.
+#: Of one earlier run with 8,000 training images, after so many steps.
+M5_ONCE = {
+    66: {"accuracy": 0.978, "ece": 0.254, "temperature": 0.335},
+    132: {"accuracy": 0.986, "ece": 0.228, "temperature": 0.357},
+}
 
-    The statistics of the last batch-norm follow some ten batches, so one run differs from the next by about 0.02 in
-    ECE and in T: means of three are compared.
+
+def test_batch_normed_logits_leave_m5_under_confident(load: Load):
+    """One run's figures are among those of ours: inside the 95 % prediction interval that four starts give.
+
+    The statistics of the last batch-norm follow some ten batches, so that the ECE and T of two starts, or of two
+    neighbouring steps, differ by 0.02 and more: one run can only be compared with the scatter of several.
     """
-    steps = {66: 0.335, 132: 0.357}
-    found = [_m5_after(tuple(steps), seed, load) for seed in range(3)]
-    for number, temperature in steps.items():
-        runs = [run[number] for run in found]
-        mean = {name: statistics.mean(run[name] for run in runs) for name in runs[0]}
-        print(number, "steps:", {name: round(value, 3) for name, value in mean.items()})
-        assert mean["accuracy"] > 0.97
-        assert 0.22 <= mean["ece"] <= 0.27
-        assert mean["signed_gap"] < -0.15
-        assert mean["temperature"] == pytest.approx(temperature, abs=0.04)
-        assert mean["scaled_ece"] < 0.02
+    found = [_m5_after(tuple(M5_ONCE), seed, load) for seed in range(4)]
+    for number, once in M5_ONCE.items():
+        for name, value in once.items():
+            ours = [run[number][name] for run in found]
+            mean, half = statistics.mean(ours), _prediction(ours)
+            print(f"{number} steps, {name}: {mean:.3f} ± {half:.3f}, once {value}")
+            assert abs(mean - value) <= half
+    runs = [run[number] for run in found for number in M5_ONCE]
+    assert 0.22 <= statistics.mean(run["ece"] for run in runs) <= 0.27
+    assert statistics.mean(run["temperature"] for run in runs) == pytest.approx(0.34, abs=0.04)
+    assert all(run["signed_gap"] < -0.15 for run in runs)
+    assert all(run["scaled_ece"] < 0.02 for run in runs)
+
+
+def _prediction(values: list[float]) -> float:
+    """Half the 95 % interval in which one more value of the same normal distribution lies."""
+    spread = statistics.stdev(values) * (1 + 1 / len(values)) ** 0.5
+    return float(student.ppf(0.975, len(values) - 1)) * spread
 
 
 def _m5_after(steps: tuple[int, ...], seed: int, load: Load) -> dict[int, dict[str, float]]:
