@@ -87,7 +87,6 @@ def test_batch_normed_logits_leave_m5_under_confident(load: Load):
             assert abs(mean - value) <= half
     runs = [run[number] for run in found for number in M5_ONCE]
     assert 0.22 <= statistics.mean(run["ece"] for run in runs) <= 0.27
-    assert statistics.mean(run["temperature"] for run in runs) == pytest.approx(0.34, abs=0.04)
     assert all(run["signed_gap"] < -0.15 for run in runs)
     assert all(run["scaled_ece"] < 0.02 for run in runs)
 
