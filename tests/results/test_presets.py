@@ -177,6 +177,10 @@ class TestClassesLeftOutInTurn:
         assert means[("knn",)] == "failed"
         assert means[("msp",)].startswith("65.0 ± ")
 
+    def test_an_unknown_metric_is_one_sentence(self, make: SimpleNamespace, frame_of: Builder) -> None:
+        with pytest.raises(GauntletError, match="No result has the metric 'aupr_in'"):
+            ood_table(frame_of(*self.cells(make)), metric="aupr_in")
+
     def test_are_one_column_among_the_means_of_groups(self, make: SimpleNamespace, frame_of: Builder) -> None:
         sets, groups = (ood_table(frame_of(*self.cells(make)), layout=layout)[0] for layout in ("sets", "groups"))
         assert groups.columns == (("held-out", "mean"),)
