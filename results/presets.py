@@ -15,7 +15,7 @@ from .adversarial_table import adversarial_table
 from .checks_table import checks_table
 from .formats import render
 from .frame import write_text
-from .held_out import left_out_in_turn
+from .held_out import HELD_OUT, MEAN, left_out_in_turn
 from .layout import by_dataset, pivot
 from .metrics import metric as metric_named
 from .open_set_tables import DECISIONS, MEDIANS, label_table, median_table, open_set_table
@@ -55,7 +55,8 @@ def attack_grid(frame: pd.DataFrame, **options: Any) -> list[Table]:
 def ood_table(frame: pd.DataFrame, metric: str = "auroc", layout: str = "sets", **options: Any) -> list[Table]:
     """A metric of OOD detection, one table per ID dataset; none where no detector ran.
 
-    Datasets that leave out one class after the other share a table, with the classes as columns and their mean.
+    Datasets that leave out one class after the other share a table, with the classes as columns and their mean, whose
+    interval is the t interval of a mean over classes.
 
     Args:
         frame: Tidy results.
@@ -94,6 +95,10 @@ def group_means(frame: pd.DataFrame) -> pd.DataFrame:
     """
     by = [name for name in (*IDENTITY_COLUMNS, "ood_group", "metric", "class") if name != "ood_dataset"]
     frame = frame[~frame["ood_dataset"].str.contains(" mean(?: |$)")]  # measured ones, which know the shared images
+    in_turn = frame["ood_group"] == HELD_OUT
+    over_classes, frame = frame[in_turn & (frame["ood_dataset"] == MEAN)], frame[~in_turn]  # those know their interval
+    if frame.empty:
+        return over_classes
     bad = frame[frame["status"] != "ok"]
     good = frame[frame["status"] == "ok"]
     marked = good["params"].str.contains('"stand_in"', regex=False)
@@ -107,7 +112,7 @@ def group_means(frame: pd.DataFrame) -> pd.DataFrame:
     spoiled = means.merge(bad[broken].drop_duplicates(), how="left", on=broken, indicator="found")["found"].eq("both")
     means = pd.concat([means[~spoiled.to_numpy()], bad.drop_duplicates(broken)])
     means["ood_dataset"] = [f"mean of {sets[group]}" for group in means["ood_group"]]
-    return means.loc[:, [*frame.columns]].reset_index(drop=True)
+    return pd.concat([over_classes, means.loc[:, [*frame.columns]]], ignore_index=True)
 
 
 def safety_table(frame: pd.DataFrame, **options: Any) -> list[Table]:

@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 
 from gauntlet.registry import GauntletError
-from gauntlet.results import attack_grid, calibration_table, ood_table, render, write_tables
+from gauntlet.results import CellResult, Facts, attack_grid, calibration_table, ood_table, render, write_tables
 from gauntlet.results.adversarial_table import adversarial_table
-from gauntlet.results.frame import COLUMNS, empty_frame
+from gauntlet.results.frame import empty_frame
+from gauntlet.results.statistics import mean_interval
 
 Builder = Callable[..., pd.DataFrame]
 
@@ -130,30 +131,57 @@ def test_tables_are_written_where_there_is_something_to_show(
     assert write_tables(empty_frame(), folder) == []
 
 
-def test_classes_left_out_in_turn_share_a_table_with_their_mean() -> None:
-    rows = [
-        {
-            **dict.fromkeys(COLUMNS, ""),
-            "evaluator": "ood",
-            "model": "CNN",
-            "dataset": f"digits without {digit}",
-            "seed": 0,
-            "detector": detector,
-            "ood_dataset": str(digit),
-            "ood_group": "held-out",
-            "metric": "auroc",
-            "value": value + digit / 100,
-            "ci_low": 0.1,
-            "ci_high": 0.99,
-            "status": "ok",
-            "epsilon": float("nan"),
-            "severity": float("nan"),
-        }
-        for detector, value in (("msp", 0.5), ("knn", 0.7))
-        for digit in (0, 1)
-    ]
-    (table,) = ood_table(pd.DataFrame(rows))
-    assert table.title.endswith("digits, one class left out")
-    text = render(table, "github")
-    for shown in ("held-out / mean", "50.5", "70.5"):
-        assert shown in text
+class TestClassesLeftOutInTurn:
+    """Digits 0, 1 and 2, each with seeds 0 and 1 that are as far apart as can be without moving the class's mean."""
+
+    VALUES = (0.5, 0.6, 0.85)
+
+    def cells(self, make: SimpleNamespace, detector: str = "msp", seeds: tuple[int, ...] = (0,)) -> list[Any]:
+        shifts = dict(zip(seeds, (-0.1, 0.1), strict=True)) if len(seeds) > 1 else {seeds[0]: 0.0}
+        return [
+            make.detected(value + shift, detector, str(digit), "held-out", dataset=f"digits without {digit}", seed=seed)
+            for digit, value in enumerate(self.VALUES)
+            for seed, shift in shifts.items()
+        ]
+
+    def broken(self, make: SimpleNamespace, detector: str, digit: int) -> Any:
+        return make.cell(
+            CellResult("failed", "no memory"),
+            facts=Facts(ood_group="held-out"),
+            evaluator="ood",
+            dataset=f"digits without {digit}",
+            detector=detector,
+            ood_dataset=str(digit),
+        )
+
+    def test_share_a_table_whose_last_column_is_their_mean_with_its_t_interval(
+        self, make: SimpleNamespace, frame_of: Builder
+    ) -> None:
+        (table,) = ood_table(frame_of(*self.cells(make)))
+        assert table.title.endswith("digits, one class left out")
+        assert table.columns == (("held-out", "0"), ("held-out", "1"), ("held-out", "2"), ("held-out", "mean"))
+        low, high = mean_interval(self.VALUES)
+        assert high < 1.2  # the interval is cut at 1
+        half = 50 * (1 - low)
+        assert table.cells == (("50.0 ± 1.0", "60.0 ± 1.0", "85.0 ± 1.0", f"65.0 ± {half:.1f}"),)
+
+    def test_seeds_are_averaged_before_classes_are(self, make: SimpleNamespace, frame_of: Builder) -> None:
+        one, two = (ood_table(frame_of(*self.cells(make, seeds=seeds)))[0] for seeds in ((0,), (0, 1)))
+        assert two.cells[0][-1] == one.cells[0][-1]
+        assert two.cells[0][0] != one.cells[0][0]
+
+    def test_a_mean_lacks_no_class(self, make: SimpleNamespace, frame_of: Builder) -> None:
+        knn = [*self.cells(make, "knn")[:2], self.broken(make, "knn", 2)]
+        (table,) = ood_table(frame_of(*self.cells(make), *knn))
+        means = dict(zip(table.rows, (row[-1] for row in table.cells), strict=True))
+        assert means[("knn",)] == "failed"
+        assert means[("msp",)].startswith("65.0 ± ")
+
+    def test_an_unknown_metric_is_one_sentence(self, make: SimpleNamespace, frame_of: Builder) -> None:
+        with pytest.raises(GauntletError, match="No result has the metric 'aupr_in'"):
+            ood_table(frame_of(*self.cells(make)), metric="aupr_in")
+
+    def test_are_one_column_among_the_means_of_groups(self, make: SimpleNamespace, frame_of: Builder) -> None:
+        sets, groups = (ood_table(frame_of(*self.cells(make)), layout=layout)[0] for layout in ("sets", "groups"))
+        assert groups.columns == (("held-out", "mean"),)
+        assert groups.cells == ((sets.cells[0][-1],),)
