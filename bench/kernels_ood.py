@@ -110,7 +110,7 @@ def _sort_on_cpu(id_scores: Tensor, ood_scores: Tensor) -> tuple[Counts, Counts]
     order = np.argsort(descending, kind="stable")
     ordered = descending[order]
     ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
-    return np.cumsum(order < len(ood_scores))[ends], ends
+    return np.cumsum(order < len(ood_scores), dtype=np.int64)[ends], ends
 
 
 def _descending(scores: Tensor) -> NDArray[np.float64]:

