@@ -82,6 +82,11 @@ class Square(BudgetAttack):
     over the queries. Every image draws its own squares, and leaves as soon as it is fooled; the model is not
     asked about a square that changes nothing.
 
+    Where few images are in progress, one pass asks about the next squares of each, all put into its current image. The
+    first good one is kept; the answers to those after it are void, and they are asked again. The images found are
+    those of one square at a time (up to the rounding of the model's batches), and so are the ``queries`` counted; the
+    forwards of a result are what the model was really asked, void answers included.
+
     Args:
         norm: ``linf`` or ``l2``.
         queries: Most queries for an image.
@@ -136,9 +141,10 @@ class Square(BudgetAttack):
         )
 
     def _step(self, work: Work, rows: Squares, sides: Tensor, restart: int) -> Tensor:
-        count = self._ahead(rows, work.victim.batch_size)
-        row = torch.arange(len(rows), device=count.device).repeat_interleave(count)
-        turn = torch.arange(len(row), device=row.device) - (count.cumsum(0) - count)[row]
+        """Try the next squares of every row on its current image, and go on from the first good one."""
+        taken = self._ahead(rows, work.victim.batch_size)
+        row = torch.arange(len(rows), device=taken.device).repeat_interleave(taken)
+        turn = torch.arange(len(row), device=row.device) - (taken.cumsum(0) - taken)[row]
         step = rows.taken[row] + turn
         made = (self._squares if self.norm == "linf" else self._bumps)(work, rows, row, step, sides, restart)
         fooled = torch.zeros(len(rows), dtype=torch.bool, device=row.device)
@@ -155,20 +161,18 @@ class Square(BudgetAttack):
             rows.loss[kept] = loss[better]
             rows.accepted[kept] += 1
             fooled[kept] = through[better]
-            count[kept] = turn[chosen] + 1
-        rows.taken += count - 1  # the driver adds the last one
+            taken[kept] = turn[chosen] + 1
+        rows.taken += taken - 1  # the driver adds the last one
         return fooled | (rows.taken + 1 >= self.queries)
 
     def _ahead(self, rows: Squares, room: int) -> Tensor:
-        """How many squares to try on each current image (M,): fewer where one in few was accepted so far."""
+        """Squares to try on each image (M,): half as many as it took for one to be kept: few are void."""
         most = min(max(room // len(rows), 1), _MOST)
-        usual = rows.taken // (2 * rows.accepted.clamp_min(1))
-        return usual.clamp(1, most).minimum(self.queries - rows.taken)
+        half = rows.taken // (2 * rows.accepted.clamp_min(1))
+        return half.clamp(1, most).minimum(self.queries - rows.taken)
 
-    def _squares(
-        self, work: Work, rows: Squares, row: Tensor, step: Tensor, sides: Tensor, restart: int
-    ) -> Proposal:
-        """Squares to the surface of the Linf ball, each put alone into the current image of its row."""
+    def _squares(self, work: Work, rows: Squares, row: Tensor, step: Tensor, sides: Tensor, restart: int) -> Proposal:
+        """One square more on the current images of some rows (N,), to the surface of the Linf ball."""
         if bool((step >= rows.drawn[row] + _DRAWN).any()):
             self._draw(work, rows, sides, restart)
         channels, height, width = rows.clean.shape[1:]
@@ -177,6 +181,7 @@ class Square(BudgetAttack):
         within_square = torch.arange(int(side.max()), device=side.device).minimum(side[:, None] - 1)
         corner = rows.corner[row, place]
         places = (corner[:, None, None] + width * within_square[:, :, None] + within_square[:, None]).flatten(1)
+        # Positions (N, C, P) in all images of all rows: their pixels are read without copies of the images.
         plane = row[:, None] * channels + torch.arange(channels, device=row.device)
         spread = plane[:, :, None] * (height * width) + places[:, None]
         bright = rows.bright[row, place, :, None]
@@ -199,7 +204,7 @@ class Square(BudgetAttack):
         rows.bright[due] = (numbers[:, 2:] >= 0.5).view(len(due), _DRAWN, -1)
 
     def _bumps(self, work: Work, rows: Squares, row: Tensor, step: Tensor, sides: Tensor, restart: int) -> Proposal:
-        """One window erased and another filled, on the surface of the L2 ball."""
+        """One window erased and another filled on the current images of some rows (N,), which stay on the L2 sphere."""
         clean, current, radius, first = rows.clean[row], rows.current[row], rows.radius[row], step == 0
         offset = moved(current - clean, radius, sides[step], work.draws(rows.item[row]), step, restart)
         size = offset.flatten(1).norm(dim=1).clamp_min(1e-12)
