@@ -21,7 +21,10 @@ _HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 
 
 #: Squares whose places are drawn at once.
-_AHEAD = 64
+_DRAWN = 64
+
+#: Most squares that are tried on one image in a pass.
+_MOST = 8
 
 
 @dataclass
@@ -32,20 +35,24 @@ class Squares(Tries):
         loss: That of the current image (M,).
         low: The darkest image of the Linf ball (M, C, H W).
         high: The brightest.
-        corner: Upper left corners (M, 64) of the squares of this step and the next, as positions in the image.
+        accepted: How many squares were kept (M,).
+        drawn: The query (M,) of the first of the squares that are drawn.
+        corner: Upper left corners (M, 64) of that square and the next, as positions in the image.
         bright: Whether they go to the brightest image in each channel (M, 64, C), rather than to the darkest.
     """
 
     loss: Tensor
     low: Tensor
     high: Tensor
+    accepted: Tensor
+    drawn: Tensor
     corner: Tensor
     bright: Tensor
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """New values (M, C, K) at some places (M, K) of each image; ``new`` tells where they change anything (M,)."""
+    """New values (N, C, P) at some places (N, P) of an image each; ``new`` tells which change anything (N,)."""
 
     places: Tensor
     values: Tensor
@@ -74,6 +81,11 @@ class Square(BudgetAttack):
     Andriushchenko, Croce, Flammarion, Hein 2020, arXiv 1912.00049. No gradients; the schedule of sizes is stretched
     over the queries. Every image draws its own squares, and leaves as soon as it is fooled; the model is not
     asked about a square that changes nothing.
+
+    Where few images are in progress, one pass asks about the next squares of each, all put into its current image. The
+    first good one is kept; the answers to those after it are void, and they are asked again. The images found are
+    those of one square at a time (up to the rounding of the model's batches), and so are the ``queries`` counted; the
+    forwards of a result are what the model was really asked, void answers included.
 
     Args:
         norm: ``linf`` or ``l2``.
@@ -122,67 +134,84 @@ class Square(BudgetAttack):
             loss=torch.full_like(tries.radius, -torch.inf),
             low=(tries.clean - radius).clamp(0, 1).flatten(2),
             high=(tries.clean + radius).clamp(0, 1).flatten(2),
-            corner=items.new_zeros(len(items), _AHEAD),
-            bright=torch.zeros(len(items), _AHEAD, shape[0], dtype=torch.bool, device=items.device),
+            accepted=torch.zeros_like(items),
+            drawn=torch.full_like(items, -_DRAWN),
+            corner=items.new_zeros(len(items), _DRAWN),
+            bright=torch.zeros(len(items), _DRAWN, shape[0], dtype=torch.bool, device=items.device),
         )
 
     def _step(self, work: Work, rows: Squares, sides: Tensor, restart: int) -> Tensor:
-        made = (self._square if self.norm == "linf" else self._bumps)(work, rows, sides, restart)
+        """Try the next squares of every row on its current image, and go on from the first good one."""
+        taken = self._ahead(rows, work.victim.batch_size)
+        row = torch.arange(len(rows), device=taken.device).repeat_interleave(taken)
+        turn = torch.arange(len(row), device=row.device) - (taken.cumsum(0) - taken)[row]
+        step = rows.taken[row] + turn
+        made = (self._squares if self.norm == "linf" else self._bumps)(work, rows, row, step, sides, restart)
+        fooled = torch.zeros(len(rows), dtype=torch.bool, device=row.device)
         # A small square often falls where it changes nothing: the answer is known.
         asked = made.new.nonzero().squeeze(1)
-        fooled = torch.zeros_like(made.new)
         if len(asked):
-            outputs, labels = work.victim.outputs(made.put(rows.current[asked], asked)), rows.labels[asked]
-            work.spend(rows.item[asked], 1)
+            source = row[asked]
+            outputs, labels = work.victim.outputs(made.put(rows.current[source], asked)), rows.labels[source]
+            work.spend(rows.item, source.bincount(minlength=len(rows)))
             through, loss = work.victim.judge(outputs, labels), margin(outputs, labels)
-            better = (through | (loss > rows.loss[asked])).nonzero().squeeze(1)
-            kept = asked[better]
-            rows.current[kept] = made.put(rows.current[kept], kept)
+            better = _first(source, through | (loss > rows.loss[source]))
+            kept, chosen = source[better], asked[better]
+            rows.current[kept] = made.put(rows.current[kept], chosen)
             rows.loss[kept] = loss[better]
-            fooled[asked] = through
+            rows.accepted[kept] += 1
+            fooled[kept] = through[better]
+            taken[kept] = turn[chosen] + 1
+        rows.taken += taken - 1  # the driver adds the last one
         return fooled | (rows.taken + 1 >= self.queries)
 
-    def _square(self, work: Work, rows: Squares, sides: Tensor, restart: int) -> Proposal:
-        """One square more, to the surface of the Linf ball."""
-        place = rows.taken % _AHEAD
-        if not bool(place.all()):
+    def _ahead(self, rows: Squares, room: int) -> Tensor:
+        """Squares to try on each image (M,): half as many as it took for one to be kept: few are void."""
+        most = min(max(room // len(rows), 1), _MOST)
+        half = rows.taken // (2 * rows.accepted.clamp_min(1))
+        return half.clamp(1, most).minimum(self.queries - rows.taken)
+
+    def _squares(self, work: Work, rows: Squares, row: Tensor, step: Tensor, sides: Tensor, restart: int) -> Proposal:
+        """One square more on the current images of some rows (N,), to the surface of the Linf ball."""
+        if bool((step >= rows.drawn[row] + _DRAWN).any()):
             self._draw(work, rows, sides, restart)
-        width, side = rows.clean.shape[3], sides[rows.taken]
+        channels, height, width = rows.clean.shape[1:]
+        side, place = sides[step], step - rows.drawn[row]
         # Smaller squares than the largest of this step come to their last row and column again.
         within_square = torch.arange(int(side.max()), device=side.device).minimum(side[:, None] - 1)
-        corner = rows.corner.gather(1, place[:, None])
-        places = (corner[:, :, None] + width * within_square[:, :, None] + within_square[:, None]).flatten(1)
-        bright = rows.bright[torch.arange(len(place), device=place.device), place, :, None]
-        spread = places[:, None].expand(-1, bright.shape[1], -1)
-        values = torch.where(bright, rows.high.gather(2, spread), rows.low.gather(2, spread))
-        now = rows.current.flatten(2).gather(2, spread)
-        first = rows.taken == 0
+        corner = rows.corner[row, place]
+        places = (corner[:, None, None] + width * within_square[:, :, None] + within_square[:, None]).flatten(1)
+        # Positions (N, C, P) in all images of all rows: their pixels are read without copies of the images.
+        plane = row[:, None] * channels + torch.arange(channels, device=row.device)
+        spread = plane[:, :, None] * (height * width) + places[:, None]
+        bright = rows.bright[row, place, :, None]
+        values, now = torch.where(bright, rows.high.take(spread), rows.low.take(spread)), rows.current.take(spread)
+        first = step == 0
         values = torch.where(first[:, None, None], now, values)
         return Proposal(places, values, (values != now).flatten(1).any(dim=1) | first)
 
     def _draw(self, work: Work, rows: Squares, sides: Tensor, restart: int) -> None:
-        """The next squares of those rows that have none left."""
+        """The next squares of those rows that have few left."""
         height, width = rows.clean.shape[2:]
-        due = (rows.taken % _AHEAD == 0).nonzero().squeeze(1)
-        steps = (rows.taken[due, None] + torch.arange(_AHEAD, device=due.device)).flatten()
-        draws = work.draws(rows.item[due].repeat_interleave(_AHEAD))
+        due = (rows.taken >= rows.drawn + _DRAWN // 2).nonzero().squeeze(1)
+        rows.drawn[due] = rows.taken[due]
+        steps = (rows.taken[due, None] + torch.arange(_DRAWN, device=due.device)).flatten()
+        draws = work.draws(rows.item[due].repeat_interleave(_DRAWN))
         numbers = draws.uniform((2 + rows.clean.shape[1],), purpose="square", step=steps, restart=restart)
         side = sides[steps.clamp_max(self.queries - 1)]
         down, along = corners(numbers[:, :2], side, height, width).unbind(dim=1)
-        rows.corner[due] = (down * width + along).view(-1, _AHEAD)
-        rows.bright[due] = (numbers[:, 2:] >= 0.5).view(len(due), _AHEAD, -1)
+        rows.corner[due] = (down * width + along).view(-1, _DRAWN)
+        rows.bright[due] = (numbers[:, 2:] >= 0.5).view(len(due), _DRAWN, -1)
 
-    def _bumps(self, work: Work, rows: Squares, sides: Tensor, restart: int) -> Proposal:
-        """One window erased and another filled, on the surface of the L2 ball."""
-        first = rows.taken == 0
-        offset, draws = rows.current - rows.clean, work.draws(rows.item)
-        offset = moved(offset, rows.radius, sides[rows.taken], draws, rows.taken, restart)
+    def _bumps(self, work: Work, rows: Squares, row: Tensor, step: Tensor, sides: Tensor, restart: int) -> Proposal:
+        """One window erased and another filled on the current images of some rows (N,), which stay on the L2 sphere."""
+        clean, current, radius, first = rows.clean[row], rows.current[row], rows.radius[row], step == 0
+        offset = moved(current - clean, radius, sides[step], work.draws(rows.item[row]), step, restart)
         size = offset.flatten(1).norm(dim=1).clamp_min(1e-12)
-        candidate = rows.clean + per_image(rows.radius / size, offset) * offset
-        candidate = within(candidate, rows.clean, "l2", rows.radius)
-        candidate = torch.where(per_image(first, candidate), rows.current, candidate).flatten(2)
-        places = torch.arange(candidate.shape[2], device=first.device).expand(len(rows), -1)
-        changed = (candidate != rows.current.flatten(2)).flatten(1).any(dim=1)
+        candidate = within(clean + per_image(radius / size, offset) * offset, clean, "l2", radius)
+        candidate = torch.where(per_image(first, candidate), current, candidate).flatten(2)
+        places = torch.arange(candidate.shape[2], device=first.device).expand(len(row), -1)
+        changed = (candidate != current.flatten(2)).flatten(1).any(dim=1)
         return Proposal(places, candidate, changed | first)
 
     def _sides(self, height: int, width: int) -> Tensor:
@@ -193,3 +222,9 @@ class Square(BudgetAttack):
         if self.norm == "l2":
             side = side.clamp_min(3) // 2 * 2 + 1
         return side.clamp(1, min(height, width))
+
+
+def _first(group: Tensor, good: Tensor) -> Tensor:
+    """Positions of the first good entry of each group that has one; ``group`` (N,) is in ascending order."""
+    found = good.nonzero().squeeze(1)
+    return found[group[found].diff(prepend=group.new_full((1,), -1)) > 0]
