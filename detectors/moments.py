@@ -11,6 +11,11 @@ from torch import Tensor
 from .numerics import beside, cached_rows, double, mean_row, rounding_of, working
 from .outputs import Outputs
 
+#: Columns of a symmetric product that are computed together; the part below their diagonal blocks is not.
+_COLUMNS = 64
+#: Rows that a product takes at least: below that, adding up (D, D) would cost more than multiplying.
+_LEAST_ROWS = 256
+
 
 class Moments(NamedTuple):
     """Moments of features (N, D) in float64, by class; images without a class are one more class."""
@@ -39,20 +44,21 @@ def feature_mean(outputs: Outputs, features: Tensor) -> Tensor:
 
 def scatter(features: Tensor, prepare: Callable[[Tensor, slice], Tensor]) -> Tensor:
     """Sum (D, D) of the outer products of features (N, D), each prepared: some rows and which they are to float64."""
-    width, rows = features.shape[1], 8 * cached_rows(features.shape[1])
+    width = features.shape[1]
+    rows = max(cached_rows(width) // 2, _LEAST_ROWS)
     total = double(features[:0]).new_zeros(width, width)
     for start in range(0, len(features), rows):
         place = slice(start, start + rows)
-        total += _products(prepare(features[place], place))
-    return total
+        _add_products(total, prepare(features[place], place))
+    return total.triu() + total.triu(1).T
 
 
-def _products(rows: Tensor) -> Tensor:
-    """``rows.T @ rows``; on a CPU by numpy, which sees that the result is symmetric and does half the work."""
-    if rows.device.type != "cpu":
-        return rows.T @ rows
-    array = rows.numpy()
-    return torch.from_numpy(array.T @ array)
+def _add_products(total: Tensor, rows: Tensor) -> None:
+    """Add ``rows.T @ rows`` to ``total`` (D, D): right of the diagonal, and what lies beside it in the same block."""
+    columns = _COLUMNS if rows.device.type == "cpu" else total.shape[1]
+    for start in range(0, total.shape[1], columns):
+        own = slice(start, start + columns)
+        total[own, start:].addmm_(rows[:, own].T, rows[:, start:])
 
 
 def _moments(outputs: Outputs) -> Moments:
@@ -63,14 +69,19 @@ def _moments(outputs: Outputs) -> Moments:
     means = _sums_about(origin, features, index, len(counts)) / counts[:, None]
     # In the precision of the features: the rounding of a centre enters the covariance squared.
     centres = beside(means + double(origin), features)
-    within = scatter(features, lambda part, place: double(working(part) - centres[index[place]])) / len(features)
+
+    def centred(part: Tensor, place: slice) -> Tensor:
+        return double(working(part) - centres.index_select(0, index[place]))
+
+    within = scatter(features, centred) / len(features)
     return Moments(origin, means, double(counts) / len(features), within, rounding_of(features))
 
 
 def _sums_about(origin: Tensor, features: Tensor, index: Tensor, classes: int) -> Tensor:
-    """Sums (classes, D) in float64 of features (N, D) less the origin, by class."""
-    rows = cached_rows(features.shape[1])
+    """Sums (classes, D) in float64 of features (N, D) less the origin, by class; of few rows in their own precision."""
+    rows = max(cached_rows(features.shape[1]), 4 * classes)
     sums = double(features[:0]).new_zeros(classes, features.shape[1])
     for part, own in zip(features.split(rows), index.split(rows), strict=True):
-        sums.index_add_(0, own.to(sums.device), double(working(part) - origin))
+        centred = working(part) - origin
+        sums += double(centred.new_zeros(sums.shape).index_add_(0, own, centred))
     return sums

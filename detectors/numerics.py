@@ -35,7 +35,8 @@ def beside(values: Tensor, features: Tensor) -> Tensor:
 def rounding_of(features: Tensor) -> float:
     """The deviation that rounding alone may give a feature."""
     kind = features.dtype if features.is_floating_point() else torch.float32
-    return max(float(end.abs()) for end in features.aminmax()) * torch.finfo(kind).eps
+    ends = [(part.amax(), -part.amin()) for part in features.split(cached_rows(features.shape[1]))]
+    return float(torch.stack([end for pair in ends for end in pair]).amax()) * torch.finfo(kind).eps
 
 
 def mean_row(values: Tensor) -> Tensor:

@@ -147,7 +147,7 @@ class Peer(NamedTuple):
     reads: str = "features"
     least: float = 1.0
     parameters: dict[str, Any] = {}  # noqa: RUF012 (of ours, where the defaults differ)
-    repeat: int = 3
+    repeat: int = 10
 
 
 def _on_maps(fc: nn.Linear) -> Callable[[Tensor], Tensor]:
