@@ -231,6 +231,13 @@ def mc_dropout(s: Scene) -> Tensor:
     return peer.MCD(Replay().eval(), samples=30, mode="mean")(s.images[2])
 
 
+def coverage(s: Scene) -> Tensor:
+    """Of the features alone: the network begins with them."""
+    from_features = nn.Sequential(nn.Identity(), s.net.fc)
+    train, test = (side.features.requires_grad_() for side in (s.train, s.test))
+    return peer.NACUE(from_features, [from_features[0]]).fit([train]).predict(test).double()  # it ends in float32
+
+
 def gram(s: Scene) -> Tensor:
     """It holds out the first tenth of a permutation of each class; this one begins with every tenth image."""
 
@@ -271,6 +278,11 @@ COMPARED = (
     Case(peer.GEN, lambda s: CLASSES * on_logits(peer.GEN(None, gamma=1.0), s), "gen", {"gamma": 1.0}),
     Case(peer.GMM, lambda s: fitted(peer.GMM(None, reg=1e-3), s), "gmm", {"reg": 1e-3}),
     Case(peer.GradNorm, lambda s: peer.GradNorm(s.net, lambda name: name == "fc.weight")(s.images[2]), "gradnorm"),
+    Case(
+        peer.GradUncertainty,
+        lambda s: peer.GradUncertainty(s.net, lambda name: name.startswith("fc."))(s.images[2]),
+        "grad-uncertainty",
+    ),
     Case(peer.Gram, gram, "gram"),
     Case(peer.KLMatching, lambda s: on_logits(peer.KLMatching(None).fit_logits(s.val.logits), s), "kl-matching"),
     Case(peer.KNN, lambda s: fitted(peer.KNN(None, k=50), s), "knn"),
@@ -287,6 +299,7 @@ COMPARED = (
     Case(peer.MaxSoftmax, lambda s: on_logits(peer.MaxSoftmax(None, t=10.0), s) + 1, "msp", {"temperature": 10.0}),
     Case(peer.MCD, lambda s: mc_dropout(s) + 1, "mc-dropout"),
     Case(peer.NCI, lambda s: fitted(peer.NCI(None, s.net.fc, alpha=1e-2), s), "nci", {"alpha": 1e-2}),
+    Case(peer.NACUE, coverage, "nac"),
     Case(peer.NNGuide, lambda s: fitted(peer.NNGuide(None, s.net.fc, k=10), s), "nnguide", {"k": 10}),
     Case(peer.ODIN, lambda s: peer.ODIN(s.net)(s.images[2]) + 1, "odin"),
     Case(
@@ -309,10 +322,8 @@ COMPARED = (
 )
 
 NOT_OFFERED = {
-    "GradUncertainty": "ours has no squared norm of gradients of all parameters",
     "MCM": "compares images with texts: needs an encoder of both, such as CLIP",
     "MultiMahalanobis": "sums several layers with weights chosen by hand; on the last layer it is Mahalanobis",
-    "NACUE": "ours has no coverage of neurons",
     "WeightedEBO": "needs weights from VOS training; with all weights 1 it is EnergyBased",
 }
 

@@ -140,6 +140,10 @@ def test_detectors_fitted_to_validation_images_say_that_there_are_none(name, ran
         ("gmm", {"reg": 0.0}, "reg above 0"),
         ("openmax", {"tail": 0}, "tail and alpha of at least 1"),
         ("nnguide", {"k": 0}, "k of at least 1"),
+        ("nac", {"bins": 5}, "even number of bins, at least 2, got 5"),
+        ("nac", {"bins": 0}, "even number of bins, at least 2, got 0"),
+        ("nac", {"steepness": 0.0}, "finite steepness above 0, got 0"),
+        ("nac", {"full": 0}, "full of at least 1 image, got 0"),
     ],
 )
 def test_parameters_out_of_range_are_one_sentence(name, parameters, message, random):
