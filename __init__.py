@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .registry import GauntletError, attack, dataset, detector, model, recipe
+from .registry import GauntletError, attack, corruption, dataset, detector, model, recipe
 
 if TYPE_CHECKING:
     from .bench import run
@@ -12,7 +12,18 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["GauntletError", "__version__", "attack", "dataset", "detector", "load_results", "model", "recipe", "run"]
+__all__ = [
+    "GauntletError",
+    "__version__",
+    "attack",
+    "corruption",
+    "dataset",
+    "detector",
+    "load_results",
+    "model",
+    "recipe",
+    "run",
+]
 
 
 def __getattr__(name: str) -> Any:

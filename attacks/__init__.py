@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ..datasets.draws import Draws
 from .base import Attack, AttackResult
-from .draws import Draws
 from .norms import check_ball, perturbation_norms
 from .victim import Victim
 

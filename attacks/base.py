@@ -11,8 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..datasets.draws import Draws
 from ..registry import GauntletError
-from .draws import Draws
 from .norms import into_ball, per_image, perturbation_norms
 from .victim import Victim
 

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from ..datasets.draws import Draws
 from .active import Paths, drive
 from .base import Attack, AttackResult, presentable
-from .draws import Draws
 from .norms import perturbation_norms
 from .victim import Victim
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
+from ..datasets.draws import Draws, seeded
 from ..registry import ATTACKS, Entry, GauntletError
 from .base import Attack, AttackResult
 from .diagnostics import disagreement, lost_gradients
-from .draws import Draws, seeded
 from .known_models import Constant, Known, Masked, Randomised, exact_distances, linear, trained
 from .norms import check_ball
 from .victim import Victim

@@ -9,9 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..datasets.draws import Draws
 from ..registry import GauntletError, attack
 from .base import MinimisationAttack
-from .draws import Draws
 from .minimise import Search, nearest, start
 from .norms import per_image
 from .victim import Victim

@@ -9,11 +9,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..datasets.draws import Draws
 from ..registry import GauntletError, attack
 from .apgd import wrong_classes
 from .base import MinimisationAttack
 from .budget import Tries, Work
-from .draws import Draws
 from .hyperplane import onto_hyperplane
 from .minimise import Search, nearest, start
 from .norms import per_image, project

@@ -9,9 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..datasets.draws import Draws
 from ..registry import attack
 from .base import Attack, AttackResult, verified
-from .draws import Draws
 from .norms import per_image
 from .steps import ascend, random_offset
 from .victim import Victim

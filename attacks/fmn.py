@@ -9,10 +9,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..datasets.draws import Draws
 from ..registry import GauntletError, attack
 from .base import MinimisationAttack
 from .ddn import falling
-from .draws import Draws
 from .l1 import project_l1
 from .losses import margin
 from .minimise import Search, nearest, start

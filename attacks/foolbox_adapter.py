@@ -13,9 +13,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ..datasets.draws import Draws, seeded
 from ..registry import GauntletError, NotAvailable
 from .base import Attack, AttackResult, MinimisationAttack, presentable, verified
-from .draws import Draws, seeded
 from .foolbox_row import HIDDEN, STARTS, Row, foolbox
 from .norms import into_ball
 from .victim import Victim

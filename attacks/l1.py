@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from .draws import Draws
+from ..datasets.draws import Draws
 from .norms import per_image
 
 

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from ..datasets.draws import Draws
 from .base import Attack
-from .draws import Draws
 from .victim import Victim
 
 ROUNDS = 12

@@ -7,9 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..datasets.draws import Draws
 from ..registry import GauntletError, attack
 from .budget import BudgetAttack, Tries, Work
-from .draws import Draws
 from .norms import lengths, per_image
 
 _RAUBER = "Rauber, Bethge 2020, arXiv 2007.07677"

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..datasets.draws import Draws
 from ..registry import GauntletError, attack
 from .base import AttackResult, Kind
 from .budget import BudgetAttack, Tries, Work
-from .draws import Draws
 from .norms import per_image
 from .victim import Victim
 

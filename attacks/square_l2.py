@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .draws import Draws
+from ..datasets.draws import Draws
 from .windows import corners, positions, signs, window
 
 

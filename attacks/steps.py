@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from .draws import Draws
+from ..datasets.draws import Draws
 from .l1 import l1_step, uniform_in_l1
 from .norms import lengths, per_image, project
 

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from ..datasets.draws import Draws
 from ..registry import ATTACKS, GauntletError, Selected, attack, select_one
 from .base import Attack, AttackResult, verified
-from .draws import Draws
 from .victim import Victim
 
 Spec = str | dict[str, Any]

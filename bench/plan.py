@@ -115,7 +115,7 @@ def _expand_suite(suite: Suite, source: DataSource) -> Plan:
             if reason := misfit(model, dataset):
                 left_out.append(LeftOut(f"{model.label} on {dataset.label}", reason))
                 continue
-            unfit = [item for name in suite.evaluators for item in EVALUATORS[name].misfits(suite, model)]
+            unfit = [item for name in suite.evaluators for item in EVALUATORS[name].misfits(suite, model, dataset)]
             left_out += [LeftOut(f"{what} of {model.label} on {dataset.label}", reason) for what, reason in unfit]
             fitting = [name for name in suite.evaluators if name not in dict(unfit)]
             for seed in suite.seeds:

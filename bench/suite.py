@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ..registry import (
     ATTACKS,
+    CORRUPTIONS,
     DETECTORS,
     GauntletError,
     Registry,
@@ -42,7 +43,7 @@ Epsilon = float | None
 #: Evaluators that a suite can name, in the order in which they run.
 EVALUATORS = (
     *("accuracy", "calibration", "ood", "open-set", "attack", "adversarial-detection", "checks"),
-    *("reconstruction", "representation"),
+    *("corruption", "reconstruction", "representation"),
 )
 
 
@@ -91,6 +92,8 @@ class SuiteFile(BaseModel):
     detectors: list[Spec] | None = Field(default=None, min_length=1)
     ood: list[Spec] | dict[str, list[Spec]] | None = None
     shifted: list[Spec] = Field(default_factory=list)
+    corruptions: list[Spec] | None = Field(default=None, min_length=1)
+    severities: list[Annotated[int, Field(ge=1, le=5)]] | None = Field(default=None, min_length=1)
     false_alarm_rates: list[Annotated[float, Field(ge=0, lt=1)]] = Field(default=[0.05], min_length=1)
     tune: TuneFile | None = None
     feature_dim: int = Field(default=2048, ge=1)
@@ -106,12 +109,14 @@ class SuiteFile(BaseModel):
     def _yes_is_the_default(cls, value: Any) -> Any:
         return {True: {}, False: None}[value] if isinstance(value, bool) else value
 
-    @field_validator("datasets", "models", "attacks", "detectors", "ood", "shifted", "evaluators", mode="before")
+    @field_validator(
+        "datasets", "models", "attacks", "detectors", "ood", "shifted", "corruptions", "evaluators", mode="before"
+    )
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
 
-    @field_validator("seeds", "epsilons", "false_alarm_rates", mode="before")
+    @field_validator("seeds", "epsilons", "severities", "false_alarm_rates", mode="before")
     @classmethod
     def _one_number_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, (int, float, str)) and not isinstance(value, bool) else value
@@ -151,6 +156,8 @@ class Suite:
     detectors: tuple[Selected, ...] = ()
     ood: tuple[tuple[str, Spec], ...] = ()
     shifted: tuple[Spec, ...] = ()
+    corruptions: tuple[Selected, ...] = ()
+    severities: tuple[int, ...] = ()
     false_alarm_rates: tuple[float, ...] = (0.05,)
     tune: Tune | None = None
     feature_dim: int = 2048
@@ -265,6 +272,7 @@ def parse_suite(text: str, *, where: str, profile: str | None = None, fallback: 
         worst_case=_per_norm(checked.worst_case),
         checks=checked.checks,
         shifted=tuple(checked.shifted),
+        severities=tuple(sorted(set(checked.severities or ()))),
         false_alarm_rates=tuple(dict.fromkeys(checked.false_alarm_rates)),
         tune=None if checked.tune is None else Tune(checked.tune.outliers, checked.tune.oracle),
         feature_dim=checked.feature_dim,
@@ -281,11 +289,13 @@ def parse_suite(text: str, *, where: str, profile: str | None = None, fallback: 
         "attacks": _axis(draft, ATTACKS, "attacks", checked.attacks, options=("epsilons", "detach_target")),
         **_budgets(checked.epsilons, draft.at("epsilons")),
         "detectors": detectors,
+        "corruptions": _axis(draft, CORRUPTIONS, "corruptions", checked.corruptions),
         "ood": ood,
         "evaluators": _evaluators(draft, checked, bool(ood) or _leaves_out(draft)),
         "left_out": {
             **(left_out(ATTACKS, checked.attacks) if checked.attacks else {}),
             **(left_out(DETECTORS, checked.detectors) if checked.detectors else {}),
+            **(left_out(CORRUPTIONS, checked.corruptions) if checked.corruptions else {}),
         },
     }
     if draft.tune is not None:
@@ -372,6 +382,7 @@ def _evaluators(suite: Suite, checked: SuiteFile, has_ood: bool) -> tuple[str, .
             "attack": attacked,
             "checks": attacked and checked.checks != "none",
             "ood": checked.detectors is not None and has_ood,
+            "corruption": checked.corruptions is not None,
             "adversarial-detection": False,
             **dict.fromkeys(("open-set", "reconstruction", "representation"), False),
         }
@@ -396,6 +407,8 @@ def _complete(suite: Suite) -> Suite:
     for evaluator in ("attack", "adversarial-detection"):
         if evaluator in suite.evaluators and not suite.attacks:
             raise missing(evaluator, "attacks")
+    if "corruption" in suite.evaluators and not suite.corruptions:
+        raise missing("corruption", "corruptions")
     if "adversarial-detection" in suite.evaluators and not suite.detectors:
         raise missing("adversarial-detection", "detectors")
     for evaluator in ("ood", "open-set"):

@@ -238,9 +238,9 @@ class Workbench:
             self._outputs[key] = self._read(load, (OUTLIERS, "test"), key)
         return self._outputs[key]
 
-    def outputs_of(self, images: ImageSet) -> Outputs:
-        """Everything that was asked for of images that no dataset holds; never cached."""
-        swept = self._sweep(images, output_names(self.needs))
+    def outputs_of(self, images: ImageSet, needs: frozenset[str] | None = None) -> Outputs:
+        """Everything that was asked for, or that meets ``needs``, of images that no dataset holds; never cached."""
+        swept = self._sweep(images, output_names(self.needs if needs is None else needs))
         tensors = swept.tensors | {_LABELS: images.labels.to(self.device)}
         return self._assemble(lambda: images, (images.name, images.split), tensors, {"layers": swept.layers})
 

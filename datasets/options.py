@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..registry import GauntletError, coerce, nearest
+from ..registry import CORRUPTIONS, GauntletError, coerce, nearest
 from .checks import check_shape
 from .shifts import SHIFTS
 
-OPTIONS = ("hold_out", "only", "limit", "val", "shape", "shift")
+OPTIONS = ("hold_out", "only", "limit", "val", "shape", "shift", "corrupt")
 DEFAULT_VAL = 0.1
 
 
@@ -25,6 +25,7 @@ class Options:
         val: Share of ``train`` that becomes ``val``, between 0 and 1.
         shape: (C, H, W) to convert to.
         shift: What is done to the test images only (``rotation``, ``noise``), in order.
+        corrupt: Corruptions of the test images and their severities, in order, after ``shift``.
     """
 
     hold_out: tuple[int | str, ...] = ()
@@ -33,6 +34,7 @@ class Options:
     val: float | None = None
     shape: tuple[int, int, int] | None = None
     shift: tuple[str, ...] = ()
+    corrupt: tuple[tuple[str, int], ...] = ()
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], name: str) -> Options:
@@ -53,6 +55,7 @@ class Options:
             "val": _share,
             "shape": _shape,
             "shift": _shifts,
+            "corrupt": _corruptions,
         }
         return cls(**{option: readers[option](value, f"Dataset {name!r}: {option}") for option, value in given.items()})
 
@@ -72,7 +75,7 @@ class Options:
         """The options that were given, as JSON can hold them."""
         given = ((option, getattr(self, option)) for option in OPTIONS)
         return {
-            option: list(value) if isinstance(value, tuple) else value
+            option: dict(value) if option == "corrupt" else list(value) if isinstance(value, tuple) else value
             for option, value in given
             if value not in (None, ())
         }
@@ -130,6 +133,26 @@ def _shifts(value: Any, where: str) -> tuple[str, ...]:
         if name not in SHIFTS:
             raise GauntletError(f"{where} has no {name!r}; {nearest(name, SHIFTS)}")
     return names
+
+
+def _corruptions(value: Any, where: str) -> tuple[tuple[str, int], ...]:
+    """``{fog: 3}``, or a name alone where it has one severity only."""
+    from .corruptions import severities
+
+    given = {value: None} if isinstance(value, str) else value
+    if not isinstance(given, Mapping) or not given:
+        raise GauntletError(f"{where} must name corruptions and severities, such as {{fog: 3}}, got {value!r}.")
+    found = []
+    for name, level in given.items():
+        entry = CORRUPTIONS.get(str(name))
+        known = severities(entry)
+        level = known[0] if level is None and len(known) == 1 else level
+        if isinstance(level, bool) or level not in known:
+            raise GauntletError(
+                f"{where}: {entry.name} has the severities {', '.join(map(str, known))}, got {level!r}."
+            )
+        found.append((entry.name, int(level)))
+    return tuple(found)
 
 
 def _coerce(value: Any, kind: Any, where: str) -> Any:

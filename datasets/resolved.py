@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
-from ..registry import Entry, GauntletError, NotAvailable, digest, nearest, source_fingerprint
+from ..registry import CORRUPTIONS, Entry, GauntletError, NotAvailable, digest, nearest, source_fingerprint
 from .convert import conversion, convert
+from .corruptions import corrupted
 from .imageset import ImageSet, as_image_set
 from .options import DEFAULT_VAL, Options
 from .presence import Presence
@@ -157,9 +158,13 @@ class ResolvedDataset:
                 self._val if self._is_cut(split) else None,
                 self._targets,
                 *((self._options.shift,) if self._options.shift and split == "test" else ()),
+                *(self._corruption() if split == "test" else ()),
                 *(self._content(split) if self._is_opaque else ()),
             )
         return self._fingerprints[split]
+
+    def _corruption(self) -> list[Any]:
+        return [(*chosen, source_fingerprint(CORRUPTIONS.get(chosen[0]))) for chosen in self._options.corrupt]
 
     @property
     def _is_opaque(self) -> bool:
@@ -188,6 +193,9 @@ class ResolvedDataset:
                 raise GauntletError(f"Dataset {self.name!r}: its {split} split has no images of {names}.")
             if split == "test" and self._options.shift:
                 images = shifted(images, self._options.shift)
+            if split == "test":
+                for name, severity in self._options.corrupt:
+                    images = corrupted(images, CORRUPTIONS.get(name), severity)
             self._loaded[split] = images
         return self._loaded[split]
 

@@ -58,7 +58,7 @@ class NeuronCoverage(Detector):
         bins = _Bins.of(self.bins, self.steepness, head, features)
         counts = torch.zeros(features.shape[1], self.bins, dtype=torch.long, device=features.device)
         for part in features.split(cached_rows(features.shape[1])):
-            counts += bins.count(part)
+            counts += bins.histogram(part)
         self._covered = double(counts).div(self.full).clamp(max=1.0)
 
     def score(self, outputs: Outputs) -> Tensor:
@@ -91,7 +91,7 @@ class _Bins(NamedTuple):
         slopes = (p - 1 / p.shape[1]) @ self.weight
         return torch.bucketize(double(features) * slopes, self.edges) + self.starts
 
-    def count(self, features: Tensor) -> Tensor:
+    def histogram(self, features: Tensor) -> Tensor:
         """How many of the features (N, D) are in each bin, shape (D, bins)."""
         total = len(self.starts) * (len(self.edges) + 1)
         return torch.bincount(self.places(features).flatten(), minlength=total).view(len(self.starts), -1)

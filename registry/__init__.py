@@ -11,6 +11,9 @@ from .selection import Selected, check_unique, left_out, parse_spec, select, sel
 from .source import digest, fingerprints_remembered, source_fingerprint
 
 DATASETS = Registry("dataset", "gauntlet.datasets", leading=True, vocabulary=("split", "source"))
+CORRUPTIONS = Registry(
+    "corruption", "gauntlet.datasets.corruptions", leading=True, vocabulary=("images", "severity", "draws")
+)
 MODELS = Registry(
     "model",
     "gauntlet.models",
@@ -46,10 +49,12 @@ DETECTORS = Registry(
     ),
 )
 REGISTRIES = {
-    registry.kind: registry for registry in (DATASETS, MODELS, RECIPES, AUGMENTATIONS, CALIBRATORS, ATTACKS, DETECTORS)
+    registry.kind: registry
+    for registry in (DATASETS, CORRUPTIONS, MODELS, RECIPES, AUGMENTATIONS, CALIBRATORS, ATTACKS, DETECTORS)
 }
 
 dataset = DATASETS.register
+corruption = CORRUPTIONS.register
 model = MODELS.register
 recipe = RECIPES.register
 augmentation = AUGMENTATIONS.register
@@ -61,6 +66,7 @@ __all__ = [
     "ATTACKS",
     "AUGMENTATIONS",
     "CALIBRATORS",
+    "CORRUPTIONS",
     "DATASETS",
     "DETECTORS",
     "MODELS",
@@ -77,6 +83,7 @@ __all__ = [
     "calibrator",
     "check_unique",
     "coerce",
+    "corruption",
     "dataset",
     "detector",
     "digest",

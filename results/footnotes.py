@@ -19,12 +19,12 @@ Footnote = Callable[[pd.DataFrame], Iterator[tuple[pd.Series, str]]]
 
 
 def stand_ins(frame: pd.DataFrame) -> dict[str, tuple[str, pd.Series]]:
-    """Datasets that stand in for another one: what for, and which rows are measured on them, as their params say."""
+    """What stands in for another dataset or corruption: what for, and which rows it concerns, as their params say."""
     codes, values = codes_of(frame["params"])
     found: dict[str, tuple[str, np.ndarray]] = {}
     for code in np.unique(codes).tolist():
         known = _parsed(str(values[code])) if "stand_in" in str(values[code]) else {}
-        for chosen in (known.get("ood"), known.get("dataset")):
+        for chosen in (known.get("ood"), known.get("dataset"), known.get("corruption")):
             if isinstance(chosen, dict) and "stand_in" in chosen:
                 nowhere = np.zeros(len(values), dtype=bool)
                 _, rows = found.setdefault(str(chosen["name"]), (str(chosen["stand_in"]), nowhere))

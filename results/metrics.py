@@ -114,6 +114,24 @@ _PLAIN = (
         interval=_EXACT,
     ),
     Metric(
+        "corruption_error",
+        "mCE",
+        "Mean over corruptions of the error, summed over severities, divided by that of a baseline model "
+        "(Hendrycks, Dietterich 2019, arXiv 1903.12261).",
+        higher_is_better=False,
+        high=INFINITY,
+        percent=False,
+    ),
+    Metric(
+        "relative_corruption_error",
+        "relative mCE",
+        "The same of what corruptions add to the clean error (Hendrycks, Dietterich 2019, arXiv 1903.12261).",
+        higher_is_better=False,
+        low=-INFINITY,
+        high=INFINITY,
+        percent=False,
+    ),
+    Metric(
         "median_norm",
         "Median norm",
         "Median over images of the smallest perturbation that fools the model, in the attack's norm with pixels in "

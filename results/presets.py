@@ -13,6 +13,7 @@ import pandas as pd
 from ..registry import GauntletError, nearest
 from .adversarial_table import adversarial_table
 from .checks_table import checks_table
+from .corruption_table import corruption_table, overall
 from .formats import render
 from .frame import write_text
 from .held_out import HELD_OUT, MEAN, left_out_in_turn
@@ -132,7 +133,10 @@ def safety_table(frame: pd.DataFrame, **options: Any) -> list[Table]:
 
 @dataclass(frozen=True)
 class SafetyColumn:
-    """A column of the safety table: the mean of a metric over all cells of an evaluator (of one OOD group)."""
+    """A column of the safety table: the mean of a metric over all cells of an evaluator (of one OOD group).
+
+    A group also tells columns of one metric apart.
+    """
 
     title: str
     evaluator: str
@@ -151,7 +155,7 @@ SAFETY = (
     SafetyColumn("Accuracy under attack, mean (%)", "attack", "robust_accuracy"),
     SafetyColumn("AUROC near, mean (%)", "ood", "auroc", "near"),
     SafetyColumn("AUROC far, mean (%)", "ood", "auroc", "far"),
-    SafetyColumn("Accuracy under corruption, mean (%)", "corruption", "accuracy_corrupted"),
+    SafetyColumn("Accuracy under corruption, mean (%)", "corruption", "accuracy", "corruption"),
     SafetyColumn("AURC (%)", "misclassification", "aurc"),
 )
 
@@ -163,7 +167,10 @@ def _summary(part: pd.DataFrame, item: SafetyColumn) -> pd.DataFrame:
     """
     cells = part[(part["evaluator"] == item.evaluator) & (part["class"] == "")]
     cells = cells[cells["metric"].isin([item.metric, ""])]
-    cells = cells[cells["ood_group"] == item.group] if item.group else cells
+    if item.evaluator == "corruption":
+        cells = overall(cells)
+    elif item.group:
+        cells = cells[cells["ood_group"] == item.group]
     cells = cells[~cells["attack"].str.startswith(("(", "worst-case"))]  # worst cases are made of the others
     single = len(cells) == cells["model"].nunique()
     found = []
@@ -232,6 +239,7 @@ PRESETS = {
     "open-set": Preset(open_set_table, DECISIONS),
     "open-set-labels": Preset(label_table, ("open_accuracy",)),
     "open-set-medians": Preset(median_table, MEDIANS),
+    "corruptions": Preset(corruption_table, ("accuracy", "ece", "auroc")),
     "calibration": Preset(calibration_table, _CALIBRATION),
     "safety": Preset(safety_table, tuple(item.metric for item in SAFETY)),
     "reconstruction": Preset(reconstruction_table, ("reconstruction_mse",)),

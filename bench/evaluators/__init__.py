@@ -8,6 +8,7 @@ from .attack import AttackEvaluator
 from .base import Evaluator
 from .calibration import Calibration
 from .checks import Checks
+from .corruption import Corruption
 from .ood import OOD
 from .open_set import OpenSet
 from .reconstruction import Reconstruction
@@ -23,6 +24,7 @@ EVALUATORS: dict[str, Evaluator] = {
         AttackEvaluator(),
         AdversarialDetection(),
         Checks(),
+        Corruption(),
         Reconstruction(),
         Representation(),
     )

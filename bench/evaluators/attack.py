@@ -14,6 +14,7 @@ from .base import Evaluator, Finished, examples_key
 from .worst_case import run_worst_case, worst_case_jobs
 
 if TYPE_CHECKING:
+    from ...datasets import ResolvedDataset
     from ..model_specs import ModelSpec
     from ..plan import Job, OODSet, Row
     from ..suite import Suite
@@ -30,9 +31,9 @@ class AttackEvaluator(Evaluator):
     name = "attack"
     version = 2  # labels beside predictions
 
-    def misfits(self, suite: Suite, model: ModelSpec) -> Iterator[tuple[str, str]]:
+    def misfits(self, suite: Suite, model: ModelSpec, dataset: ResolvedDataset) -> Iterator[tuple[str, str]]:
         """The evaluator itself, or attacks that are about reconstructions."""
-        whole = list(super().misfits(suite, model))
+        whole = list(super().misfits(suite, model, dataset))
         yield from whole or (
             (attack.label, f"detach_target is about reconstruction errors, and {model.label} is attacked by its logits")
             for attack in suite.attacks

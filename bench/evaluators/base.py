@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from ...datasets import ResolvedDataset
     from ..model_specs import ModelSpec
     from ..plan import Job, OODSet, Row
     from ..suite import Suite
@@ -35,8 +36,8 @@ class Evaluator:
     version: int = 1
     requires: tuple[str, ...] = ("logits",)
 
-    def misfits(self, suite: Suite, model: ModelSpec) -> Iterator[tuple[str, str]]:
-        """What can never fit ``model``, each with the reason: the whole evaluator, or parts of its axes.
+    def misfits(self, suite: Suite, model: ModelSpec, dataset: ResolvedDataset) -> Iterator[tuple[str, str]]:
+        """What can never fit ``model`` on ``dataset``, each with the reason: the whole evaluator, or parts of its axes.
 
         Parts are named here and left out of the plan by the evaluator itself.
         """

@@ -50,7 +50,7 @@ class OOD(Evaluator):
     version = 3  # shifted images, means over groups
     requires = ()
 
-    def misfits(self, suite: Suite, model: ModelSpec) -> Iterator[tuple[str, str]]:
+    def misfits(self, suite: Suite, model: ModelSpec, dataset: ResolvedDataset) -> Iterator[tuple[str, str]]:
         """Detectors that need what the model does not yield."""
         for chosen in suite.detectors:
             if need := unmet_needs(chosen, model):

@@ -36,9 +36,9 @@ class Reconstruction(Evaluator):
     name = "reconstruction"
     requires = ("reconstruction", "reconstruction_error")
 
-    def misfits(self, suite: Suite, model: ModelSpec) -> Iterator[tuple[str, str]]:
+    def misfits(self, suite: Suite, model: ModelSpec, dataset: ResolvedDataset) -> Iterator[tuple[str, str]]:
         """The evaluator itself, or attacks that need classes."""
-        whole = list(super().misfits(suite, model))
+        whole = list(super().misfits(suite, model, dataset))
         yield from whole or (
             (attack.label, f"{reason}, and {model.label} is attacked by its reconstruction error")
             for attack in suite.attacks

@@ -17,7 +17,7 @@ from ...results.statistics import mean_interval
 from .base import Evaluator, Finished, examples_key, proportion, small
 
 if TYPE_CHECKING:
-    from ...datasets import ImageSet
+    from ...datasets import ImageSet, ResolvedDataset
     from ..model_specs import ModelSpec
     from ..plan import Job, OODSet, Row
     from ..suite import Suite
@@ -36,7 +36,7 @@ class Representation(Evaluator):
     name = "representation"
     requires = ()
 
-    def misfits(self, suite: Suite, model: ModelSpec) -> Iterator[tuple[str, str]]:
+    def misfits(self, suite: Suite, model: ModelSpec, dataset: ResolvedDataset) -> Iterator[tuple[str, str]]:
         """Models that declare neither an embedding nor logits, and those whose features are another model's."""
         if not {"embedding", "features", "logits"} & set(model.outputs):
             yield self.name, f"it needs an embedding, and {model.label} yields {', '.join(model.outputs)}"

@@ -143,6 +143,7 @@ def reconstruction_epsilon(material: Material) -> Figure:
 def corruption_severity(material: Material) -> Figure:
     """Accuracy against the severity of corruptions, one panel a corruption, one line a model."""
     rows = material.rows("corruption", "accuracy")
+    rows = rows[rows["severity"].notna()]  # the others are means
     clean = _clean(material, "accuracy", "accuracy")
     return _against(material, rows, "severity", "corruption", "severity", clean, _ACCURACY)
 

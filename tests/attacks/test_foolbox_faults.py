@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from gauntlet.attacks import Attack, AttackResult, Draws, Victim, perturbation_norms
-from gauntlet.attacks.draws import seeded
 from gauntlet.attacks.foolbox_row import STARTS
 from gauntlet.attacks.foolbox_rows import ROWS
+from gauntlet.datasets.draws import seeded
 from gauntlet.registry import ATTACKS, NotAvailable
 
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from gauntlet.attacks import Draws, Victim, check_ball
-from gauntlet.attacks.draws import seeded
 from gauntlet.attacks.foolbox_row import HIDDEN
 from gauntlet.attacks.foolbox_rows import ROWS
+from gauntlet.datasets.draws import seeded
 from gauntlet.registry import ATTACKS, GauntletError, source_fingerprint
 
 EPSILONS = [0.1, 0.5, 2.0]

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog, minimize
 from torch import Tensor
 
-from gauntlet.attacks.draws import Draws
 from gauntlet.attacks.hyperplane import onto_hyperplane
 from gauntlet.attacks.l1 import project_l1, sparse_direction, uniform_in_l1
 from gauntlet.attacks.noise import clipped_scale
+from gauntlet.datasets.draws import Draws
 
 SIZES = {"linf": torch.inf, "l2": 2, "l1": 1}
 

@@ -8,7 +8,7 @@ import torch
 from scipy.stats import kstest
 
 from gauntlet.attacks import Draws
-from gauntlet.attacks.draws import seeded
+from gauntlet.datasets.draws import seeded
 
 MASK = 2**64 - 1
 
@@ -23,7 +23,7 @@ def splitmix64(seed: int, position: int) -> int:
 
 def test_the_generator_is_splitmix64() -> None:
     """Its published first outputs for seed 1234567 (the reference implementation's test vector)."""
-    from gauntlet.attacks.draws import _GOLDEN, _mix
+    from gauntlet.datasets.draws import _GOLDEN, _mix
 
     state = 1234567 + torch.arange(1, 4) * _GOLDEN
     found = [value % 2**64 for value in _mix(state).tolist()]

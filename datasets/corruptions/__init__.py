@@ -1,0 +1,7 @@
+"""Common corruptions of test images, each at up to five severities; deterministic for each image by its index."""
+
+from __future__ import annotations
+
+from .apply import corrupted, misfit, severities
+
+__all__ = ["corrupted", "misfit", "severities"]
