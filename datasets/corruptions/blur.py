@@ -130,7 +130,7 @@ def _disk(radius: float, softness: float) -> Tensor:
         disk = sum(weight * padded[k : k + len(line)] for k, weight in enumerate(weights)).T
     used = np.flatnonzero(disk.max(axis=0) > 1e-9)
     part = slice(used[0], used[-1] + 1)
-    return torch.from_numpy(disk[part, part].copy()).float()
+    return torch.from_numpy(disk[part, part] / disk.sum()).float()
 
 
 def _mirrored(size: int, reach: int) -> Tensor:

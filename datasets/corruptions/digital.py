@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import io
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ...registry import GauntletError, corruption
@@ -74,14 +76,12 @@ def jpeg_compression(images: Tensor, severity: int, *, scale: str = "auto") -> T
     Raises:
         GauntletError: The images have neither one nor three channels.
     """
-    from torchvision.io import decode_jpeg, encode_jpeg
-
     if images.shape[1] not in (1, 3):
         raise GauntletError(f"Corruption 'jpeg-compression' needs images of 1 or 3 channels, got {images.shape[1]}.")
     quality = strength(severity, images, scale, (80, 65, 58, 50, 40), (25, 18, 15, 10, 7))
-    pixels = (images * 255).round().byte().cpu()
-    coded = torch.stack([decode_jpeg(encode_jpeg(image, quality=quality)) for image in pixels])
-    return coded.to(images.device).float() / 255
+    pixels = (images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    coded = np.stack([_through_jpeg(image, quality) for image in pixels])
+    return torch.from_numpy(coded).permute(0, 3, 1, 2).to(images.device).float() / 255
 
 
 @corruption("elastic-transform", reference=_PAPER, tags=("common", "digital"))
@@ -117,6 +117,13 @@ def _affine(grid: Tensor, draws: Draws, most: float, height: int, width: int) ->
     points = torch.cat([grid, torch.ones_like(grid[:1])]).flatten(1).T.double()
     columns, rows = (points @ back).view(len(draws), height, width, 2).float().unbind(3)
     return rows, columns
+
+
+def _through_jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
+    """Pixels (H, W, C) in 256 levels, written and read."""
+    file = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, "JPEG", quality=quality)
+    return np.asarray(Image.open(file)).reshape(pixels.shape)
 
 
 @functools.lru_cache(maxsize=64)

@@ -31,7 +31,7 @@ def shot_noise(images: Tensor, severity: int, draws: Draws, *, scale: str = "aut
     level = (images * (_LEVELS - 1)).round().long()
     drawn = draws.uniform(images.shape[1:], purpose="shot-noise").double()
     # One sorted row after the other: the place of level + u in all of them is that of u in its own.
-    counts = torch.searchsorted(table.flatten(), (level + drawn), right=True) - level * table.shape[1]
+    counts = torch.searchsorted(table.flatten(), (level + drawn).contiguous(), right=True) - level * table.shape[1]
     return (counts / photons).to(images.dtype)
 
 

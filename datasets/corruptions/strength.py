@@ -30,8 +30,15 @@ def strength(severity: int, images: Tensor, scale: str, small: Sequence[T], larg
     Raises:
         GauntletError: There is no such scale.
     """
-    tables = {"small": small, "large": large}
-    tables["auto"] = tables["large" if images.shape[2] >= LARGE else "small"]
-    if scale not in tables:
+    return (large if is_large(images, scale) else small)[severity - 1]
+
+
+def is_large(images: Tensor, scale: str) -> bool:
+    """Whether the table of large images applies.
+
+    Raises:
+        GauntletError: There is no such scale.
+    """
+    if scale not in ("auto", "small", "large"):
         raise GauntletError(f"The scale of a corruption is auto, small or large, got {scale!r}.")
-    return tables[scale][severity - 1]
+    return scale == "large" or (scale == "auto" and images.shape[2] >= LARGE)

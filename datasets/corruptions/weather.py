@@ -8,7 +8,7 @@ from torch import Tensor
 from ...registry import corruption
 from ..draws import Draws
 from .filters import plasma, separable, streaked, zoom_matrix
-from .strength import strength
+from .strength import is_large, strength
 
 _PAPER = "Hendrycks, Dietterich 2019, arXiv 1903.12261"
 #: Red, green and blue in the brightness of a pixel (ITU-R BT.601).
@@ -25,7 +25,7 @@ def fog(images: Tensor, severity: int, draws: Draws, *, scale: str = "auto") -> 
         ((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75)),
         ((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4)),
     )
-    size = 256 if scale == "large" else 2
+    size = 256 if is_large(images, scale) else 2
     while size < max(images.shape[2:]):
         size *= 2
     clouds = plasma(draws, size, decay, "fog")[:, None, : images.shape[2], : images.shape[3]]
