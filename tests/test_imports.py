@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "registry": set(),
     "results": {"registry"},
     "datasets": {"registry"},
-    "attacks": {"registry"},
+    "attacks": {"registry", "datasets"},  # random draws belong to an image of a dataset, in attacks as in corruptions
     "detectors": {"registry"},
     "models": {"registry"},
     "models.training": {"registry", "models", "attacks", "datasets"},
