@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ..datasets.draws import Draws
 from .base import Attack, AttackResult
+from .function import build_attack
 from .norms import check_ball, perturbation_norms
 from .victim import Victim
 
-__all__ = ["Attack", "AttackResult", "Draws", "Victim", "check_ball", "perturbation_norms"]
+__all__ = ["Attack", "AttackResult", "Draws", "Victim", "build_attack", "check_ball", "perturbation_norms"]

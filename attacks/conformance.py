@@ -18,6 +18,7 @@ from ..datasets.draws import Draws, seeded
 from ..registry import ATTACKS, Entry, GauntletError
 from .base import Attack, AttackResult
 from .diagnostics import disagreement, lost_gradients
+from .function import build_attack
 from .known_models import Constant, Known, Masked, Randomised, exact_distances, linear, trained
 from .norms import check_ball
 from .victim import Victim
@@ -74,7 +75,7 @@ def verify(name: str, *, full: bool = False, **parameters: Any) -> list[Finding]
         GauntletError: It is unknown or cannot work here.
     """
     quick = {} if full else few_steps(ATTACKS.get(name))
-    return examine(ATTACKS.create(name, **{**quick, **parameters}))
+    return examine(build_attack(name, {**quick, **parameters}))
 
 
 def assert_conforms(attack: Attack | str) -> None:

@@ -46,7 +46,8 @@ class PGD(BudgetAttack):
     Args:
         norm: ``linf``, ``l2`` or ``l1``.
         steps: Gradient steps; by default 40 in Linf and 50 in L2 and L1.
-        rel_stepsize: Length of a step in epsilons; by default 1/30 in Linf and 0.05 in L2 and L1.
+        rel_stepsize: Length of a step in epsilons; by default 1/30 in Linf and 0.05 in L2 and L1, and 2.5 / steps where
+            fewer steps than by default are made, so that they cross the ball as far (Madry et al.'s rule).
         random_start: Start from a point drawn uniformly in the ball.
         restarts: Random starts to try on an image that resists.
         stop_when_fooled: Whether an image leaves when it is fooled, as the image that did it; otherwise it goes all
@@ -67,7 +68,9 @@ class PGD(BudgetAttack):
         default_steps, default_stepsize = _DEFAULTS[norm]
         self.norm = norm
         self.steps = default_steps if steps is None else steps
-        self.rel_stepsize = default_stepsize if rel_stepsize is None else rel_stepsize
+        if rel_stepsize is None:
+            rel_stepsize = default_stepsize if self.steps >= default_steps else 2.5 / max(self.steps, 1)
+        self.rel_stepsize = rel_stepsize
         self.random_start = random_start
         self.restarts = restarts
         self.stop_when_fooled = stop_when_fooled

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..datasets.draws import Draws
 from ..registry import ATTACKS, GauntletError, Selected, attack, select_one
 from .base import Attack, AttackResult, verified
+from .function import build_attack
 from .victim import Victim
 
 Spec = str | dict[str, Any]
@@ -54,7 +55,7 @@ class Transfer(Attack):
         if entry.has("stop_when_fooled"):
             parameters.setdefault("stop_when_fooled", False)
         self.norm, self.surrogate = norm, surrogate
-        self.inner: Attack = entry.factory(**entry.check(parameters))
+        self.inner: Attack = build_attack(entry, parameters)
         if self.inner.norm != norm or self.inner.kind == "other":
             raise GauntletError(
                 f"transfer: the attack {entry.name!r} works in {self.inner.norm} and not in {norm}; "

@@ -28,7 +28,9 @@ AUGMENTATIONS = Registry(
     vocabulary=("images", "batch", "rng", "classes"),
 )
 CALIBRATORS = Registry("calibrator", "gauntlet.models")
-ATTACKS = Registry("attack", "gauntlet.attacks")
+ATTACKS = Registry(
+    "attack", "gauntlet.attacks", leading=True, vocabulary=("victim", "images", "labels", "epsilon", "draws")
+)
 DETECTORS = Registry(
     "detector",
     "gauntlet.detectors",

@@ -21,6 +21,7 @@ from .records import (
     Identity,
     Measurement,
     PlannedCell,
+    RunRecord,
 )
 from .store import FILE_NAME, Store
 
@@ -42,6 +43,9 @@ class Conflict:
 def merge_stores(sources: Sequence[Path | str], out: Path | str) -> list[Conflict]:
     """Copy every run, cell, array and history of some stores into the one in the folder ``out``.
 
+    The latest runs of a suite become one more run, which has the cells of all of them (seeds that were computed in
+    several places, say); of cells with the same coordinates and different keys, the one that came first.
+
     Cells are told apart by their keys: what is there already is not copied again, an ok result replaces one that is
     not, and two ok results that differ in a value are a conflict, of which the one that came first stays.
 
@@ -57,12 +61,33 @@ def merge_stores(sources: Sequence[Path | str], out: Path | str) -> list[Conflic
     opened = [Store.open(path, create=False) for path in paths]  # all of them, before anything is written
     try:
         with Store.open(target) as store:
+            latest = [_latest(store), *map(_latest, opened)]  # of the target as it was
             for path, source in zip(paths, opened, strict=True):
                 conflicts += _merge(source, store, path)
+            _join_plans(store, latest)
     finally:
         for source in opened:
             source.close()
     return conflicts
+
+
+def _latest(store: Store) -> dict[str, RunRecord]:
+    """The last run of each suite, by the suite's name."""
+    return {run.suite: run for run in store.runs()}
+
+
+def _join_plans(store: Store, latest: Sequence[dict[str, RunRecord]]) -> None:
+    """One more run for every suite whose latest runs differ."""
+    for suite in dict.fromkeys(name for runs in latest for name in runs):
+        runs = list({runs[suite].run_id: runs[suite] for runs in latest if suite in runs}.values())
+        plans = [store.planned(run.run_id) for run in runs]
+        cells = {cell.identity: cell for plan in reversed(plans) for cell in plan}
+        in_order = {cell.identity: cells[cell.identity] for plan in plans for cell in plan}
+        if len(store.planned(_latest(store)[suite].run_id)) == len(in_order):
+            continue
+        whole = store.begin_run(suite, runs[-1].suite_text, {"merged": [run.run_id for run in runs]})
+        store.plan(whole, in_order.values())
+        store.end_run(whole, "merged")
 
 
 def _merge(source: Store, target: Store, path: Path) -> list[Conflict]:

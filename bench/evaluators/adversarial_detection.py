@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...attacks import Attack, AttackResult, Draws, Victim, check_ball
+from ...attacks import Attack, AttackResult, Draws, Victim, build_attack, check_ball
 from ...datasets import ImageSet
 from ...detectors import Outputs
 from ...registry import Selected
@@ -108,7 +108,7 @@ def _attacked(
     if not len(images):
         return None, dict.fromkeys(epsilons)
     chosen: Selected = job.payload["attack"]
-    attack: Attack = chosen.entry.factory(**chosen.parameters)
+    attack = build_attack(chosen.entry, chosen.parameters)
     stream = f"{job.row.seed}/{job.row.dataset.name}/{chosen.entry.name}"
     x, y = images.images.to(bench.device), images.labels.to(bench.device)
     with victim_of(job, bench) as victim:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from ...attacks import Attack, Draws
+from ...attacks import Draws, build_attack
 from ...attacks.minimal import smallest_budgets
 from ...registry import GauntletError, Selected
 from .attack_measures import find_targets, measure, measure_minimal, nothing_left
@@ -74,7 +74,7 @@ class AttackEvaluator(Evaluator):
             yield from run_worst_case(job, missing, bench)
             return
         chosen: Selected = job.payload["attack"]
-        attack: Attack = chosen.entry.factory(**chosen.parameters)
+        attack = build_attack(chosen.entry, chosen.parameters)
         cells = [cell for cell in job.cells if cell.key in missing]
         targets = find_targets(job.row, job.payload["images"], bench)
         if not len(targets.images):

@@ -10,9 +10,9 @@ from unittest import mock
 import numpy as np
 import torch
 
-from ...attacks import Draws, Victim
+from ...attacks import Draws, Victim, build_attack
 from ...attacks.diagnostics import disagreement, lost_gradients, roughness
-from ...registry import ATTACKS, GauntletError
+from ...registry import GauntletError
 from .evidence import Evidence, NotApplicable, Verdict
 
 _TRACE = 1e-4  # AutoAttack's threshold for changes of the logits
@@ -154,7 +154,7 @@ def transfer_loses(evidence: Evidence) -> Verdict:
     if not evidence.others:
         raise NotApplicable("The suite has no other model on these data.")
     x, y = evidence.images
-    attack = ATTACKS.create("pgd", stop_when_fooled=False)
+    attack = build_attack("pgd", {"stop_when_fooled": False})
     draws = Draws("checks/transfer", evidence.targets.images.indices)
     with evidence.victim() as victim:
         ours = float((~evidence.attacked("pgd", evidence.epsilon, victim)).float().mean())

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from ...attacks import Draws, Victim
-from ...registry import ATTACKS, Entry
+from ...attacks import Draws, Victim, build_attack
+from ...registry import Entry
 from ...results.records import CellResult
 from .attack_measures import Targets, find_targets
 
@@ -118,7 +118,7 @@ class Evidence:
 
     def attacked(self, name: str, epsilon: float, victim: Victim, **parameters: object) -> Tensor:
         """Which of the few images a registered attack fools (N,)."""
-        attack = ATTACKS.create(name, **parameters)
+        attack = build_attack(name, parameters)
         draws = Draws(f"checks/{self.row.seed}/{self.row.dataset.name}", self.targets.images.indices)
         return attack.run(victim, *self.images, [epsilon], rng=draws)[0].success
 

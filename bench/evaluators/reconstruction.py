@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...attacks import Attack, AttackResult, Draws, check_ball
+from ...attacks import AttackResult, Draws, build_attack, check_ball
 from ...attacks.reconstruction import ReconstructionVictim
 from ...registry import GauntletError, Selected
 from ...results.records import CellResult, Measurement, PlannedCell
@@ -141,7 +141,7 @@ def _under_attack(job: Job, cells: Sequence[PlannedCell], bench: Workbench) -> I
     from ..workbench import drawn_positions
 
     chosen: Selected = job.payload["attack"]
-    attack: Attack = chosen.entry.factory(**chosen.parameters)
+    attack = build_attack(chosen.entry, chosen.parameters)
     whole = bench.images(job.row.dataset, "test")
     positions = drawn_positions(len(whole), job.payload["images"], job.row.dataset.name)
     images = whole.subset(positions)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...attacks import Attack, Draws, Victim
+from ...attacks import Attack, Draws, Victim, build_attack
 from ...registry import ATTACKS, GauntletError, recipe, select_one
 from .batch import Batch, hard
 from .hooks import Hook, Objective, Pass
@@ -211,4 +211,4 @@ def _gradient_attack(spec: Any) -> Attack:
             f"recipe 'adversarial' needs a gradient attack with a fixed budget, such as pgd or fgsm, got "
             f"{chosen.entry.name!r}."
         )
-    return chosen.entry.factory(**chosen.parameters)
+    return build_attack(chosen.entry, chosen.parameters)

@@ -51,6 +51,18 @@ def test_merging_twice_changes_nothing(make: SimpleNamespace, tmp_path: Path) ->
     pd.testing.assert_frame_equal(load_results(tmp_path / "all"), before)
 
 
+def test_runs_of_one_suite_that_computed_other_cells_become_one(make: SimpleNamespace, tmp_path: Path) -> None:
+    """Seeds on several machines, say."""
+    folders = [stored(make, tmp_path / str(seed), make.accuracy(0.9 - seed / 10, seed=seed)) for seed in (0, 1)]
+    for _ in range(2):  # the second time there is nothing left to join
+        merge_stores(folders, tmp_path / "all")
+        with Store.open(tmp_path / "all" / "store.sqlite") as store:
+            assert len(store.runs()) == 3
+    frame = load_results(tmp_path / "all")
+    assert frame[frame["class"] == ""].set_index("seed")["value"].to_dict() == {0: 0.9, 1: pytest.approx(0.8)}
+    assert (frame["status"] == "ok").all()
+
+
 def test_a_conflict_keeps_the_first_and_reports_both_values(make: SimpleNamespace, tmp_path: Path) -> None:
     one, two = (stored(make, tmp_path / str(value), make.accuracy(value)) for value in (0.9, 0.8))
     (conflict,) = merge_stores([one, two], tmp_path / "all")
