@@ -37,7 +37,8 @@ class Fitted:
         return outputs.once(("scores", self), lambda: self._score(outputs))
 
     def _score(self, outputs: Outputs) -> np.ndarray:
-        return np.asarray(check_scores(self.detector.score(outputs), len(outputs), self._label).cpu())
+        scores = self.detector.score(outputs.seen_by(self.detector.needs))
+        return np.asarray(check_scores(scores, len(outputs), self._label).cpu())
 
 
 def fitted_detector(chosen: Selected, row: Row, inside: Outputs, bench: Workbench) -> Detector:
@@ -57,5 +58,6 @@ def fitted_detector(chosen: Selected, row: Row, inside: Outputs, bench: Workbenc
             raise NotAvailable(reason)
         train = bench.outputs(row.dataset, "train", limit=bench.suite.fit_limit)
         val = bench.outputs(row.dataset, "val") if getattr(detector, "needs_val", False) else None
-        detector.fit(train, val, inside.head)
+        seen = detector.needs
+        detector.fit(train.seen_by(seen), None if val is None else val.seen_by(seen), inside.head)
     return detector

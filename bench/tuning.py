@@ -58,7 +58,8 @@ def tune(chosen: Selected, row: Row, bench: Workbench) -> tuple[Selected, dict[s
         candidate = dict(zip(facts["grid"], values, strict=True))
         variant = replace(chosen, parameters={**chosen.parameters, **candidate})
         detector = fitted_detector(variant, row, inside, bench)
-        sides = [check_scores(detector.score(side), len(side), chosen.label) for side in (inside, outside)]
+        seen = (side.seen_by(detector.needs) for side in (inside, outside))
+        sides = [check_scores(detector.score(side), len(side), chosen.label) for side in seen]
         auroc = ood_metrics(*sides)["auroc"]
         if auroc > best:
             best, choice = auroc, candidate

@@ -127,7 +127,11 @@ class Detector(ABC):
         known = outputs.labels >= 0
         if not bool(known.any()):
             raise GauntletError(f"Detector {self.name!r} cannot be fitted: no training image has a class label.")
-        return outputs if bool(known.all()) else outputs.once("known", lambda: outputs.subset(known))
+        return (
+            outputs
+            if bool(known.all())
+            else outputs.once(("known", id(outputs.features)), lambda: outputs.subset(known))
+        )
 
     def labelled(self, outputs: Outputs, need: str) -> tuple[Tensor, Tensor]:
         """One need and the labels (N,) of the images that have a class, to fit to; features are the compact ones.

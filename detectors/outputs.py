@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
@@ -72,6 +72,17 @@ class Outputs:
         if need in ("labels", "logits", "features", "head", "model", "tap"):
             return getattr(self, need)
         return self.named.get(need.removeprefix("output:"))
+
+    def seen_by(self, needs: Sequence[str]) -> Outputs:
+        """The same for a detector with these needs: without the head its features are the compact ones.
+
+        So they do not depend on whether some other detector needs whole features. What is made once is made for both.
+        """
+        if self.reduced is None or "head" in needs:
+            return self
+        view = replace(self, features=self.reduced, reduced=None)
+        view._made = self._made
+        return view
 
     def once(self, key: Any, make: Callable[[], T]) -> T:
         """What ``make`` returns, made on the first call with ``key``: what several detectors compute from one set."""

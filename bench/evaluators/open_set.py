@@ -187,13 +187,14 @@ class _Judge:
 
     def _answer(self, outputs: Outputs) -> _Answer:
         logits, detector = checked_logits(outputs.logits, self._row.model.label), self._detector.detector
+        seen = outputs.seen_by(detector.needs)
         return outputs.once(
             ("answer", self._detector),
             lambda: _Answer(
                 score=self._detector.scores(outputs),
                 predicted=logits.argmax(1).cpu().numpy(),
-                decided=_array(detector.predict(outputs)),
-                probabilities=_array(detector.probabilities(outputs)),
+                decided=_array(detector.predict(seen)),
+                probabilities=_array(detector.probabilities(seen)),
                 h=_array(outputs.named.get("h")),
             ),
         )

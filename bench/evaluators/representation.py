@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...detectors import random_projection
 from ...registry import GauntletError, digest
 from ...results.records import CellResult, Measurement
 from ...results.statistics import mean_interval
@@ -49,7 +50,8 @@ class Representation(Evaluator):
 
         absent = "" if row.blocked else next((s for p in ("train", "val") if (s := row.dataset.missing(p))), "")
         prints = [] if row.blocked or absent else [row.dataset.fingerprint(split) for split in ("train", "val")]
-        cell = self.cell(row, *prints, suite.fit_limit, *examples_key(suite), facts={}, params={})
+        limits = suite.fit_limit, suite.feature_dim
+        cell = self.cell(row, *prints, *limits, *examples_key(suite), facts={}, params={"feature_dim": limits[1]})
         return [Job(self.name, row, "representation", (cell,), blocked={cell.key: absent} if absent else {})]
 
     def needs(self, job: Job, missing: frozenset[str]) -> set[str]:
@@ -92,7 +94,7 @@ class Study:
     def _split(self, split: str) -> tuple[Tensor, Tensor]:
         limit = self.bench.suite.fit_limit if split == "train" else None
         outputs = self.bench.outputs(self.row.dataset, split, limit=limit)
-        found = outputs.named.get("embedding", outputs.features)
+        found = outputs.named.get("embedding", outputs.compact)
         if found is None:
             raise GauntletError(f"Model {self.row.model.label!r} yields neither an embedding nor features.")
         if not bool(found.isfinite().all()):
@@ -183,7 +185,11 @@ class Study:
 
     def _embed(self, tap: Any, images: Tensor) -> Tensor:
         outputs = tap(images)
-        return outputs["embedding"] if "embedding" in outputs else outputs["features"]
+        if "embedding" in outputs:
+            return outputs["embedding"]
+        features, width = outputs["features"], self.test[0].shape[1]  # wide ones are projected, here as there
+        wide = features.shape[1] != width
+        return features @ random_projection(features.shape[1], width, features.device) if wide else features
 
     # -- what is kept -----------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import pytest
 
 from gauntlet.bench.runner import run_suite
 from gauntlet.detectors.knn import KNN
+from gauntlet.results.frame import load_results
 
 from .conftest import small_suite
 
@@ -39,3 +40,51 @@ def test_three_evaluators_share_one_fit_and_one_score_of_each_set(tmp_path: Path
     assert len(scored) == len({id(outputs) for outputs in scored})
     # The test and validation splits, both OOD sets, and what each attack was made of and made.
     assert len(scored) == 4 + 2 * 2
+
+
+def test_features_of_a_detector_do_not_depend_on_what_others_need(tmp_path: Path, write_plugin: Any):
+    """`dice` reads whole features beside the head; detectors without the head see the projected ones all the same."""
+    plugin = write_plugin(
+        '''
+        from gauntlet import detector
+        from gauntlet.detectors import Detector
+
+        @detector("largest", needs="features")
+        def largest(features):
+            """Minus the largest feature."""
+            return -features.amax(1)
+
+        @detector("far", needs=("features",))
+        class Far(Detector):
+            """Distance to the mean."""
+
+            def fit(self, train, val, head):
+                self.mean = train.features.mean(0)
+
+            def score(self, outputs):
+                return (outputs.features - self.mean).norm(dim=1)
+        '''
+    )
+    found = []
+    for detectors in (["largest", "far"], ["dice", "largest", "far"]):
+        suite = small_suite(detectors=detectors, attacks=None, epsilons=None, evaluators=["ood"], feature_dim=8)
+        run_suite(suite, out=tmp_path / str(len(detectors)), plugins=[plugin])
+        frame = load_results(tmp_path / str(len(detectors)))
+        assert set(frame["status"]) == {"ok"}
+        frame = frame[frame["detector"].isin(["largest", "far"]) & (frame["metric"] == "auroc")]
+        found.append(frame.set_index(["detector", "ood_dataset"])["value"])
+    assert found[0].to_dict() == found[1].to_dict()
+
+
+def test_representations_do_not_depend_on_detectors(tmp_path: Path):
+    found = []
+    for detectors in (["msp"], ["msp", "dice"]):
+        suite = small_suite(
+            detectors=detectors, attacks=None, epsilons=None, evaluators=["ood", "representation"], feature_dim=16
+        )
+        run_suite(suite, out=tmp_path / str(len(detectors)))
+        frame = load_results(tmp_path / str(len(detectors)))
+        frame = frame[frame["evaluator"] == "representation"]
+        assert set(frame["status"]) == {"ok"}
+        found.append(frame.set_index("metric")["value"].to_dict())
+    assert found[0] == pytest.approx(found[1], nan_ok=True)
