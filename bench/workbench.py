@@ -259,10 +259,13 @@ class Workbench:
         return self._why_no_head
 
     def _fingerprint(self) -> list[Any]:
-        """What the outputs depend on beside the images: architecture, weights, projection."""
+        """What the outputs depend on beside the images: architecture, weights, projection, and the seed.
+
+        Dropout passes are drawn from the seed, which the key of a model from a file does not hold.
+        """
         if self._weights is None:
             self._weights = weights_fingerprint(self.module())
-        return [self.row.key, self._weights, self.suite.feature_dim]
+        return [self.row.key, self._weights, self.suite.feature_dim, self.row.seed]
 
     def _read(self, load: Callable[[], ImageSet], name: tuple[str, str], content: tuple[Any, ...]) -> Outputs:
         """Outputs of the images that ``load`` gives, named by dataset and split, from the cache; one sweep adds what is
