@@ -6,9 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from gauntlet import GauntletError
+from gauntlet.bench.fitted import checked_scores
 from gauntlet.bench.runner import run_suite
+from gauntlet.detectors import Head, Outputs, build_detector
 from gauntlet.detectors.knn import KNN
+from gauntlet.registry import DETECTORS
 
 from .conftest import small_suite
 
@@ -39,3 +44,22 @@ def test_three_evaluators_share_one_fit_and_one_score_of_each_set(tmp_path: Path
     assert len(scored) == len({id(outputs) for outputs in scored})
     # The test and validation splits, both OOD sets, and what each attack was made of and made.
     assert len(scored) == 4 + 2 * 2
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["fdbd", "nac", "nci", "she", "react", "vra"])
+def test_images_with_outputs_that_are_not_finite_are_not_scored(name: str, value: float):
+    """Rather than one of these detectors making a number of a NaN, by an argmax, a bin or a bound."""
+    torch.manual_seed(0)
+    features, head = torch.randn(60, 4), Head(torch.randn(3, 4), torch.zeros(3))
+
+    def outputs(values: torch.Tensor) -> Outputs:
+        logits = values @ head.weight.T
+        return Outputs(logits.argmax(1), logits, values, head=head, name="digits/test")
+
+    detector = build_detector(DETECTORS.get(name))
+    detector.fit(outputs(features), outputs(features), head)
+    assert len(checked_scores(detector, outputs(features), name)) == 60
+    features[[3, 7]] = value
+    with pytest.raises(GauntletError, match=r"cannot score 2 of 60 images of digits/test: their (logits|features) are"):
+        checked_scores(detector, outputs(features), name)
