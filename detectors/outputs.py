@@ -88,7 +88,8 @@ class Outputs:
 
     def subset(self, positions: Any) -> Outputs:
         """The outputs at ``positions`` (a slice, a mask, or whole numbers), in that order."""
-        chosen = torch.arange(len(self))[positions]
+        # On the CPU, as they pick from tensors on several devices; a mask on CUDA cannot pick from one on the CPU.
+        chosen = torch.arange(len(self))[positions.cpu() if isinstance(positions, Tensor) else positions]
         batches = self.image_batches
 
         def pick(values: Tensor | None) -> Tensor | None:
