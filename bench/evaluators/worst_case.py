@@ -102,7 +102,7 @@ def _joined(results: Sequence[CellResult]) -> CellResult:
     # A part without arrays: the model gets none of its images right, so nothing survives where all parts have looked.
     lost = [result.measurements[:1] for result in results if "success" not in result.arrays]
     if lost:
-        return CellResult(measurements=min(lost, key=lambda found: found[0].n))
+        return CellResult(measurements=min(lost, key=lambda found: found[0].n or 0))
     index = results[0].arrays["index"]
     for result in results[1:]:
         index = np.intersect1d(index, result.arrays["index"])
