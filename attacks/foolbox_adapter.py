@@ -145,7 +145,8 @@ class _Patient(nn.Module):
     def __init__(self, inner: nn.Module, patience: int = 10) -> None:
         super().__init__()
         self.inner, self._patience = inner, patience
-        self._last, self._asked = torch.empty(0), 0
+        self._last: Tensor | None = None
+        self._asked = 0
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -155,7 +156,8 @@ class _Patient(nn.Module):
             ValueError: They were asked for too often in a row.
         """
         seen = images.detach().nan_to_num()
-        self._asked = self._asked + 1 if torch.equal(seen, self._last) else 0
+        again = self._last is not None and torch.equal(seen, self._last)
+        self._asked = self._asked + 1 if again else 0
         self._last = seen
         if self._asked >= self._patience:
             raise ValueError("it makes steps too small to change an image, and would for ever")

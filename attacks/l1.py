@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..datasets.draws import Draws
-from .norms import per_image
+from .norms import add_l1, per_image
 
 
 def project_l1(offset: Tensor, clean: Tensor, radius: Tensor) -> Tensor:
@@ -72,4 +72,4 @@ def uniform_in_l1(draws: Draws, shape: torch.Size, restart: int = 0) -> Tensor:
 def l1_step(current: Tensor, clean: Tensor, gradient: Tensor, stride: Tensor, radius: Tensor) -> Tensor:
     """A sparse step of L1 length ``stride`` (N,) up the gradient, projected onto ball and box."""
     moved = current + per_image(stride, current) * sparse_direction(gradient, current)
-    return (clean + project_l1(moved - clean, clean, radius)).clamp_(0, 1)
+    return add_l1(clean, project_l1(moved - clean, clean, radius), radius)

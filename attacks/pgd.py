@@ -12,7 +12,7 @@ from ..registry import GauntletError, attack
 from .budget import BudgetAttack, Tries, Work
 from .losses import LossName, loss_named
 from .norms import per_image
-from .steps import ascend, random_offset
+from .steps import ascend, displaced, random_offset
 
 _DEFAULTS = {"linf": (40, 1 / 30), "l2": (50, 0.05), "l1": (50, 0.05)}
 
@@ -103,7 +103,7 @@ class PGD(BudgetAttack):
         rows = Climb(**fields, stride=strides[items // len(work.images)])
         if self.random_start:
             unit = random_offset(self.norm, work.draws(items), rows.clean.shape[1:], restart=restart)
-            rows.current = (rows.clean + per_image(rows.radius, rows.clean) * unit).clamp_(0, 1)
+            rows.current = displaced(rows.clean, per_image(rows.radius, unit) * unit, self.norm, rows.radius)
         return rows
 
     def _step(self, work: Work, rows: Climb) -> Tensor:

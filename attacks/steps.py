@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..datasets.draws import Draws
 from .l1 import l1_step, uniform_in_l1
-from .norms import lengths, per_image, project
+from .norms import add_l1, lengths, per_image, project
 
 
 def ascend(current: Tensor, clean: Tensor, gradient: Tensor, norm: str, *, stride: Tensor, radius: Tensor) -> Tensor:
@@ -32,6 +32,11 @@ def ascend(current: Tensor, clean: Tensor, gradient: Tensor, norm: str, *, strid
 def within(images: Tensor, clean: Tensor, norm: str, radius: Tensor) -> Tensor:
     """Images projected onto the ball around ``clean`` and clipped to [0, 1]."""
     return (clean + project(images - clean, norm, radius)).clamp_(0, 1)
+
+
+def displaced(clean: Tensor, offset: Tensor, norm: str, radius: Tensor) -> Tensor:
+    """Images moved by perturbations of at most the given size (N,), clipped to [0, 1]."""
+    return add_l1(clean, offset, radius) if norm == "l1" else (clean + offset).clamp_(0, 1)
 
 
 def steepest(gradient: Tensor, norm: str) -> Tensor:

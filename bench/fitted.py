@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from torch import Tensor
 
 from ..detectors import Detector, build_detector, check_scores
-from ..registry import NotAvailable, Selected
+from ..registry import GauntletError, NotAvailable, Selected
 from .tuning import tune
 
 if TYPE_CHECKING:
@@ -37,8 +38,25 @@ class Fitted:
         return outputs.once(("scores", self), lambda: self._score(outputs))
 
     def _score(self, outputs: Outputs) -> np.ndarray:
-        scores = self.detector.score(outputs.seen_by(self.detector.needs))
-        return np.asarray(check_scores(scores, len(outputs), self._label).cpu())
+        return np.asarray(checked_scores(self.detector, outputs, self._label).cpu())
+
+
+def checked_scores(detector: Detector, outputs: Outputs, label: str) -> Tensor:
+    """Scores (N,) in float64 of images whose outputs are finite.
+
+    Raises:
+        GauntletError: What the detector reads, or what it gives, is NaN or infinite for some image.
+    """
+    outputs = outputs.seen_by(detector.needs)
+    for need in detector.needs:
+        # An argmax or a bin would make a number of a NaN. What a model's own outputs may hold is its own affair.
+        if not need.startswith("output:") and (bad := outputs.broken(need)):
+            where = f" of {outputs.name}" if outputs.name else ""
+            raise GauntletError(
+                f"Detector {label!r} cannot score {bad} of {len(outputs)} images{where}: their {need} are not finite "
+                "(NaN or infinite)."
+            )
+    return check_scores(detector.score(outputs), len(outputs), label)
 
 
 def fitted_detector(chosen: Selected, row: Row, inside: Outputs, bench: Workbench) -> Detector:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..attacks import Draws
+from ..models import Calibrated
 
 #: Number of passes with dropout switched on.
 PASSES = 30
@@ -52,7 +53,7 @@ class LastMaps:
 
     def __init__(self, module: nn.Module, probe: Tensor) -> None:
         self._module = module
-        members = getattr(module, "members", None)
+        members = getattr(_uncalibrated(module), "members", None)
         parts = list(members) if isinstance(members, nn.ModuleList) else [module]
         self._calls = dict(filter(None, (_last_map(part, module, probe) for part in parts)))
         self.found = len(self._calls) == len(parts)
@@ -76,6 +77,13 @@ class LastMaps:
 
         with watching(self._calls, act):
             return self._module(images)
+
+
+def _uncalibrated(module: nn.Module) -> nn.Module:
+    """The model inside a calibrated one, which has its maps."""
+    while isinstance(module, Calibrated):
+        module = module.model
+    return module
 
 
 def _last_map(part: nn.Module, whole: nn.Module, probe: Tensor) -> tuple[nn.Module, int] | None:

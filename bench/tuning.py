@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..detectors import check_scores
 from ..registry import NotAvailable, Selected
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def tune(chosen: Selected, row: Row, bench: Workbench) -> tuple[Selected, dict[s
     Raises:
         NotAvailable: The dataset has no validation images.
     """
-    from .fitted import fitted_detector
+    from .fitted import checked_scores, fitted_detector
     from .kernels import ood_metrics
 
     facts = tuning_facts(bench.suite, chosen)
@@ -58,8 +57,7 @@ def tune(chosen: Selected, row: Row, bench: Workbench) -> tuple[Selected, dict[s
         candidate = dict(zip(facts["grid"], values, strict=True))
         variant = replace(chosen, parameters={**chosen.parameters, **candidate})
         detector = fitted_detector(variant, row, inside, bench)
-        seen = (side.seen_by(detector.needs) for side in (inside, outside))
-        sides = [check_scores(detector.score(side), len(side), chosen.label) for side in seen]
+        sides = [checked_scores(detector, side, chosen.label) for side in (inside, outside)]
         auroc = ood_metrics(*sides)["auroc"]
         if auroc > best:
             best, choice = auroc, candidate

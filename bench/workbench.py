@@ -65,6 +65,7 @@ class Workbench:
         self._checkpoints, self._cache = checkpoints, cache
         self._on_training, self._on_history = on_training, on_history
         self.stored = stored
+        _without_tf32(device)
         self._images: dict[tuple[str, str], ImageSet] = {}
         self._row: Row | None = None
         self._forget_row()
@@ -259,10 +260,13 @@ class Workbench:
         return self._why_no_head
 
     def _fingerprint(self) -> list[Any]:
-        """What the outputs depend on beside the images: architecture, weights, projection."""
+        """What the outputs depend on beside the images: architecture, weights, projection, and the seed.
+
+        Dropout passes are drawn from the seed, which the key of a model from a file does not hold.
+        """
         if self._weights is None:
             self._weights = weights_fingerprint(self.module())
-        return [self.row.key, self._weights, self.suite.feature_dim]
+        return [self.row.key, self._weights, self.suite.feature_dim, self.row.seed]
 
     def _read(self, load: Callable[[], ImageSet], name: tuple[str, str], content: tuple[Any, ...]) -> Outputs:
         """Outputs of the images that ``load`` gives, named by dataset and split, from the cache; one sweep adds what is
@@ -335,6 +339,15 @@ class Workbench:
 
     def _batch(self, images: Tensor) -> Tensor:
         return images.to(self.device).to(memory_format=torch.channels_last)
+
+
+def _without_tf32(device: torch.device) -> None:
+    """Let CUDA multiply float32 in float32, for the rest of the process."""
+    # TF32 keeps ten bits of a factor, and which kernel runs depends on the batch: the sweep that says which images
+    # are right and the victim of an attack would disagree on near-ties. Trainings there work in bfloat16 anyway.
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
 
 
 def drawn_positions(total: int, size: int, *stream: Any) -> Tensor:

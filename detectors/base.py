@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..registry import Entry, GauntletError, Selected
 from .moments import feature_mean
-from .numerics import double, rows_per_chunk
+from .numerics import broken_rows, double
 from .outputs import Head, Outputs
 
 T = TypeVar("T")
@@ -157,9 +157,7 @@ class Detector(ABC):
             raise GauntletError(f"Detector {self.name!r} cannot be fitted to an empty training set.")
         if bool(feature_mean(outputs, features).isfinite().all()):  # which NaN and infinity come through
             return
-        chunks = features.split(rows_per_chunk(features.shape[1]))
-        bad = sum(int((~chunk.isfinite()).any(dim=1).sum()) for chunk in chunks)
-        if bad:
+        if bad := broken_rows(features):
             raise GauntletError(
                 f"Detector {self.name!r} cannot be fitted: {bad} of {len(features)} training images have features "
                 "that are not finite."

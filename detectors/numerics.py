@@ -45,6 +45,15 @@ def mean_row(values: Tensor) -> Tensor:
     return double(torch.stack([working(part).sum(dim=0) for part in parts])).sum(dim=0) / len(values)
 
 
+def broken_rows(values: Tensor) -> int:
+    """How many rows of values (N, ...) hold NaN or infinity."""
+    rows = values.detach()[:, None].flatten(1)
+    if bool(mean_row(rows).isfinite().all()):  # which NaN and infinity come through: one cheap pass is the rule
+        return 0
+    chunks = rows.split(rows_per_chunk(rows.shape[1]))
+    return sum(int((~chunk.isfinite()).any(dim=1).sum()) for chunk in chunks)
+
+
 def by_rows(score: Callable[..., Tensor], *values: Tensor) -> Tensor:
     """``score`` of aligned tensors (N, ...), some cached rows at a time, joined again."""
     rows = cached_rows(max(value[:1].numel() for value in values))

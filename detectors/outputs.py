@@ -10,6 +10,8 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
+from .numerics import broken_rows
+
 T = TypeVar("T")
 
 #: Seed of the projection matrix: part of the definition of a projected feature, so it never changes.
@@ -90,9 +92,15 @@ class Outputs:
             self._made[key] = make()
         return self._made[key]
 
+    def broken(self, need: str) -> int:
+        """Of how many images the value of a need is NaN or infinite; 0 where there is none. Counted once."""
+        values = self.get(need)
+        return self.once(("broken", need), lambda: broken_rows(values)) if isinstance(values, Tensor) else 0
+
     def subset(self, positions: Any) -> Outputs:
         """The outputs at ``positions`` (a slice, a mask, or whole numbers), in that order."""
-        chosen = torch.arange(len(self))[positions]
+        # On the CPU, as they pick from tensors on several devices; a mask on CUDA cannot pick from one on the CPU.
+        chosen = torch.arange(len(self))[positions.cpu() if isinstance(positions, Tensor) else positions]
         batches = self.image_batches
 
         def pick(values: Tensor | None) -> Tensor | None:

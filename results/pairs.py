@@ -33,7 +33,9 @@ def paired_half_width(metric: str, before: Arrays, after: Arrays) -> float | Non
     for names, width in _METHODS.get(metric, ()):
         if all(name in side for name in names for side in (before, after)):
             pairs = [(before[name], after[name]) for name in names]
-            if all(old.shape == new.shape and len(old) > 1 for old, new in pairs):
+            # `success` is of the attacked images alone, which may be more on one side: `attacked` puts them in place.
+            aligned = pairs[:1] if names[0] == "attacked" else pairs
+            if all(old.shape == new.shape and len(old) > 1 for old, new in aligned):
                 return width(*(np.asarray(array, dtype=float) for pair in pairs for array in pair))
     return None
 

@@ -82,7 +82,8 @@ class AttackEvaluator(Evaluator):
                 yield cell.key, nothing_left(targets)
             return
         x, y = targets.images.images.to(bench.device), targets.images.labels.to(bench.device)
-        rng = Draws(f"{job.row.seed}/{job.row.dataset.name}/{chosen.entry.name}", targets.images.indices)
+        stream = f"{job.row.seed}/{job.row.dataset.name}/{chosen.entry.name}"
+        rng = Draws(stream, targets.images.indices.to(bench.device))  # large sets are not on the device
         budgeted = [cell for cell in cells if cell.identity.epsilon is not None]
         epsilons = [cell.identity.epsilon or 0.0 for cell in budgeted]
         if attack.kind == "other":  # one cell, without a budget: any number stands for it

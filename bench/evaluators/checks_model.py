@@ -155,7 +155,7 @@ def transfer_loses(evidence: Evidence) -> Verdict:
         raise NotApplicable("The suite has no other model on these data.")
     x, y = evidence.images
     attack = build_attack("pgd", {"stop_when_fooled": False})
-    draws = Draws("checks/transfer", evidence.targets.images.indices)
+    draws = Draws("checks/transfer", evidence.targets.images.indices.to(evidence.bench.device))
     with evidence.victim() as victim:
         ours = float((~evidence.attacked("pgd", evidence.epsilon, victim)).float().mean())
     found = {}

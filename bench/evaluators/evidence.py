@@ -119,7 +119,8 @@ class Evidence:
     def attacked(self, name: str, epsilon: float, victim: Victim, **parameters: object) -> Tensor:
         """Which of the few images a registered attack fools (N,)."""
         attack = build_attack(name, parameters)
-        draws = Draws(f"checks/{self.row.seed}/{self.row.dataset.name}", self.targets.images.indices)
+        indices = self.targets.images.indices.to(self.bench.device)
+        draws = Draws(f"checks/{self.row.seed}/{self.row.dataset.name}", indices)
         return attack.run(victim, *self.images, [epsilon], rng=draws)[0].success
 
     @property

@@ -58,6 +58,7 @@ class OpenSet(Evaluator):
     """
 
     name = "open-set"
+    version = 2  # thresholds flag all that the rate allows
 
     def plan(self, suite: Suite, row: Row, out_sets: Sequence[OODSet]) -> list[Job]:
         """One job a row: a cell for each detector, OOD set and way to decide."""
@@ -202,7 +203,8 @@ class _Judge:
 
 def threshold(scores: np.ndarray, rate: float) -> float:
     """The smallest of the scores that at most a share ``rate`` of them exceeds; an image above it is flagged."""
-    return float(np.quantile(scores, 1 - rate, method="higher"))
+    allowed = int(len(scores) * rate + 1e-9)  # 0.29 * 100 is 28.999999999999996
+    return float(np.sort(scores)[max(len(scores) - 1 - allowed, 0)])
 
 
 def _shares(

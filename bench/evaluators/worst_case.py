@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from ..suite import Suite
     from ..workbench import Workbench
 
+#: Raised where the same parts are joined to another result.
+_VERSION = 2
+
 
 def worst_case_jobs(evaluator: Evaluator, suite: Suite, row: Row, jobs: Sequence[Job]) -> list[Job]:
     """One job for each norm, one cell for each positive epsilon at which several attacks are measured.
@@ -86,7 +89,7 @@ def _cell(
     return evaluator.cell(
         row,
         "worst-case",
-        [part.key for part in parts],
+        [_VERSION, *(part.key for part in parts)],
         facts={"norm": norm},
         params={"attack": {"name": "worst-case", "of": labels}},
         attack=label,
@@ -96,8 +99,10 @@ def _cell(
 
 def _joined(results: Sequence[CellResult]) -> CellResult:
     """An image survives if it survives every part; on the images that all parts have seen."""
-    if any("success" not in result.arrays for result in results):  # the model gets none of the images right
-        return CellResult(measurements=results[0].measurements[:1])
+    # A part without arrays: the model gets none of its images right, so nothing survives where all parts have looked.
+    lost = [result.measurements[:1] for result in results if "success" not in result.arrays]
+    if lost:
+        return CellResult(measurements=min(lost, key=lambda found: found[0].n or 0))
     index = results[0].arrays["index"]
     for result in results[1:]:
         index = np.intersect1d(index, result.arrays["index"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from ...registry import augmentation
+from ...registry import GauntletError, augmentation
 from .augment import betas, warp
 
 
@@ -17,7 +17,15 @@ def pixmix(images: Tensor, rng: Generator, *, rounds: int = 4, severity: float =
     """Mix each image up to ``rounds`` times with a fractal or an augmented copy of itself, by sum or by product.
 
     The report that asks for it finds it unsuitable for digits; meant for colour photographs.
+
+    Raises:
+        GauntletError: ``severity`` is not in [0, 10], or ``strength`` not positive.
     """
+    # Posterising has no grey levels left beyond 10.
+    if not 0 <= severity <= 10:
+        raise GauntletError(f"pixmix needs a severity from 0 to 10, got {severity}.")
+    if not strength > 0:
+        raise GauntletError(f"pixmix needs a strength above 0, got {strength}.")
     mixed = torch.where(_coin(images, rng), images, _augmented(images, severity, rng))
     count = _draw(images, rng).mul(rounds + 1).floor()
     for turn in range(rounds):
@@ -70,13 +78,15 @@ def _sum(image: Tensor, other: Tensor, strength: float, rng: Generator) -> Tenso
 
 def _product(image: Tensor, other: Tensor, strength: float, rng: Generator) -> Tensor:
     a, c = _weights(image, strength, rng)
-    return (2 * image).clamp(min=1e-37) ** a * (2 * other).clamp(min=1e-3) ** c / 2
+    return (2 * image).clamp(min=1e-37) ** a * (2 * other).clamp(min=1e-37) ** c / 2
 
 
 def _weights(image: Tensor, strength: float, rng: Generator) -> tuple[Tensor, Tensor]:
-    near, far = (betas(*pair, len(image), rng).view(-1, 1, 1, 1) for pair in ((strength, 1.0), (1.0, strength)))
+    """Weights (N, 1, 1, 1) of image and other picture, drawn apart: near 1 and 0, from inside or from outside."""
+    pairs = ((strength, 1.0), (1.0, strength), (1.0, strength))
+    near, beyond, far = (betas(*pair, len(image), rng).view(-1, 1, 1, 1) for pair in pairs)
     inside = _coin(image, rng)
-    return torch.where(inside, near, 1 + far), torch.where(inside, far, -far)
+    return torch.where(inside, near, 1 + beyond), torch.where(inside, far, -far)
 
 
 def _draw(images: Tensor, rng: Generator) -> Tensor:

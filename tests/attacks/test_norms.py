@@ -6,9 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from torch import nn
 
-from gauntlet.attacks import Draws, check_ball, perturbation_norms
+from gauntlet.attacks import Draws, Victim, check_ball, perturbation_norms
 from gauntlet.attacks.norms import into_ball, project
+from gauntlet.attacks.pgd import PGD
 from gauntlet.attacks.steps import ascend, random_offset, steepest
 from gauntlet.registry import GauntletError
 
@@ -70,6 +72,46 @@ def test_a_step_and_a_shrunk_image_pass_the_check(
     limit = torch.full((4,), radius)
     check_ball(ascend(images, images, second, norm, stride=limit, radius=limit), images, norm, radius)
     check_ball(into_ball((images + second).clamp(0, 1), images, norm, radius), images, norm, radius)
+
+
+def linear_victim(side: int) -> tuple[Victim, torch.Tensor, torch.Tensor]:
+    """A linear model of few weights on large images, 3 of these, and labels that it gets right."""
+    images = torch.rand(3, 3, side, side, generator=torch.Generator().manual_seed(0))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(3 * side * side, 3)).eval()
+    with torch.no_grad():
+        return Victim(model), images, model(images).argmax(1)
+
+
+@pytest.mark.parametrize("side", [64, 224])
+@pytest.mark.parametrize("settings", [{}, {"random_start": False}, {"stop_when_fooled": False}], ids=str)
+def test_rounding_takes_no_large_image_out_of_its_l1_ball(side: int, settings: dict[str, bool]) -> None:
+    epsilons = [0.01, 0.1, 1.0, 5.0, 12.0]
+    victim, images, labels = linear_victim(side)
+    with victim:
+        results = PGD("l1", steps=3, **settings).run(victim, images, labels, epsilons, rng=Draws("k", torch.arange(3)))
+    for result in results:
+        check_ball(result.images, images, "l1", result.epsilon)
+    if "stop_when_fooled" in settings:
+        assert float(results[-1].norms.min()) > 0.95 * 12  # the ball is used
+
+
+@pytest.mark.parametrize("epsilon", [0.01, 0.1, 1.0, 5.0, 12.0])
+def test_large_images_are_shrunk_into_an_l1_ball(epsilon: float) -> None:
+    images, other = torch.rand(2, 3, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    shrunk = into_ball(other, images, "l1", epsilon)
+    check_ball(shrunk, images, "l1", epsilon)
+    assert float(perturbation_norms(shrunk, images, "l1").min()) > 0.4 * epsilon
+
+
+def test_perturbations_of_less_than_a_float_are_not_rounded_out_of_an_l1_ball() -> None:
+    """Floats near 0.75 lie 2**-24 apart: 0.7 of that rounds to all of it, in every entry."""
+    images = torch.full((2, 3, 64, 64), 0.75)
+    epsilon = 10.7 * 2**-24 * images[0].numel()
+    shrunk = into_ball(torch.full_like(images, 0.8), images, "l1", epsilon)
+    check_ball(shrunk, images, "l1", epsilon)
+    assert float(perturbation_norms(shrunk, images, "l1").min()) > 0.9 * epsilon
 
 
 def test_an_image_inside_its_ball_is_left_bit_for_bit() -> None:

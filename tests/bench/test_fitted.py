@@ -6,9 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from gauntlet import GauntletError
+from gauntlet.bench.fitted import checked_scores
 from gauntlet.bench.runner import run_suite
+from gauntlet.detectors import Head, Outputs, build_detector
 from gauntlet.detectors.knn import KNN
+from gauntlet.registry import DETECTORS
 from gauntlet.results.frame import load_results
 
 from .conftest import small_suite
@@ -88,3 +93,22 @@ def test_representations_do_not_depend_on_detectors(tmp_path: Path):
         assert set(frame["status"]) == {"ok"}
         found.append(frame.set_index("metric")["value"].to_dict())
     assert found[0] == pytest.approx(found[1], nan_ok=True)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["fdbd", "nac", "nci", "she", "react", "vra"])
+def test_images_with_outputs_that_are_not_finite_are_not_scored(name: str, value: float):
+    """Rather than one of these detectors making a number of a NaN, by an argmax, a bin or a bound."""
+    torch.manual_seed(0)
+    features, head = torch.randn(60, 4), Head(torch.randn(3, 4), torch.zeros(3))
+
+    def outputs(values: torch.Tensor) -> Outputs:
+        logits = values @ head.weight.T
+        return Outputs(logits.argmax(1), logits, values, head=head, name="digits/test")
+
+    detector = build_detector(DETECTORS.get(name))
+    detector.fit(outputs(features), outputs(features), head)
+    assert len(checked_scores(detector, outputs(features), name)) == 60
+    features[[3, 7]] = value
+    with pytest.raises(GauntletError, match=r"cannot score 2 of 60 images of digits/test: their (logits|features) are"):
+        checked_scores(detector, outputs(features), name)

@@ -106,6 +106,12 @@ def test_a_threshold_flags_at_most_its_share_of_validation_scores():
     assert threshold(scores, 0.0) == 99
 
 
+@pytest.mark.parametrize(("rate", "flagged"), [(0.0, 0), (0.05, 5), (0.29, 29), (0.999, 99)])
+def test_a_threshold_flags_all_that_the_rate_allows(rate, flagged):
+    scores = np.random.default_rng(0).permutation(100).astype(float)
+    assert (scores > threshold(scores, rate)).sum() == flagged
+
+
 def test_what_is_not_flagged_has_the_class_of_the_largest_logit_and_more_alarms_catch_more(found):
     _, frame, arrays = found
     few, many = arrays["CNN", "msp at 5 %"], arrays["CNN", "msp at 20 %"]

@@ -13,7 +13,9 @@ from gauntlet.attacks import Draws
 from gauntlet.bench.probes import PASSES, POWERS, LastMaps, dropout_passes, gram_statistics, without_largest_component
 from gauntlet.bench.sweep import Sweeper, output_names
 from gauntlet.detectors import Outputs, build_detector
-from gauntlet.registry import DETECTORS
+from gauntlet.models import Calibrated
+from gauntlet.models.ensemble import Ensemble
+from gauntlet.registry import CALIBRATORS, DETECTORS
 
 
 class Net(nn.Module):
@@ -89,6 +91,14 @@ def test_the_last_map_is_that_of_the_last_call(net):
 def test_a_model_without_maps_has_none():
     flat = nn.Sequential(nn.Flatten(), nn.Linear(100, 3))
     assert not LastMaps(flat, IMAGES[:2]).found
+
+
+def test_a_calibrated_ensemble_has_the_maps_of_all_its_members(net):
+    ensemble = Ensemble([net, Net().eval()]).eval()
+    calibrated = Calibrated(ensemble, CALIBRATORS.create("temperature")).eval()
+    with torch.no_grad():
+        found, expected = (LastMaps(part, IMAGES[:2]).deflated(IMAGES) for part in (calibrated, ensemble))
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("shape", [(5, 6, 4, 4), (5, 20, 2, 3)])

@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from gauntlet.bench.evaluators.base import proportion
+from gauntlet.bench.evaluators.worst_case import _joined
 from gauntlet.bench.runner import run_suite
 from gauntlet.registry import GauntletError
 from gauntlet.results.frame import load_results
+from gauntlet.results.records import CellResult
 from gauntlet.results.store import Store
 
 from .conftest import small_suite
@@ -98,3 +101,14 @@ def test_a_row_waits_for_its_parts(tmp_path, write_plugin) -> None:
     assert "1 of the 2 attacks" in frame[frame["attack"] == "worst-case linf"]["reason"].iloc[0]
     (tmp_path / "plugin.calm").touch()
     assert run_suite(chosen, out=tmp_path, plugins=[plugin]).counts == {"ok": 2, "cached": 1}
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_nothing_survives_where_the_model_gets_no_shared_image_right(turned) -> None:
+    """A part on few images, none of which the model gets right, has no arrays; the order of the parts is nothing."""
+    attacked = np.arange(20) >= 5
+    arrays = {"index": np.arange(20), "attacked": attacked, "success": np.zeros(15, dtype=bool)}
+    many = CellResult(measurements=(proportion("robust_accuracy", 15, 20),), arrays=arrays)
+    few = CellResult(measurements=(proportion("robust_accuracy", 0, 5),))
+    (found,) = _joined([few, many] if turned else [many, few]).measurements
+    assert (found.metric, found.value, found.n) == ("robust_accuracy", 0, 5)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gauntlet.models.training import Batch
 from gauntlet.models.training.augment import betas, read_augmentations
+from gauntlet.models.training.pixmix import _product, _weights
 from gauntlet.registry import AUGMENTATIONS, GauntletError
 
 NAMES = [entry.name for entry in AUGMENTATIONS]
@@ -154,6 +155,31 @@ def test_pixmix_of_no_rounds_only_augments_some_images():
     mixed = apply({"pixmix": {"rounds": 0}}, given).images
     alike = (mixed - given.images).flatten(1).abs().amax(1) < 1e-6
     assert 30 <= int(alike.sum()) <= 70
+
+
+def test_pixmix_draws_both_weights_apart():
+    first, second = (values.flatten() for values in _weights(batch(200).images, 3.0, generator()))
+    outside = second < 0
+    assert 70 <= int(outside.sum()) <= 130
+    assert int((first - 1 == -second)[outside].sum()) == 0
+    assert bool((first[outside] >= 1).all())
+    assert bool((first[~outside] <= 1).all())
+
+
+def test_pixmix_multiplies_by_black_as_by_next_to_nothing():
+    image = torch.full((200, 1, 2, 2), 0.5)
+    assert float(_product(image, torch.zeros_like(image), 3.0, generator()).min()) < 1e-10
+
+
+@pytest.mark.parametrize("severity", [-0.1, 10.1, 13.0, float("nan")])
+def test_pixmix_beyond_what_its_augmentations_take_is_one_sentence(severity: float):
+    with pytest.raises(GauntletError, match="pixmix needs a severity from 0 to 10, got"):
+        apply({"pixmix": {"severity": severity}}, batch())
+
+
+@pytest.mark.parametrize("severity", [0.0, 10.0])
+def test_pixmix_at_either_end_gives_images(severity: float):
+    assert bool(apply({"pixmix": {"severity": severity}}, batch()).images.isfinite().all())
 
 
 def test_a_plug_in_augmentation_takes_part():

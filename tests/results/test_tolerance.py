@@ -133,6 +133,20 @@ def test_a_paired_interval_is_close_to_the_bootstrap_of_the_difference(metric: s
     assert paired_half_width(metric, *sides) == pytest.approx((high - low) / 2, rel=0.15)
 
 
+def test_robust_accuracy_is_paired_where_the_models_get_different_numbers_of_images_right() -> None:
+    """The images are the same; which of them are attacked is the model's own doing."""
+    rng = np.random.default_rng(2)
+    sides = []
+    for right in (90, 91):
+        attacked = np.arange(100) < right
+        sides.append({"attacked": attacked, "success": rng.random(right) < 0.3})
+    kept = [np.r_[~side["success"], np.zeros((~side["attacked"]).sum(), bool)].astype(float) for side in sides]
+    expected = 1.959964 * (kept[1] - kept[0]).std(ddof=1) / np.sqrt(100)
+    assert paired_half_width("robust_accuracy", *sides) == pytest.approx(expected, rel=1e-6)
+    fewer = {"attacked": np.ones(99, bool), "success": np.zeros(99, bool)}
+    assert paired_half_width("robust_accuracy", sides[0], fewer) is None
+
+
 def test_other_images_cannot_be_paired() -> None:
     one, two = {"success": np.ones(5, bool)}, {"success": np.ones(6, bool)}
     assert paired_half_width("accuracy", one, two) is None
