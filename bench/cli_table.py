@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PRESETS = (
     *("attack-grid", "minimal", "checks", "ood", "adversarial-detection", "open-set", "open-set-labels"),
-    *("open-set-medians", "calibration", "safety", "reconstruction", "representation"),
+    *("open-set-medians", "corruptions", "calibration", "safety", "reconstruction", "representation"),
 )
 FORMATS = ("plain", "github", "latex", "latex-siunitx", "html", "rst", "csv", "parquet")
 

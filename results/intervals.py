@@ -82,17 +82,24 @@ def median_interval(values: Any, level: float = 0.95, *, low: float = -np.inf, h
     return float(values[passed - 1]), float(values[n - passed])
 
 
-def auroc_interval(id_scores: Any, ood_scores: Any, level: float = 0.95) -> Interval:
+def auroc_interval(
+    id_scores: Any, ood_scores: Any, level: float = 0.95, *, id_images: Any = None, ood_images: Any = None
+) -> Interval:
     """DeLong's interval of the AUROC (DeLong et al. 1988), from midranks (Sun & Xu 2014).
 
     Normal approximation, clipped to [0, 1]. Where the variance estimate is zero (AUROC 0 or 1, constant scores, a
     single score on one side) the normal interval would be a point; then the exact bound of
     k = min(n_id, n_ood) independent (ID, OOD) pairs stands in, Clopper-Pearson of (AUROC * k, k).
 
+    Scores of versions of one image (clean and attacked, say) err together: with the numbers of the images, the variance
+    is that of sums over images (Obuchowski 1997, "Nonparametric analysis of clustered ROC curve data").
+
     Args:
         id_scores: (N,) scores of ID images, higher = more OOD.
         ood_scores: (M,) scores of OOD images.
         level: Coverage.
+        id_images: (N,) whole numbers that tell which image each ID score is of; None where all differ.
+        ood_images: (M,) the same of the OOD scores.
 
     Raises:
         GauntletError: A side is empty or holds NaN or infinite scores.
@@ -105,7 +112,13 @@ def auroc_interval(id_scores: Any, ood_scores: Any, level: float = 0.95) -> Inte
     if min(n, m) < 2 or (np.ptp(above_id) == 0 and np.ptp(above_ood) == 0):
         k = min(n, m)
         return around(auroc, *proportion_interval(auroc * k, k, level))
-    variance = (above_id / (2 * n)).var(ddof=1) / m + (above_ood / (2 * m)).var(ddof=1) / n
+    if id_images is None or ood_images is None:
+        variance = (above_id / (2 * n)).var(ddof=1) / m + (above_ood / (2 * m)).var(ddof=1) / n
+    else:
+        shares = np.concatenate([(1 - above_ood / (2 * m) - auroc) / n, (above_id / (2 * n) - auroc) / m])
+        _, image = np.unique(np.concatenate([id_images, ood_images]), return_inverse=True)
+        sums = np.bincount(image, shares)
+        variance = (sums**2).sum() * len(sums) / max(len(sums) - 1, 1)
     half = float(special.ndtri((1 + level) / 2) * np.sqrt(variance))
     return max(auroc - half, 0.0), min(auroc + half, 1.0)
 

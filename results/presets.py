@@ -161,7 +161,7 @@ SAFETY = (
 
 
 def _summary(part: pd.DataFrame, item: SafetyColumn) -> pd.DataFrame:
-    """The column's value of every model; of a model with cells that failed, their status.
+    """The column's value of every model and seed; of one with cells that failed, their status.
 
     Intervals are averaged, too: they are on the wide side, since the cells share their images and err together.
     """
@@ -172,9 +172,10 @@ def _summary(part: pd.DataFrame, item: SafetyColumn) -> pd.DataFrame:
     elif item.group:
         cells = cells[cells["ood_group"] == item.group]
     cells = cells[~cells["attack"].str.startswith(("(", "worst-case"))]  # worst cases are made of the others
-    single = len(cells) == cells["model"].nunique()
+    by_row = cells.groupby(["model", "seed"], sort=False, observed=True)
+    single = len(cells) == by_row.ngroups
     found = []
-    for _, own in cells.groupby("model", sort=False):
+    for _, own in by_row:
         ok = own["status"] == "ok"
         bad = ~own["status"].isin(["ok", "skipped"])
         # A mean over whatever was measured would rank models wrongly: the status stands there instead.

@@ -29,10 +29,15 @@ if TYPE_CHECKING:
     from ..workbench import Workbench
 
 
+#: Which image each clean one is, and each attacked one.
+Numbers = tuple[np.ndarray, np.ndarray]
+
+
 class AdversarialDetection(Evaluator):
     """Tells images that the model gets right from those that an attack made of them and that fool it."""
 
     name = "adversarial-detection"
+    version = 2  # the AUROC's interval knows that both sides are of the same images
 
     def plan(self, suite: Suite, row: Row, out_sets: Sequence[OODSet]) -> list[Job]:
         """One job an attack: its images are made once for all detectors."""
@@ -90,9 +95,9 @@ class AdversarialDetection(Evaluator):
                 detector = bench.detector(chosen)
                 reference = None if clean is None else detector.scores(clean)
                 results = {
-                    key: _compare(reference, None if outputs is None else detector.scores(outputs), label)
+                    key: _compare(reference, None if outputs is None else detector.scores(outputs), numbers, label)
                     for epsilon, key in mine.items()
-                    for outputs in [fooling[epsilon]]
+                    for outputs, numbers in [fooling[epsilon]]
                 }
             except Exception as error:  # of any kind: the detector may be the user's own
                 if out_of_memory(error):
@@ -103,10 +108,14 @@ class AdversarialDetection(Evaluator):
 
 def _attacked(
     job: Job, images: ImageSet, epsilons: Sequence[float], bench: Workbench
-) -> tuple[Outputs | None, dict[float, Outputs | None]]:
-    """Outputs on the clean images, and on those at each epsilon that fool the model (None where there are none)."""
+) -> tuple[Outputs | None, dict[float, tuple[Outputs | None, Numbers]]]:
+    """Outputs on the clean images, and on those at each epsilon that fool the model (None where there are none).
+
+    With the latter, which image each clean one is, and each of those.
+    """
+    every = images.indices.cpu().numpy()
     if not len(images):
-        return None, dict.fromkeys(epsilons)
+        return None, dict.fromkeys(epsilons, (None, (every, every)))
     chosen: Selected = job.payload["attack"]
     attack = build_attack(chosen.entry, chosen.parameters)
     stream = f"{job.row.seed}/{job.row.dataset.name}/{chosen.entry.name}"
@@ -119,7 +128,8 @@ def _attacked(
         for epsilon, result, mask in zip(epsilons, results, fooled, strict=True)
     }
     return bench.outputs_of(images), {
-        epsilon: bench.outputs_of(made) if len(made) else None for epsilon, made in sets.items()
+        epsilon: (bench.outputs_of(made) if len(made) else None, (every, made.indices.cpu().numpy()))
+        for epsilon, made in sets.items()
     }
 
 
@@ -141,7 +151,7 @@ def _as_set(images: ImageSet, pixels: Tensor, mask: Tensor, name: str) -> ImageS
     )
 
 
-def _compare(clean: np.ndarray | None, adversarial: np.ndarray | None, label: str) -> CellResult:
+def _compare(clean: np.ndarray | None, adversarial: np.ndarray | None, images: Numbers, label: str) -> CellResult:
     if clean is None or adversarial is None:
         return CellResult(status="skipped", reason=f"{label}: the attack fooled the model on no image.")
-    return measure(clean, adversarial, None)
+    return measure(clean, adversarial, None, images)

@@ -128,11 +128,13 @@ def _measure(logits: Any, labels: Any, clean: np.ndarray, model: str) -> CellRes
     right = predictions == small(labels)
     n, ece = len(right), calibration_metrics(logits, labels)["ece"]
     auroc = ood_metrics(-clean, -confidence)["auroc"]
+    same = np.arange(n)  # clean and corrupted, in one order
+    interval = auroc_interval(-clean, -confidence, id_images=same, ood_images=same)
     measurements = (
         proportion("accuracy", int(right.sum()), n),
         Measurement("ece", ece, *calibration_bootstrap(confidence, right, {"ece": ece})["ece"], n),
         Measurement("mean_confidence", float(confidence.mean()), *mean_interval(confidence), n),
-        Measurement("auroc", auroc, *auroc_interval(-clean, -confidence), len(clean) + n),
+        Measurement("auroc", auroc, *interval, len(clean) + n),
     )
     return CellResult(measurements=measurements, arrays={"prediction": predictions, "success": right})
 

@@ -134,12 +134,26 @@ class Scorer:
             scores = np.concatenate([scores, more])
             correct = None if correct is None or right is None else np.concatenate([correct, right])
         outside = [self._side(part.dataset)[0] for part in task.outside]
-        result = measure(scores, outside[0], correct) if len(outside) == 1 else _mean(scores, outside, correct)
+        single, numbers = len(outside) == 1, self._numbers(task, len(outside[0]))
+        result = measure(scores, outside[0], correct, numbers) if single else _mean(scores, outside, correct)
         if result.arrays:
             unknown = np.full(len(scores) - len(self._labels), -1, dtype=self._labels.dtype)
             result = replace(result, arrays={**result.arrays, "id_label": np.concatenate([self._labels, unknown])})
         chosen = tuple(Measurement(f"tuned_{name}", float(value)) for name, value in self._detector.choices.items())
         return replace(result, measurements=(*result.measurements, *chosen))
+
+    def _numbers(self, task: Task, outside: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """Which image each score is of, where shifted images are versions of the clean ones; None where all differ."""
+        own = self._row.dataset
+        if not any(part.dataset.name == own.name for part in task.shifted):
+            return None
+        parts = [self._bench.images(own, "test").indices.cpu().numpy()]
+        for part in task.shifted:
+            numbers = self._bench.images(part.dataset, "test").indices.cpu().numpy()
+            others = max(map(np.max, parts)) + 1 + numbers
+            parts.append(numbers if part.dataset.name == own.name else others)
+        inside = np.concatenate(parts)
+        return inside, inside.max() + 1 + np.arange(outside)
 
     def _side(self, dataset: ResolvedDataset) -> tuple[np.ndarray, np.ndarray | None]:
         outputs = self._bench.outputs(dataset, "test")
@@ -163,14 +177,23 @@ def detector_content(suite: Suite, row: Row, detector: Selected) -> list[Any]:
     return content
 
 
-def measure(inside: np.ndarray, outside: np.ndarray, correct: np.ndarray | None) -> CellResult:
-    """All metrics of scores of ID and OOD images; the OSCR where it is known which ID images are classified right."""
+def measure(
+    inside: np.ndarray,
+    outside: np.ndarray,
+    correct: np.ndarray | None,
+    images: tuple[np.ndarray, np.ndarray] | None = None,
+) -> CellResult:
+    """All metrics of scores of ID and OOD images; the OSCR where it is known which ID images are classified right.
+
+    Where several scores may be of one image, ``images`` says which image each of both sides is of.
+    """
     from ..kernels import ood_metrics, oscr
 
     points = ood_metrics(inside, outside)
     rest = {name: value for name, value in points.items() if name not in ("auroc", "autc")}
+    sides = images or (None, None)
     intervals = {
-        "auroc": auroc_interval(inside, outside),
+        "auroc": auroc_interval(inside, outside, id_images=sides[0], ood_images=sides[1]),
         "autc": autc_interval(inside, outside),
         **ood_bootstrap(inside, outside, rest),
     }

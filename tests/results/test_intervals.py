@@ -87,6 +87,26 @@ def test_where_the_variance_is_zero_the_exact_bound_of_pairs_stands_in(
     assert auroc_interval(id_scores, ood_scores) == proportion_interval(auroc * 25, 25)
 
 
+def test_images_that_all_differ_have_delongs_interval() -> None:
+    rng = np.random.default_rng(0)
+    inside, outside = rng.normal(size=400), rng.normal(1, 1, 300)
+    plain = auroc_interval(inside, outside)
+    numbered = auroc_interval(inside, outside, id_images=np.arange(400), ood_images=400 + np.arange(300))
+    assert numbered == pytest.approx(plain, abs=2e-4)  # n - 1 is taken of all images, not of each side
+
+
+@pytest.mark.parametrize("correlation", [-0.8, 0.0, 0.8])
+def test_the_auroc_interval_of_two_versions_of_each_image_covers_as_promised(correlation: float) -> None:
+    """Which DeLong's, for independent sides, does not: it covers all or too little."""
+    rng, covered, trials = np.random.default_rng(1), 0, 400
+    truth = stats.norm.cdf(1 / np.sqrt(2))
+    for _ in range(trials):
+        both = rng.multivariate_normal([0, 1], [[1, correlation], [correlation, 1]], 200)
+        low, high = auroc_interval(*both.T, id_images=np.arange(200), ood_images=np.arange(200))
+        covered += low <= truth <= high
+    assert stats.binomtest(covered, trials, 0.95).pvalue > 1e-3
+
+
 def test_the_auroc_interval_covers_as_promised() -> None:
     rng = np.random.default_rng(0)
     true = stats.norm.cdf(1 / np.sqrt(2))

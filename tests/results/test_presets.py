@@ -14,6 +14,7 @@ from gauntlet.registry import GauntletError
 from gauntlet.results import CellResult, Facts, attack_grid, calibration_table, ood_table, render, write_tables
 from gauntlet.results.adversarial_table import adversarial_table
 from gauntlet.results.frame import empty_frame
+from gauntlet.results.presets import PRESETS, safety_table
 from gauntlet.results.statistics import mean_interval
 
 Builder = Callable[..., pd.DataFrame]
@@ -36,6 +37,27 @@ def test_the_attack_grid_starts_with_clean_accuracy(make: SimpleNamespace, frame
     assert table.rows == (("(clean)", ""), ("pgd", "0.3"), ("pgd", "1.5"), ("deepfool", "0.3"))
     assert [row[first] for row in table.cells] == ["98.0 ± 1.0", "40.0 ± 1.0", "20.0 ± 1.0", "–"]
     assert [row[1 - first] for row in table.cells] == ["99.0 ± 1.0", "failed", "–", "10.0 ± 1.0"]
+
+
+def test_the_safety_table_has_the_interval_over_seeds_that_other_tables_have(
+    make: SimpleNamespace, frame_of: Builder
+) -> None:
+    frame = frame_of(
+        *(make.accuracy(0.9 + seed / 100, seed=seed) for seed in (0, 1)),
+        *(make.attacked(0.4 + seed / 10, "pgd", 0.3, seed=seed) for seed in (0, 1)),
+        *(make.attacked(0.2 + seed / 10, "fgsm", 0.3, seed=seed) for seed in (0, 1)),
+    )
+    (safety,), (grid,) = safety_table(frame), attack_grid(frame)
+    assert safety.cells[0][0] == grid.cells[0][0]  # clean accuracy
+    means = [0.3, 0.4]
+    low, high = mean_interval(means)
+    assert safety.cells[0][1] == f"{100 * sum(means) / 2:.1f} ± {50 * (min(high, 1) - max(low, 0)):.1f}"
+
+
+def test_the_command_line_knows_every_preset() -> None:
+    from gauntlet.bench.cli_table import PRESETS as OFFERED
+
+    assert set(OFFERED) == set(PRESETS)
 
 
 def test_adversarial_images_as_ood_have_attacks_down_and_detectors_across(
