@@ -141,9 +141,10 @@ def reconstruction_epsilon(material: Material) -> Figure:
 
 @plot("corruption-severity")
 def corruption_severity(material: Material) -> Figure:
-    """Accuracy against the severity of corruptions, one panel a corruption, one line a model."""
+    """Accuracy against the severity of corruptions that have several, one panel a corruption, one line a model."""
     rows = material.rows("corruption", "accuracy")
     rows = rows[rows["severity"].notna()]  # the others are means
+    rows = rows[rows.groupby("corruption", observed=True)["severity"].transform("nunique") > 1]
     clean = _clean(material, "accuracy", "accuracy")
     return _against(material, rows, "severity", "corruption", "severity", clean, _ACCURACY)
 
@@ -174,7 +175,7 @@ def _against(
 ) -> Figure:
     if rows.empty:
         raise GauntletError(f"These results have nothing by {family}; select others with --where.")
-    names = few(list(dict.fromkeys(rows[family])), f"{family}s", 12)
+    names = few(list(dict.fromkeys(rows[family])), f"{family}s", 16)
     models = few(list(dict.fromkeys(rows["model"])), "models")
     if rows["dataset"].nunique() > 1:
         raise GauntletError("The plot is about one dataset; select one with --where dataset=NAME.")
