@@ -14,8 +14,8 @@ from ..draws import Draws
 from ..imageset import ImageSet, as_float
 from .strength import SEVERITIES
 
-#: Values of the images that are corrupted together.
-_CHUNK = 2**22
+#: Values of the images that are corrupted together, so that they stay in the cache.
+_CHUNK = 2**18
 
 
 def severities(entry: Entry) -> tuple[int, ...]:
