@@ -213,10 +213,26 @@ def test_a_defect_is_one_sentence_and_a_traceback_only_with_debug(call, monkeypa
         main(["--debug", "plan", str(suite)])
 
 
-def test_a_broken_plugin_is_a_warning_and_the_exit_status_tells(call, suite, tmp_path, write_plugin):
-    status, out, err = call("run", suite, "--out", tmp_path / "out", "--plugin", write_plugin("1 / 0"))
+@pytest.mark.parametrize(
+    ("name", "words"), [("plugin.py", "plugin.py:1: ZeroDivisionError"), ("neg_marin.py", "does not exist")]
+)
+def test_a_named_plugin_that_does_not_load_stops_the_run_before_it_starts(
+    call, suite, tmp_path, write_plugin, name, words
+):
+    write_plugin("1 / 0")
+    status, _, err = call("run", suite, "--out", tmp_path / "out", "--plugin", tmp_path / name)
+    assert status == ERROR_STATUS
+    assert words in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_broken_plugin_of_an_installed_package_is_a_warning_and_the_exit_status_tells(
+    call, suite, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("gauntlet.bench.runner.load_entry_points", lambda registries: ["Plug-in 'x' did not load."])
+    status, out, err = call("run", suite, "--out", tmp_path / "out")
     assert status == 1
-    assert "ZeroDivisionError" in err
+    assert "Warning: Plug-in 'x' did not load." in err
     assert "Accuracy under attack" in out
 
 
