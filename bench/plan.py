@@ -151,10 +151,13 @@ def make_row(model: ModelSpec, dataset: ResolvedDataset, seed: int) -> Row:
 
 def misfit(model: ModelSpec, dataset: ResolvedDataset) -> str:
     """Why a model can never be evaluated on a dataset, or nothing."""
+    shape = dataset.shape
+    if dataset.broken:
+        return ""  # its cells fail, with the reason
     for part in (model, *model.members):
-        shape = part.entry.meta.get("shape")
-        if shape is not None and tuple(shape) != tuple(dataset.shape):
-            return f"{part.entry.name} takes {_size(shape)} images, {dataset.label} has {_size(dataset.shape)}"
+        wanted = part.entry.meta.get("shape")
+        if wanted is not None and tuple(wanted) != tuple(shape):
+            return f"{part.entry.name} takes {_size(wanted)} images, {dataset.label} has {_size(shape)}"
     if model.trains and "train" not in dataset.entry.meta.get("splits", ()):
         return f"{dataset.label} has no training split"
     if len(dataset.classes) < 2:
@@ -183,6 +186,8 @@ def _in_turn(spec: Any, source: DataSource) -> list[tuple[ResolvedDataset, OODSe
     wanted = options.pop(LEAVE_OUT)
     whole = resolve({"name": name, **options}, source)
     classes = [str(part) for part in (whole.classes if wanted == "each" else wanted)]
+    if whole.broken:
+        return [(whole, None)]
     found: list[tuple[ResolvedDataset, OODSet | None]] = []
     for left_out in classes:
         inside = {**options, "name": name, "hold_out": [left_out], "label": f"{whole.label} without {left_out}"}
