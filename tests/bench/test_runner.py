@@ -424,13 +424,11 @@ def test_an_interrupted_training_leaves_no_checkpoint(tmp_path, monkeypatch):
     assert [path.name.split(".", 2)[2] for path in left] == ["epoch.safetensors"]  # to go on from
 
 
-def test_a_broken_plugin_is_reported_and_the_rest_runs(tmp_path, write_plugin):
+def test_a_broken_plugin_that_was_named_stops_the_run(tmp_path, write_plugin):
     plugin = write_plugin("from gauntlet import detector\n\nraise RuntimeError('half-baked')\n")
-    outcome = run_suite(small_suite(attacks=None, epsilons=None), out=tmp_path, plugins=[plugin])
-    assert outcome.counts == {"ok": 6}
-    assert not outcome.complete
-    (problem,) = outcome.problems
-    assert "plugin.py:3: RuntimeError: half-baked" in problem
+    with pytest.raises(GauntletError, match=r"plugin\.py:3: RuntimeError: half-baked"):
+        run_suite(small_suite(), out=tmp_path / "out", plugins=[plugin])
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
