@@ -22,6 +22,7 @@ from ..registry import (
     CORRUPTIONS,
     DETECTORS,
     GauntletError,
+    NotAvailable,
     Registry,
     Selected,
     check_unique,
@@ -84,7 +85,7 @@ class SuiteFile(BaseModel):
     datasets: list[Spec] = Field(min_length=1)
     models: list[Spec] = Field(min_length=1)
     recipe: Spec = "standard"
-    seeds: list[int] = Field(default=[0], min_length=1)
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1)
     evaluators: list[str] | None = Field(default=None, min_length=1)
     attacks: list[Spec] | None = Field(default=None, min_length=1)
     epsilons: list[float | str] | dict[Norm, list[float | str]] | None = Field(default=None, min_length=1)
@@ -365,7 +366,7 @@ def _axis(
         return ()
     for position, spec in enumerate(specs):  # one by one first, so that a message has the line of its item
         with suite.locating(key, position):
-            select(registry, [spec], options=options)
+            _constructed(select(registry, [spec], options=options))
     try:
         chosen = select(registry, specs, options=options)
     except GauntletError:  # two labels are equal: the line is that of the second
@@ -374,6 +375,26 @@ def _axis(
                 select(registry, specs[: position + 1], options=options)
         raise
     return (*chosen, *_from_plugins(registry, chosen))
+
+
+def _constructed(chosen: Sequence[Selected]) -> None:
+    """Build attacks and detectors that were given parameters: what these refuse is wrong before anything is trained."""
+    from ..detectors import build_detector
+
+    for selected in chosen:
+        if not selected.parameters or selected.entry.kind not in ("attack", "detector"):
+            continue
+        try:
+            if selected.entry.kind == "detector":
+                build_detector(selected)
+            else:
+                selected.entry.factory(**selected.parameters)
+        except NotAvailable:
+            continue  # its cells are skipped
+        except GauntletError:
+            raise
+        except Exception:  # of any kind: a plug-in fails with its own cells, and its traceback
+            continue
 
 
 def _from_plugins(registry: Registry, chosen: Sequence[Selected]) -> list[Selected]:
