@@ -325,7 +325,12 @@ def _weights(value: Any, label: str) -> Path | None:
         raise GauntletError(f"model {label!r}: weights must be the path of a file, got {value!r}.")
     path = Path(value).expanduser()
     if not path.is_file():
-        folder = path.parent if path.parent.is_dir() else Path()
-        hint = nearest(path.name, [file.name for file in folder.iterdir() if file.is_file()])
-        raise GauntletError(f"model {label!r}: there is no file of weights {value!r}; {hint}")
+        raise GauntletError(f"model {label!r}: there is no file of weights {value!r}{_similar(path)}")
     return path.resolve()
+
+
+def _similar(path: Path) -> str:
+    """End of a sentence about an absent file: the one beside it that has nearly its name, or that of its kind."""
+    beside = path.parent.iterdir() if path.parent.is_dir() else ()
+    names = [file.name for file in beside if file.is_file() and file.suffix == path.suffix]
+    return f"; {nearest(path.name, names)}" if names else "."

@@ -249,8 +249,10 @@ def load_suite(source: str | Path | Mapping[str, Any], *, profile: str | None = 
     if path.is_file():
         try:
             return parse_suite(path.read_text(encoding="utf-8"), where=str(path), profile=profile, fallback=path.stem)
-        except (OSError, UnicodeDecodeError) as error:
-            raise GauntletError(f"Suite {path} cannot be read: {error}.") from None
+        except UnicodeDecodeError:
+            raise GauntletError(f"Suite {path} is not UTF-8 text.") from None
+        except OSError as error:
+            raise GauntletError(f"Suite {path} cannot be read: {error.strerror}.") from None
     known = builtin_suites()
     if str(source) not in known:
         if path.suffix in (".yaml", ".yml"):
