@@ -22,6 +22,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("gauntlet", "robustness of image classifiers")
     group.addoption("--gauntlet", metavar="SUITE", help="Run this suite and test its cells against a baseline.")
     group.addoption("--gauntlet-baseline", metavar="FILE", help="CSV of `gauntlet baseline`.")
+    group.addoption(
+        "--gauntlet-plugin", metavar="FILE|MODULE", action="append", default=[], help="Load a plug-in; repeatable."
+    )
     group.addoption("--gauntlet-out", metavar="DIR", default="gauntlet-out", help="Output folder.")
     group.addoption("--gauntlet-device", metavar="DEVICE", default="auto", help="auto, cpu, cuda[:i] or mps.")
     group.addoption("--gauntlet-tolerance", metavar="SHARE", type=float, default=0.03, help="Never a drift below this.")
@@ -76,7 +79,8 @@ class Cells(pytest.Collector):
 
         option = self.config.getoption
         out = Path(option("--gauntlet-out"))
-        outcome = run_suite(self._suite, out=out, device=option("--gauntlet-device"))
+        plugins, device = option("--gauntlet-plugin"), option("--gauntlet-device")
+        outcome = run_suite(self._suite, out=out, device=device, plugins=plugins)
         frame = load_results(out, run=outcome.run_id)
         first = Rule({}, "statistical", option("--gauntlet-tolerance"))
         before = read_baseline(self._baseline)
@@ -97,8 +101,11 @@ class Cell(pytest.Item):
             raise Drifted("\n".join(bad))
 
     def repr_failure(self, excinfo: Any, style: Any = None) -> Any:
-        """Only the sentences, where it drifted."""
-        return str(excinfo.value) if isinstance(excinfo.value, Drifted) else super().repr_failure(excinfo, style)
+        """Only the sentences, where it drifted or the user can put it right."""
+        from .registry import GauntletError
+
+        known = isinstance(excinfo.value, (Drifted, GauntletError))
+        return str(excinfo.value) if known else super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, None, str]:
         """The baseline is where a cell is from."""

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from ..registry import attack
+from ..registry import GauntletError, attack
 from .apgd import APGDCE, APGDDLR, APGDT
 from .budget import BudgetAttack, Work
 from .fab import FABT
@@ -46,6 +46,10 @@ class AutoAttack(BudgetAttack):
     def __init__(
         self, norm: Lp = "linf", version: Version = "standard", steps: int = 100, targets: int = 9, queries: int = 5000
     ) -> None:
+        if min(steps, targets, queries) < 1:
+            raise GauntletError(
+                f"autoattack needs steps, targets and queries >= 1, got {steps}, {targets} and {queries}."
+            )
         self.norm, self.lp, self.version = norm, norm, version
         if version == "fast":
             steps, targets, queries = max(steps // 4, 1), max(targets // 3, 1), max(queries // 5, 1)

@@ -34,6 +34,8 @@ class FoolboxAttack(Attack):
     def __init__(self, row: Row, *, chunk: int, norm: str | None = None, **parameters: Any) -> None:
         if chunk < 1:
             raise GauntletError(f"{row.name} needs chunk >= 1, got {chunk}.")
+        if (steps := parameters.get("steps")) is not None and steps < 1:
+            raise GauntletError(f"{row.name} needs steps >= 1, got {steps}.")
         self.row = row
         self.norm = norm or row.norm
         self.kind = row.kind

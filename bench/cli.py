@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -188,9 +190,20 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            _say_full(error)
         click.echo(f"Error: {_sentence(error)}", err=True)
         sys.exit(ERROR_STATUS if isinstance(error, GauntletError) else 70)
     sys.exit(0)
+
+
+def _say_full(error: OSError) -> NoReturn:
+    """There is no room for a file, or behind stdout; what still waits there would fail again when the process ends."""
+    if error.filename is None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    what = "The output" if error.filename is None else error.filename
+    click.echo(f"Error: {what} cannot be written: {error.strerror}.", err=True)
+    sys.exit(ERROR_STATUS)
 
 
 def _sentence(error: Exception) -> str:

@@ -19,6 +19,15 @@ PRESETS = (
     *("attack-grid", "minimal", "checks", "ood", "adversarial-detection", "open-set", "open-set-labels"),
     *("open-set-medians", "corruptions", "calibration", "safety", "reconstruction", "representation"),
 )
+SUFFIXES = {
+    ".md": "github",
+    ".tex": "latex",
+    ".html": "html",
+    ".csv": "csv",
+    ".rst": "rst",
+    ".txt": "plain",
+    ".parquet": "parquet",
+}
 FORMATS = ("plain", "github", "latex", "latex-siunitx", "html", "rst", "csv", "parquet")
 
 
@@ -28,7 +37,9 @@ FORMATS = ("plain", "github", "latex", "latex-siunitx", "html", "rst", "csv", "p
 @click.option("--columns", "across", metavar="COLUMN,...", help="Columns of the results whose values become columns.")
 @click.option("--metric", metavar="NAME,...", help="What stands in the cells, such as auroc or robust_accuracy.")
 @click.option("--layout", type=click.Choice(["sets", "groups", "models"]), help="Of the preset ood [default: sets].")
-@click.option("--format", "style", default="plain", show_default=True, type=click.Choice(FORMATS))
+@click.option(
+    "--format", "style", type=click.Choice(FORMATS), help="[default: what the suffix of --file says, else plain]"
+)
 @click.option("--percent/--fraction", default=None, help="Show percent or fractions [default: percent of shares].")
 @click.option("--decimals", type=click.IntRange(0, 12), help="Digits after the point [default: 1 of percent, else 3].")
 @click.option(
@@ -57,7 +68,7 @@ def table(
     across: str | None,
     metric: str | None,
     layout: str | None,
-    style: str,
+    style: str | None,
     interval: str,
     best: str | None,
     sort: str | None,
@@ -83,6 +94,7 @@ def table(
     from ..results.tables import PRESETS as MAKERS
     from ..results.tables import checks_of, render
 
+    style = style or SUFFIXES.get("" if file is None else file.suffix.lower(), "plain")
     intervals = {"half": True, "range": "range", "none": False}[interval]
     options = {**numbers, "intervals": intervals, "best": best or ""}
     everything = results(out, suite, columns(metric) or (MAKERS[preset].metrics if preset else ()))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -120,31 +121,43 @@ class ModelSpec:
         return facts
 
 
-def resolve_models(specs: tuple[Any, ...], recipe: Any) -> list[ModelSpec]:
+def resolve_models(
+    specs: tuple[Any, ...],
+    recipe: Any,
+    locating: Callable[..., AbstractContextManager[None]] = lambda *_: nullcontext(),
+) -> list[ModelSpec]:
     """All models of a suite, in order, with patterns expanded and plug-ins' models added.
+
+    ``locating`` is told in whose item a mistake would be (see ``Suite.locating``).
 
     Raises:
         GauntletError: A name, parameter or option is wrong, or two labels are equal.
     """
-    default = resolve_recipe(recipe)
+    with locating("recipe"):
+        default = resolve_recipe(recipe)
     named = {spec for spec in specs if isinstance(spec, str) and not _picks_many(spec)}
     models: list[ModelSpec] = []
-    for spec in specs:
-        if isinstance(spec, str) and _picks_many(spec):
-            found = [entry.name for entry in MODELS.match(spec)]
-            if not found:
-                raise GauntletError(f"No model matches {spec!r}; `gauntlet list models` shows them all.")
-            taken = named | {model.entry.name for model in models}
-            fresh = [name for name in found if name not in taken]
-            complete = [name for name in fresh if _complete(name)] or fresh
-            models += [resolve_model(name, default) for name in complete]
-        else:
-            models.append(resolve_model(spec, default))
+    for position, spec in enumerate(specs):
+        with locating("models", position):
+            names = _fresh(spec, named | {model.entry.name for model in models})
+            models += [resolve_model(name, default) for name in names]
+            check_unique((model.label for model in models), "model")
     present = {model.entry.name for model in models}
     added = [entry.name for entry in MODELS if entry.plugin and entry.name not in present and _complete(entry.name)]
     models += [resolve_model(name, default) for name in added]
     check_unique((model.label for model in models), "model")
     return models
+
+
+def _fresh(spec: Any, taken: set[str]) -> list[Any]:
+    """The spec itself, or the names that a pattern picks beside those that are taken."""
+    if not (isinstance(spec, str) and _picks_many(spec)):
+        return [spec]
+    found = [entry.name for entry in MODELS.match(spec)]
+    if not found:
+        raise GauntletError(f"No model matches {spec!r}; `gauntlet list models` shows them all.")
+    fresh = [name for name in found if name not in taken]
+    return [name for name in fresh if _complete(name)] or fresh
 
 
 def _complete(name: str) -> bool:
@@ -312,7 +325,12 @@ def _weights(value: Any, label: str) -> Path | None:
         raise GauntletError(f"model {label!r}: weights must be the path of a file, got {value!r}.")
     path = Path(value).expanduser()
     if not path.is_file():
-        folder = path.parent if path.parent.is_dir() else Path()
-        hint = nearest(path.name, [file.name for file in folder.iterdir() if file.is_file()])
-        raise GauntletError(f"model {label!r}: there is no file of weights {value!r}; {hint}")
+        raise GauntletError(f"model {label!r}: there is no file of weights {value!r}{_similar(path)}")
     return path.resolve()
+
+
+def _similar(path: Path) -> str:
+    """End of a sentence about an absent file: the one beside it that has nearly its name, or that of its kind."""
+    beside = path.parent.iterdir() if path.parent.is_dir() else ()
+    names = [file.name for file in beside if file.is_file() and file.suffix == path.suffix]
+    return f"; {nearest(path.name, names)}" if names else "."

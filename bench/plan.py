@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,6 +23,9 @@ from .model_specs import ModelSpec, model_key
 from .recipes import warnings
 from .suite import LEAVE_OUT, Suite
 from .tuning import SYNTHETIC
+
+#: Where something stands in a suite: keys and positions.
+Path = tuple[Any, ...]
 
 #: Group of a class that the in-distribution set leaves out.
 HELD_OUT = "held-out"
@@ -103,7 +106,7 @@ def _expand_suite(suite: Suite, source: DataSource) -> Plan:
     from .evaluators import EVALUATORS
 
     datasets = _datasets(suite, source)
-    models = _located(suite, "models", lambda: suite.model_specs)
+    models = suite.model_specs
     without = {**suite.left_out, **left_out_of(MODELS, suite.models)}
     left_out = [LeftOut(name, reason) for name, reason in without.items()]
     jobs: list[Job] = []
@@ -151,10 +154,13 @@ def make_row(model: ModelSpec, dataset: ResolvedDataset, seed: int) -> Row:
 
 def misfit(model: ModelSpec, dataset: ResolvedDataset) -> str:
     """Why a model can never be evaluated on a dataset, or nothing."""
+    shape = dataset.shape
+    if dataset.broken:
+        return ""  # its cells fail, with the reason
     for part in (model, *model.members):
-        shape = part.entry.meta.get("shape")
-        if shape is not None and tuple(shape) != tuple(dataset.shape):
-            return f"{part.entry.name} takes {_size(shape)} images, {dataset.label} has {_size(dataset.shape)}"
+        wanted = part.entry.meta.get("shape")
+        if wanted is not None and tuple(wanted) != tuple(shape):
+            return f"{part.entry.name} takes {_size(wanted)} images, {dataset.label} has {_size(shape)}"
     if model.trains and "train" not in dataset.entry.meta.get("splits", ()):
         return f"{dataset.label} has no training split"
     if len(dataset.classes) < 2:
@@ -169,9 +175,10 @@ def _size(shape: tuple[int, ...]) -> str:
 def _datasets(suite: Suite, source: DataSource) -> list[tuple[ResolvedDataset, OODSet | None]]:
     """Every in-distribution set, with the class that it leaves out as OOD set where it does."""
     found: list[tuple[ResolvedDataset, OODSet | None]] = []
-    for spec in _expand(suite.datasets):
-        found += _located(suite, "datasets", lambda spec=spec: _in_turn(spec, source))
-    check_unique((dataset.label for dataset, _ in found), "dataset")
+    for path, spec in _expand(suite, ("datasets",), suite.datasets):
+        with suite.locating(*path):
+            found += _in_turn(spec, source)
+            check_unique((dataset.label for dataset, _ in found), "dataset")
     return found
 
 
@@ -183,6 +190,8 @@ def _in_turn(spec: Any, source: DataSource) -> list[tuple[ResolvedDataset, OODSe
     wanted = options.pop(LEAVE_OUT)
     whole = resolve({"name": name, **options}, source)
     classes = [str(part) for part in (whole.classes if wanted == "each" else wanted)]
+    if whole.broken:
+        return [(whole, None)]
     found: list[tuple[ResolvedDataset, OODSet | None]] = []
     for left_out in classes:
         inside = {**options, "name": name, "hold_out": [left_out], "label": f"{whole.label} without {left_out}"}
@@ -196,10 +205,14 @@ def _all_sets(
     suite: Suite, inside: ResolvedDataset, held_out: OODSet | None, source: DataSource, left_out: list[LeftOut]
 ) -> list[OODSet]:
     """The class that is left out, the suite's OOD sets, and the sets that are shifted but in distribution."""
-    sets = [*([held_out] if held_out else []), *_ood_sets(suite, inside, source, left_out)]
-    check_unique((item.dataset.label for item in sets), "OOD set")
-    for spec in suite.shifted:
-        shifted = _located(suite, "shifted", lambda spec=spec: resolve(spec, source, shape=inside.shape))
+    sets = [held_out] if held_out else []
+    for path, item in _ood_sets(suite, inside, source, left_out):
+        sets.append(item)
+        with suite.locating(*path):
+            check_unique((known.dataset.label for known in sets), "OOD set")
+    for position, spec in enumerate(suite.shifted):
+        with suite.locating("shifted", position):
+            shifted = resolve(spec, source, shape=inside.shape)
         sets.append(OODSet("", shifted, shifted.missing("test") or "", shifted=True))
     return sets
 
@@ -217,7 +230,8 @@ def _outliers(
     named = suite.tune.outliers
     outliers = None
     if named != SYNTHETIC:
-        outliers = _located(suite, "tune", lambda: resolve(named, source, shape=inside.shape))
+        with suite.locating("tune"):
+            outliers = resolve(named, source, shape=inside.shape)
     name = SYNTHETIC if outliers is None else outliers.name
     for part in out_sets:
         same = part.dataset.name == name and not (outliers is not None and _disjoint(outliers, part.dataset))
@@ -229,14 +243,14 @@ def _outliers(
     return outliers
 
 
-def _ood_sets(suite: Suite, inside: ResolvedDataset, source: DataSource, left_out: list[LeftOut]) -> list[OODSet]:
-    found: list[OODSet] = []
-    for group, spec in _expand_groups(suite.ood):
-        dataset = _located(
-            suite,
-            "ood",
-            lambda spec=spec: resolve(spec, source, shape=inside.shape, of=inside.name),
-        )
+def _ood_sets(
+    suite: Suite, inside: ResolvedDataset, source: DataSource, left_out: list[LeftOut]
+) -> list[tuple[Path, OODSet]]:
+    """The suite's OOD sets, each with its place in the suite."""
+    found: list[tuple[Path, OODSet]] = []
+    for group, path, spec in _expand_groups(suite):
+        with suite.locating(*path):
+            dataset = resolve(spec, source, shape=inside.shape, of=inside.name)
         if dataset.name == inside.name and not _disjoint(inside, dataset):
             reason = "it is the in-distribution set itself"
             left_out.append(LeftOut(f"{dataset.label} as OOD for {inside.label}", reason))
@@ -244,7 +258,7 @@ def _ood_sets(suite: Suite, inside: ResolvedDataset, source: DataSource, left_ou
         if "test" not in dataset.entry.meta.get("splits", ("test",)):
             left_out.append(LeftOut(f"{dataset.label} as OOD for {inside.label}", "it has no test split"))
             continue
-        found.append(OODSet(group, dataset, dataset.missing("test") or ""))
+        found.append((path, OODSet(group, dataset, dataset.missing("test") or "")))
     return found
 
 
@@ -253,29 +267,38 @@ def _disjoint(inside: ResolvedDataset, outside: ResolvedDataset) -> bool:
     return bool(inside.classes and outside.classes) and not set(inside.classes) & set(outside.classes)
 
 
-def _expand(specs: tuple[Any, ...]) -> list[Any]:
-    """Replace patterns by the names they pick; a pattern never picks what is named beside it."""
-    named = {parse_spec(spec, "dataset")[0] for spec in specs if not (isinstance(spec, str) and is_pattern(spec))}
-    expanded: list[Any] = []
-    for spec in specs:
+def _expand(suite: Suite, key: Path, specs: Sequence[Any]) -> list[tuple[Path, Any]]:
+    """Replace patterns by the names they pick; a pattern never picks what is named beside it.
+
+    ``key`` is where the specs stand in the suite.
+    """
+    named: set[str] = set()
+    for position, spec in enumerate(specs):
+        with suite.locating(*key, position):
+            named |= set() if isinstance(spec, str) and is_pattern(spec) else {parse_spec(spec, "dataset")[0]}
+    expanded: list[tuple[Path, Any]] = []
+    for position, spec in enumerate(specs):
+        path = (*key, position)
         if isinstance(spec, str) and is_pattern(spec):
             found = [entry.name for entry in DATASETS.match(spec)]
             if not found:
-                raise GauntletError(f"No dataset matches {spec!r}; `gauntlet list datasets` shows them all.")
-            expanded += [name for name in found if name not in named]
+                message = f"No dataset matches {spec!r}; `gauntlet list datasets` shows them all."
+                raise GauntletError(f"{suite.at(*path)}: {message}")
+            expanded += [(path, name) for name in found if name not in named]
             named.update(found)
         else:
-            expanded.append(spec)
+            expanded.append((path, spec))
     return expanded
 
 
-def _expand_groups(pairs: tuple[tuple[str, Any], ...]) -> list[tuple[str, Any]]:
-    groups = dict.fromkeys(group for group, _ in pairs)
-    return [(group, spec) for group in groups for spec in _expand(tuple(spec for name, spec in pairs if name == group))]
+def _expand_groups(suite: Suite) -> list[tuple[str, Path, Any]]:
+    groups = dict.fromkeys(group for group, _ in suite.ood)
+    return [
+        (group, path, spec)
+        for group in groups
+        for path, spec in _expand(suite, ("ood", group) if group else ("ood",), _in_group(suite, group))
+    ]
 
 
-def _located(suite: Suite, key: str, resolve_it: Any) -> Any:
-    try:
-        return resolve_it()
-    except GauntletError as error:
-        raise type(error)(f"{suite.at(key)}: {error}") from None
+def _in_group(suite: Suite, group: str) -> list[Any]:
+    return [spec for name, spec in suite.ood if name == group]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..datasets import DataSource
-from ..registry import REGISTRIES, GauntletError, load_entry_points, load_plugins
+from ..registry import REGISTRIES, GauntletError, load_entry_points, load_plugin
 from ..results.examples import write_examples
 from ..results.frame import load_results, write_csv
 from ..results.records import CellResult, PlannedCell
@@ -40,7 +40,7 @@ class Outcome:
         run_id: Its id in the store.
         out: The output folder.
         counts: Number of cells by status; ``cached`` ones were in the store already.
-        problems: Plug-ins that did not load, one sentence each.
+        problems: Plug-ins of installed packages that did not load, one sentence each.
         interrupted: Whether it was stopped by the user.
     """
 
@@ -87,8 +87,14 @@ def prepare(
     plugins: Iterable[str] = (),
     profile: str | None = None,
 ) -> tuple[Plan, list[str]]:
-    """Load plug-ins and suite and expand the plan; returns it with the sentences about plug-ins that failed."""
-    problems = [*load_entry_points(REGISTRIES.values()), *load_plugins(plugins, REGISTRIES.values())]
+    """Load plug-ins and suite and expand the plan; returns it with the sentences about installed plug-ins that failed.
+
+    Raises:
+        GauntletError: One of ``plugins`` cannot be loaded, or the suite is wrong.
+    """
+    problems = load_entry_points(REGISTRIES.values())
+    for name in plugins:
+        load_plugin(name, REGISTRIES.values())
     source = DataSource(root=data_root(data), cache=cache_folder(), download=download)
     return make_plan(load_suite(suite, profile=profile), source), problems
 

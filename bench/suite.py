@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from fractions import Fraction
@@ -20,6 +22,7 @@ from ..registry import (
     CORRUPTIONS,
     DETECTORS,
     GauntletError,
+    NotAvailable,
     Registry,
     Selected,
     check_unique,
@@ -82,7 +85,7 @@ class SuiteFile(BaseModel):
     datasets: list[Spec] = Field(min_length=1)
     models: list[Spec] = Field(min_length=1)
     recipe: Spec = "standard"
-    seeds: list[int] = Field(default=[0], min_length=1)
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1)
     evaluators: list[str] | None = Field(default=None, min_length=1)
     attacks: list[Spec] | None = Field(default=None, min_length=1)
     epsilons: list[float | str] | dict[Norm, list[float | str]] | None = Field(default=None, min_length=1)
@@ -188,13 +191,21 @@ class Suite:
         """
         from .model_specs import resolve_models
 
-        return resolve_models(self.models, self.recipe)
+        return resolve_models(self.models, self.recipe, self.locating)
 
     def at(self, *path: Any) -> str:
         """``file:line:column`` of a key or list item, for messages."""
         while path and path not in self.marks:
             path = path[:-1]
         return self.marks.get(path, self.where)
+
+    @contextmanager
+    def locating(self, *path: Any) -> Iterator[None]:
+        """Put ``file:line:column`` of a key or list item before the message of an error in the block."""
+        try:
+            yield
+        except GauntletError as error:
+            raise type(error)(f"{self.at(*path)}: {error}") from None
 
 
 def builtin_suites() -> dict[str, str]:
@@ -238,8 +249,10 @@ def load_suite(source: str | Path | Mapping[str, Any], *, profile: str | None = 
     if path.is_file():
         try:
             return parse_suite(path.read_text(encoding="utf-8"), where=str(path), profile=profile, fallback=path.stem)
-        except (OSError, UnicodeDecodeError) as error:
-            raise GauntletError(f"Suite {path} cannot be read: {error}.") from None
+        except UnicodeDecodeError:
+            raise GauntletError(f"Suite {path} is not UTF-8 text.") from None
+        except OSError as error:
+            raise GauntletError(f"Suite {path} cannot be read: {error.strerror}.") from None
     known = builtin_suites()
     if str(source) not in known:
         if path.suffix in (".yaml", ".yml"):
@@ -287,7 +300,7 @@ def parse_suite(text: str, *, where: str, profile: str | None = None, fallback: 
     detectors = _axis(draft, DETECTORS, "detectors", checked.detectors)
     changes = {
         "attacks": _axis(draft, ATTACKS, "attacks", checked.attacks, options=("epsilons", "detach_target")),
-        **_budgets(checked.epsilons, draft.at("epsilons")),
+        **_budgets(checked.epsilons, draft),
         "detectors": detectors,
         "corruptions": _axis(draft, CORRUPTIONS, "corruptions", checked.corruptions),
         "ood": ood,
@@ -308,10 +321,14 @@ def parse_epsilons(values: Sequence[float | str], where: str) -> tuple[Epsilon, 
     return tuple(dict.fromkeys(_epsilon(value, where) for value in values))
 
 
-def _budgets(given: Sequence[float | str] | Mapping[Any, Sequence[float | str]] | None, where: str) -> dict[str, Any]:
+def _budgets(given: Sequence[float | str] | Mapping[Any, Sequence[float | str]] | None, suite: Suite) -> dict[str, Any]:
+    def parsed(values: Sequence[float | str], *path: str) -> tuple[Epsilon, ...]:
+        each = (_epsilon(value, suite.at(*path, position)) for position, value in enumerate(values))
+        return tuple(dict.fromkeys(each))
+
     if isinstance(given, Mapping):
-        return {"norm_epsilons": {norm: parse_epsilons(values, where) for norm, values in given.items()}}
-    return {"epsilons": parse_epsilons(given or (), where)}
+        return {"norm_epsilons": {norm: parsed(values, "epsilons", norm) for norm, values in given.items()}}
+    return {"epsilons": parsed(given or (), "epsilons")}
 
 
 def _per_norm(given: bool | Mapping[Any, Sequence[str]]) -> bool | Mapping[str, Sequence[str]]:
@@ -350,12 +367,36 @@ def _axis(
     if specs is None:
         return ()
     for position, spec in enumerate(specs):  # one by one first, so that a message has the line of its item
-        try:
-            select(registry, [spec], options=options)
-        except GauntletError as error:
-            raise GauntletError(f"{suite.at(key, position)}: {error}") from None
-    chosen = select(registry, specs, options=options)
+        with suite.locating(key, position):
+            _constructed(select(registry, [spec], options=options))
+    try:
+        chosen = select(registry, specs, options=options)
+    except GauntletError:  # two labels are equal: the line is that of the second
+        for position in range(len(specs)):
+            with suite.locating(key, position):
+                select(registry, specs[: position + 1], options=options)
+        raise
     return (*chosen, *_from_plugins(registry, chosen))
+
+
+def _constructed(chosen: Sequence[Selected]) -> None:
+    """Build attacks and detectors that were given parameters: what these refuse is wrong before anything is trained."""
+    from ..detectors import build_detector
+
+    for selected in chosen:
+        if not selected.parameters or selected.entry.kind not in ("attack", "detector"):
+            continue
+        try:
+            if selected.entry.kind == "detector":
+                build_detector(selected)
+            else:
+                selected.entry.factory(**selected.parameters)
+        except NotAvailable:
+            continue  # its cells are skipped
+        except GauntletError:
+            raise
+        except Exception:  # of any kind: a plug-in fails with its own cells, and its traceback
+            continue
 
 
 def _from_plugins(registry: Registry, chosen: Sequence[Selected]) -> list[Selected]:
@@ -432,10 +473,10 @@ def _apply_profile(content: dict[Any, Any], profile: str | None, where: str) -> 
 
 
 def _describe(error: ValidationError, marks: Mapping[tuple[Any, ...], str], where: str) -> str:
-    problem = error.errors()[0]
-    path = tuple(problem["loc"])
-    while path and path not in marks:
-        path = path[:-1]
+    problem = _fitting(error.errors())
+    path: tuple[Any, ...] = ()
+    for part in problem["loc"]:  # without what pydantic puts in: the alternatives of a type
+        path = (*path, part) if (*path, part) in marks else path
     place, key = marks.get(path, where), str(problem["loc"][0]) if problem["loc"] else ""
     known = list(SuiteFile.model_fields)
     if problem["type"] == "extra_forbidden":
@@ -444,8 +485,22 @@ def _describe(error: ValidationError, marks: Mapping[tuple[Any, ...], str], wher
         return f"{where}: the key {key!r} is missing."
     if problem["type"] == "too_short":
         return f"{place}: {key!r} is empty; name at least one, or leave the key out."
+    if problem["loc"][-1] == "[key]":
+        wrong, allowed = str(problem["loc"][-2]), re.findall("'([^']+)'", problem["ctx"]["expected"])
+        return f"{place}: {key!r} has no key {wrong!r}; {nearest(wrong, allowed)}"
+    if problem["type"] == "list_type" and len(path) > 1:
+        return f"{place}: {key!r}: {path[-1]!r} must be a list, such as [{problem['input']}]."
     got = f", got {problem['input']!r}" if not isinstance(problem["input"], (dict, list)) else ""
     return f"{place}: {key!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}{got}."
+
+
+def _fitting(problems: Sequence[Any]) -> Any:
+    """The first problem; of a key that takes a list or a mapping, the first about the one of them that was given."""
+    first = problems[0]
+    if not isinstance(first["input"], dict) or len(first["loc"]) != 2:
+        return first
+    inside = [other for other in problems if other["loc"][0] == first["loc"][0] and len(other["loc"]) > 2]
+    return next((other for other in inside if str(other["loc"][1]).startswith("dict[")), first)
 
 
 def _kind(content: Any) -> str:

@@ -113,6 +113,8 @@ class Workbench:
         return self.module() if row.key == self.row.key else self._prepare(row.model, row.dataset, row.seed)
 
     def _prepare(self, spec: ModelSpec, dataset: ResolvedDataset, seed: int) -> nn.Module:
+        if dataset.broken:
+            raise GauntletError(dataset.broken)
         members = [self._prepare(member, dataset, seed) for member in spec.members] if spec.members else None
         stream = start_of(spec, seed)
         with torch.random.fork_rng(devices=self._cuda_devices()):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
@@ -26,6 +28,14 @@ _VERSION = 1
 _ORDER = ("train", "val", "test")
 
 Shape = tuple[int, int, int]
+
+#: What stands for the facts of a plug-in's set that cannot be made, so that its cells can be planned, and then fail.
+_NO_SHAPE: Shape = (3, 32, 32)
+_NO_CLASSES = ("0", "1")
+
+
+class BrokenDataset(GauntletError):
+    """A plug-in's function raised, or what it returned is no set of images."""
 
 
 class ResolvedDataset:
@@ -57,6 +67,7 @@ class ResolvedDataset:
         self._unfinished: dict[str, ImageSet] = {}
         self._loaded: dict[str, ImageSet] = {}
         self._fingerprints: dict[str, str] = {}
+        self._broken: dict[str, BrokenDataset] = {}
 
     def __repr__(self) -> str:
         return f"<dataset {self.label!r}>"
@@ -65,6 +76,11 @@ class ResolvedDataset:
     def name(self) -> str:
         """Name in the registry."""
         return self.entry.name
+
+    @property
+    def broken(self) -> str:
+        """Why the images of a plug-in cannot be made, as far as they were asked for; empty if they can."""
+        return next((str(error) for error in self._broken.values()), "")
 
     @property
     def source(self) -> DataSource:
@@ -94,8 +110,9 @@ class ResolvedDataset:
             return self._targets[-1]
         known = self._native_shape
         if known is None:
-            known = (next(iter(self._loaded.values())) if self._loaded else self._peek()).shape
-        channels, height, width = known
+            with contextlib.suppress(BrokenDataset):
+                known = (next(iter(self._loaded.values())) if self._loaded else self._peek()).shape
+        channels, height, width = known or _NO_SHAPE
         return channels, height, width
 
     @property
@@ -160,6 +177,7 @@ class ResolvedDataset:
                 *((self._options.shift,) if self._options.shift and split == "test" else ()),
                 *(self._corruption() if split == "test" else ()),
                 *(self._content(split) if self._is_opaque else ()),
+                *(["broken", self.broken] if self.broken else ()),
             )
         return self._fingerprints[split]
 
@@ -168,10 +186,17 @@ class ResolvedDataset:
 
     @property
     def _is_opaque(self) -> bool:
-        return "files" not in self.entry.meta and not self.entry.factory.__module__.startswith("gauntlet.")
+        return "files" not in self.entry.meta and self._is_foreign
+
+    @property
+    def _is_foreign(self) -> bool:
+        return not self.entry.factory.__module__.startswith("gauntlet.")
 
     def _content(self, split: str) -> list[str]:
-        images = self.load(split)
+        try:
+            images = self.load(split)
+        except BrokenDataset:
+            return []
         tensors = (images.pixels, images.labels)
         return [hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest() for tensor in tensors]
 
@@ -184,10 +209,11 @@ class ResolvedDataset:
         """
         if split not in self._loaded:
             self._require(split)
-            images = self._limit(self._choose_classes(self._take(split)))
+            with self._blaming_plugin(split):
+                images = self._limit(self._choose_classes(self._take(split)))
+                for target in self._targets:
+                    images = convert(images, target)
             del self._unfinished[split]
-            for target in self._targets:
-                images = convert(images, target)
             if not len(images):
                 names = ", ".join(self.classes) or "any class"
                 raise GauntletError(f"Dataset {self.name!r}: its {split} split has no images of {names}.")
@@ -252,8 +278,27 @@ class ResolvedDataset:
 
     def _make(self, split: str) -> ImageSet:
         arguments = {"split": split, "source": self._source}
-        made = self.entry.factory(*(arguments[need] for need in self.entry.needs), **self.parameters)
-        return as_image_set(made, name=self.name, split=split, classes=self.entry.meta.get("classes"))
+        with self._blaming_plugin(split):
+            made = self.entry.factory(*(arguments[need] for need in self.entry.needs), **self.parameters)
+            return as_image_set(made, name=self.name, split=split, classes=self.entry.meta.get("classes"))
+
+    @contextlib.contextmanager
+    def _blaming_plugin(self, split: str) -> Iterator[None]:
+        """An exception of a plug-in's own code becomes a sentence that names it, and is raised again the next time."""
+        if split in self._broken:
+            raise self._broken[split]
+        try:
+            yield
+        except (NotAvailable, BrokenDataset, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # of any kind: the code is the user's own
+            if not self._is_foreign:
+                raise
+            start = "" if isinstance(error, GauntletError) else f"Dataset {self.name!r} ({split}): "
+            what = str(error) if isinstance(error, GauntletError) else f"{type(error).__name__}: {error}"
+            sentence = f"{start}{' '.join(what.split()).rstrip('.')} (plug-in {self.entry.where})."
+            self._broken[split] = BrokenDataset(sentence)
+            raise self._broken[split] from error
 
     def _cut(self) -> dict[str, ImageSet]:
         """Train and val: a stratified share of all of train, whatever classes and limits apply afterwards."""
@@ -276,10 +321,17 @@ class ResolvedDataset:
     @cached_property
     def _all_classes(self) -> tuple[str, ...]:
         declared = self.entry.meta.get("classes")
-        return self._peek().classes if declared is None else tuple(map(str, declared))
+        if declared is not None:
+            return tuple(map(str, declared))
+        try:
+            return self._peek().classes
+        except BrokenDataset:
+            return _NO_CLASSES
 
     @cached_property
     def _kept(self) -> tuple[int, ...]:
+        if self._all_classes is _NO_CLASSES:  # nothing to choose from
+            return tuple(range(len(_NO_CLASSES)))
         return self._options.kept(self._all_classes, self.name)
 
     @property

@@ -13,6 +13,7 @@ from ..registry import Entry, GauntletError, Selected
 from .moments import feature_mean
 from .numerics import broken_rows, double
 from .outputs import Head, Outputs
+from .temperature import check_temperature
 
 T = TypeVar("T")
 
@@ -235,6 +236,8 @@ def build_detector(chosen: Selected | Entry, parameters: Mapping[str, Any] | Non
     if absent:
         raise GauntletError(f"Detector {label!r} ({entry.where}) needs a value for its parameter {absent[0]!r}.")
     if not entry.is_class:
+        if "temperature" in checked and entry.factory.__module__.startswith("gauntlet."):
+            check_temperature(checked["temperature"], label)
         return FunctionDetector(entry.factory, entry.needs, checked, label)
     detector = entry.factory(**checked)
     if not isinstance(detector, Detector):

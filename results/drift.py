@@ -14,7 +14,7 @@ import pandas as pd
 from ..registry import GauntletError, nearest
 from .coding import aligned, codes_of, numbered
 from .frame import read_columns, write_csv
-from .layout import header, number, reasons_of
+from .layout import header, number, reasons_of, shown
 from .metrics import HEADLINE, directions
 from .records import IDENTITY_COLUMNS, MISSING, describe
 from .table import Table
@@ -91,7 +91,7 @@ class Report:
             title="Drift check",
             row_names=tuple(names),
             rows=tuple(
-                tuple(header(name, value) for name, value in zip(names, key, strict=True))
+                tuple(shown(name, value) for name, value in zip(names, key, strict=True))
                 for key in rows[names].itertuples(index=False)
             ),
             columns=tuple((name,) for name in columns),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,6 @@ def _ordered(items: tuple[Any, ...], order: list[int]) -> tuple[Any, ...]:
 
 def _natural(text: str) -> tuple[int, float, str]:
     try:
-        return 0, float(text), ""
-    except ValueError:
+        return 0, float(Fraction(text) if "/" in text else text), ""
+    except (ValueError, ZeroDivisionError):
         return 1, 0.0, text

@@ -194,7 +194,9 @@ def read_text_columns(path: Path | str, columns: Sequence[str], *, others: bool 
         frame = pd.read_csv(path, dtype=object, keep_default_na=False, encoding="utf-8")
     except FileNotFoundError:
         raise GauntletError(f"There is no file {path}; check the path.") from None
-    except (OSError, ValueError) as error:  # pandas' parser errors and undecodable bytes are ValueErrors
+    except UnicodeDecodeError:
+        raise GauntletError(f"{path} is not UTF-8 text, and so no CSV file.") from None
+    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
         raise GauntletError(f"{path} cannot be read as CSV: {' '.join(str(error).split())}.") from error
     lacking = [name for name in columns if name not in frame.columns]
     if lacking:

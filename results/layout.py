@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fnmatch
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -35,8 +37,9 @@ def select(frame: pd.DataFrame, conditions: Mapping[str, Any]) -> pd.DataFrame:
     for name, wanted in conditions.items():
         kept = chosen[_matches(chosen[name], wanted)]
         if kept.empty:
-            known = [header(name, value) for value in chosen[name].unique()]
-            raise GauntletError(f"No result has {name} {str(wanted)!r}; {nearest(str(wanted), known)}")
+            known = [shown(name, value) for value in chosen[name].unique()]
+            texts = [str(value) for value in (wanted if isinstance(wanted, (list, tuple)) else [wanted])]
+            raise GauntletError(f"No result has {name} {' or '.join(map(repr, texts))}; {nearest(texts[0], known)}")
         chosen = kept
     return chosen
 
@@ -121,6 +124,16 @@ def header(name: str, value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def shown(name: str, value: Any) -> str:
+    """The same for people to read: an epsilon that came as a fraction of 255 is one, unless its decimals are few."""
+    text = header(name, value)
+    if name != "epsilon" or not text or isinstance(value, str):
+        return text
+    k = round(value * 255)
+    long = not math.isclose(float(f"{value:.4g}"), value, rel_tol=1e-9)
+    return f"{k}/255" if long and 1 <= k <= 254 and math.isclose(value * 255, k, rel_tol=1e-9) else text
+
+
 def reasons_of(cells: pd.DataFrame) -> pd.Series:
     """``status: reason`` of cells, or only the status where there is no reason."""
     status, reason = cells["status"].astype(object), cells["reason"].astype(object)
@@ -143,8 +156,9 @@ def _matches(column: pd.Series, wanted: Any) -> pd.Series:
         return pd.concat([_matches(column, value) for value in wanted], axis=1).any(axis=1)
     if pd.api.types.is_numeric_dtype(column):
         try:
-            near = np.isclose(column.astype("float64"), float(wanted), rtol=1e-9, atol=0)
-        except ValueError:
+            number = float(Fraction(wanted) if "/" in str(wanted) else wanted)
+            near = np.isclose(column.astype("float64"), number, rtol=1e-9, atol=0)
+        except (ValueError, ZeroDivisionError):
             raise GauntletError(f"{column.name} is a number, got {wanted!r}.") from None
         return pd.Series(near, column.index)
     codes, values = codes_of(column)
@@ -205,7 +219,7 @@ def _axis(chosen: pd.DataFrame, names: Sequence[str], percent: bool | None) -> t
     levels = []
     for name in names:
         codes, values = codes_of(chosen[name])
-        titles = [_metric_title(value, percent) if name == "metric" else header(name, value) for value in values]
+        titles = [_metric_title(value, percent) if name == "metric" else shown(name, value) for value in values]
         levels.append((pd.factorize(codes[first])[0], np.array(titles, dtype=object)[codes[first]]))
     order = np.lexsort([rank for rank, _ in reversed(levels)]) if levels else np.arange(len(first))
     place = np.empty_like(order)

@@ -194,9 +194,18 @@ def calibration_table(frame: pd.DataFrame, **options: Any) -> list[Table]:
     for dataset, part in by_dataset(wanted):
         measured = [name for name in _CALIBRATION if name in set(part["metric"])] or ["ece"]
         title = f"Calibration on {dataset}"
-        options_here = {"title": title, **options}
+        options_here = {"title": title, **_why_absent(part, measured), **options}
         tables.append(pivot(part, ["model"], ["metric"], measured, evaluator="calibration", **options_here))
     return tables
+
+
+def _why_absent(part: pd.DataFrame, metrics: list[str]) -> dict[str, str]:
+    """What the note on gaps says: the reasons of measured cells that lack one of the metrics."""
+    ok = part[part["status"] == "ok"]
+    found = ok[ok["class"] == ""].groupby("key", observed=True)["metric"].nunique()
+    lacking = ok[ok["key"].isin(found.index[found < len(metrics)])]
+    reasons = [reason.rstrip(".") for reason in lacking["reason"].astype(object).unique() if reason]
+    return {"absent": "; ".join(reasons)} if reasons else {}
 
 
 def minimal_table(frame: pd.DataFrame, **options: Any) -> list[Table]:

@@ -15,6 +15,10 @@ def splice(path: Path | str, name: str, text: str) -> bool:
         GauntletError: The file is absent, or the markers are not there exactly once, the first before the second.
     """
     path = Path(path)
+    if not path.is_file():
+        raise GauntletError(
+            f"There is no file {path}; it must hold <!-- gauntlet:{name} --> and <!-- /gauntlet:{name} -->."
+        )
     begin, end = f"<!-- gauntlet:{name} -->", f"<!-- /gauntlet:{name} -->"
     try:
         with path.open(encoding="utf-8", newline="") as file:  # line ends stay as they are

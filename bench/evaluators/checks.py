@@ -47,6 +47,10 @@ CHECKS: dict[str, Check] = {
 FULL = frozenset(
     {"converged", "best-iterate", "noise-loses", "transfer-loses", "smooth-loss", "intact-graph", "class-count"}
 )
+#: Checks that look at the model alone, whatever became of the attacks.
+NEEDS_NO_ATTACK = frozenset(
+    {"deterministic", "logits", "varied-answers", "gradients", "smooth-loss", "intact-graph", "class-count"}
+)
 
 
 class Checks(Evaluator):
@@ -72,7 +76,8 @@ class Checks(Evaluator):
         for cell in job.cells:
             if cell.key not in missing:
                 continue
-            yield cell.key, _looked_at(CHECKS[cell.identity.attack], evidence, unfinished)
+            name = cell.identity.attack
+            yield cell.key, _looked_at(CHECKS[name], evidence, 0 if name in NEEDS_NO_ATTACK else unfinished)
 
 
 def _looked_at(check: Check, evidence: Evidence, unfinished: int) -> CellResult:
@@ -83,7 +88,8 @@ def _looked_at(check: Check, evidence: Evidence, unfinished: int) -> CellResult:
     except GauntletError as error:
         return CellResult(status="failed", reason=str(error))
     if verdict.passed is not False and unfinished:
-        return CellResult(status="skipped", reason=f"Waits for {unfinished} cells of attacks; so far: {verdict.text}")
+        cells = f"{unfinished} attack {'cell' if unfinished == 1 else 'cells'} failed"
+        return CellResult(status="skipped", reason=f"Cannot be judged: {cells}; so far: {verdict.text}")
     figures = {"check_passed": verdict.passed, "check_figure": verdict.figure}
     measured = (Measurement(name, float(value)) for name, value in figures.items() if value is not None)
     return CellResult(measurements=tuple(measured), reason=verdict.text)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ...registry import GauntletError
 from ..curves import pr_curve, risk_coverage, roc_curve
-from ..layout import header
+from ..layout import header, shown
 from .kinds import Material, common, few, labels, plot
 from .look import MARKS, figure, legend_below, line
 
@@ -199,7 +199,8 @@ def _against(
                 up.factor,
             )
         ticks = ([("0", 0)] if len(untouched) else []) + [
-            (header(step, round(value, 4)), steps.index(value) + 1) for value in steps
+            (text if "/" in (text := shown(step, value)) else header(step, round(value, 4)), steps.index(value) + 1)
+            for value in steps
         ]
         axes.set(title=name, ylim=(low, top), xticks=[at for _, at in ticks], xticklabels=[text for text, _ in ticks])
         axes.set(xlabel=across, ylabel=up.label)

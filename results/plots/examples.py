@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..layout import header
+from ..layout import shown
 from .kinds import Material, common, few, labels, plot
 from .look import COLOURS, figure
 
@@ -35,7 +35,7 @@ def adversarial(material: Material) -> Figure:
                 picture(axes, image, title, "bold" if part == 2 and truth != predicted else "normal")
         for part, text in enumerate(("clean", "perturbation", "attacked")):
             grid[3 * block + part, 0].set_ylabel(f"{name}\n{text}" if len(found) > 1 else text, fontsize=8)
-    budgets = {header("epsilon", cell["epsilon"]) for cell, _ in found} - {""}
+    budgets = {shown("epsilon", cell["epsilon"]) for cell, _ in found} - {""}
     strength = f", ε {budgets.pop()}" if len(budgets) == 1 else ""
     drawn.suptitle(f"{common([cell for cell, _ in found])}{strength}")
     return drawn

@@ -16,7 +16,7 @@ import pandas as pd
 from ...registry import GauntletError, nearest
 from ..examples import read_examples
 from ..frame import load_results
-from ..layout import header
+from ..layout import header, shown
 from ..store import Store
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def labels(cells: list[pd.Series]) -> list[str]:
     table = pd.DataFrame(cells)
     dims = ("model", "dataset", "detector", "attack", "epsilon", "ood_dataset", "corruption", "severity", "seed")
     differing = [name for name in dims if name in table and table[name].nunique(dropna=False) > 1] or ["model"]
-    return [", ".join(filter(None, (header(name, cell[name]) for name in differing))) for cell in cells]
+    return [", ".join(filter(None, (shown(name, cell[name]) for name in differing))) for cell in cells]
 
 
 def common(cells: list[pd.Series]) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ...registry import GauntletError
 from ..curves import confusion
-from ..layout import header
+from ..layout import shown
 from .kinds import Material, few, labels, plot
 from .look import figure
 
@@ -23,7 +23,7 @@ def robust_heatmap(material: Material) -> Figure:
     """Accuracy under attack as a map: attacks and budgets down, models across."""
     rows = material.rows("attack", "robust_accuracy")
     order = rows.drop_duplicates(["attack", "epsilon"])[["attack", "epsilon"]]
-    names = [f"{attack}  ε {header('epsilon', epsilon)}" for attack, epsilon in order.itertuples(index=False)]
+    names = [f"{attack}  ε {shown('epsilon', epsilon)}" for attack, epsilon in order.itertuples(index=False)]
     means = rows.groupby(["attack", "epsilon", "model"], sort=False, dropna=False)["value"].mean().unstack("model")
     models = list(dict.fromkeys(rows["model"]))
     table = 100 * means.loc[[tuple(pair) for pair in order.itertuples(index=False)], models].to_numpy()

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ...registry import GauntletError
-from ..layout import header
+from ..layout import shown
 from .examples import picture
 from .kinds import Material, common, few, labels, plot
 from .look import figure
@@ -56,7 +56,7 @@ def _names(cells: list[pd.Series]) -> list[str]:
     names = labels(plain) if len(cells) > 1 else [""]
     if pd.DataFrame(plain)["model"].nunique() == 1:
         names = [name if name != str(cell["model"]) else "" for name, cell in zip(names, cells, strict=True)]
-    strengths = [header("epsilon", cell["epsilon"]) for cell in cells]
+    strengths = [shown("epsilon", cell["epsilon"]) for cell in cells]
     return [
         ", ".join(filter(None, (name, f"ε {strength}" if strength else ""))) or str(cell["dataset"])
         for name, strength, cell in zip(names, strengths, cells, strict=True)

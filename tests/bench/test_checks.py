@@ -317,6 +317,8 @@ def test_checks_wait_for_attacks_that_failed_and_look_again(
     frame = load_results(tmp_path)
     waiting = frame[(frame["evaluator"] == "checks") & (frame["status"] == "skipped")]
     assert len(waiting)
-    assert waiting["reason"].str.startswith("Waits for 1 cells of attacks").all()
+    assert waiting["reason"].str.startswith("Cannot be judged: 1 attack cell failed; so far: ").all()
+    judged = frame[(frame["evaluator"] == "checks") & (frame["status"] == "ok")]
+    assert set(judged["attack"]) == {"deterministic", "logits", "varied-answers", "gradients"}
     monkeypatch.delenv("MOOD")
     assert set(run().counts) == {"cached", "ok"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sqlite3
@@ -120,6 +121,10 @@ def test_table_makes_presets_and_pivots_in_every_format(call, suite, tmp_path):
     assert "knn" in call(*pivot)[1]
     assert "\\toprule" in call(*pivot, "--format", "latex")[1]
     assert "<table" in call(*pivot, "--format", "html")[1]
+    call(*pivot, "--file", tmp_path / "t.tex")
+    assert "\\toprule" in (tmp_path / "t.tex").read_text()
+    call(*pivot, "--file", tmp_path / "t.tex", "--format", "csv")
+    assert "\\toprule" not in (tmp_path / "t.tex").read_text()
     status, _, err = call(
         "table", "--rows", "detektor", "--columns", "model", "--metric", "auroc", "--out", tmp_path / "out"
     )
@@ -190,15 +195,29 @@ def test_a_store_that_cannot_be_used_is_one_sentence(call, suite, tmp_path, spoi
         (["run", "quickstart", "--device", "gpu"], "Unknown device 'gpu'"),
         (["table", "ood"], "store"),
         (["check", "absent.csv"], "absent.csv"),
+        (["check", "binary.yaml"], "binary.yaml is not UTF-8 text, and so no CSV file."),
+        (["run", "binary.yaml"], "Suite binary.yaml is not UTF-8 text."),
     ],
 )
 def test_mistakes_are_one_sentence_without_a_traceback(call, tmp_path, monkeypatch, arguments, words):
     monkeypatch.chdir(tmp_path)
+    Path("binary.yaml").write_bytes(b"\xd0\x01\xff")
     status, _, err = call(*arguments)
     assert status == ERROR_STATUS
     assert words in err
     assert "Traceback" not in err
     assert err.count("\n") == 1
+
+
+def test_a_full_disk_is_no_defect(call, monkeypatch):
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("gauntlet.bench.listing.listing", full)
+    monkeypatch.setattr("os.dup2", lambda *_: None)
+    status, _, err = call("list")
+    assert status == ERROR_STATUS
+    assert err == "Error: The output cannot be written: No space left on device.\n"
 
 
 def test_a_defect_is_one_sentence_and_a_traceback_only_with_debug(call, monkeypatch, suite):
@@ -213,10 +232,26 @@ def test_a_defect_is_one_sentence_and_a_traceback_only_with_debug(call, monkeypa
         main(["--debug", "plan", str(suite)])
 
 
-def test_a_broken_plugin_is_a_warning_and_the_exit_status_tells(call, suite, tmp_path, write_plugin):
-    status, out, err = call("run", suite, "--out", tmp_path / "out", "--plugin", write_plugin("1 / 0"))
+@pytest.mark.parametrize(
+    ("name", "words"), [("plugin.py", "plugin.py:1: ZeroDivisionError"), ("neg_marin.py", "does not exist")]
+)
+def test_a_named_plugin_that_does_not_load_stops_the_run_before_it_starts(
+    call, suite, tmp_path, write_plugin, name, words
+):
+    write_plugin("1 / 0")
+    status, _, err = call("run", suite, "--out", tmp_path / "out", "--plugin", tmp_path / name)
+    assert status == ERROR_STATUS
+    assert words in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_broken_plugin_of_an_installed_package_is_a_warning_and_the_exit_status_tells(
+    call, suite, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("gauntlet.bench.runner.load_entry_points", lambda registries: ["Plug-in 'x' did not load."])
+    status, out, err = call("run", suite, "--out", tmp_path / "out")
     assert status == 1
-    assert "ZeroDivisionError" in err
+    assert "Warning: Plug-in 'x' did not load." in err
     assert "Accuracy under attack" in out
 
 

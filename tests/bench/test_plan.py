@@ -150,6 +150,9 @@ def test_models_with_the_users_weights_are_keyed_by_the_weights(tmp_path):
 
 
 def test_an_absent_file_of_weights_names_the_nearest(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(GauntletError, match=r"no file of weights '[^']*min.safetensors'\.$"):
+        plan_of(tmp_path, models=[{"name": "cnn-small", "weights": str(tmp_path / "min.safetensors")}])
     (tmp_path / "mine.safetensors").touch()
     with pytest.raises(GauntletError, match=r"no file of weights .*did you mean 'mine.safetensors'"):
         plan_of(tmp_path, models=[{"name": "cnn-small", "weights": str(tmp_path / "min.safetensors")}])

@@ -48,6 +48,19 @@ def test_every_cell_is_a_test_and_a_drift_is_a_failure_that_names_it(folder: Pat
     assert "Traceback" not in said
 
 
+def test_a_plugin_is_loaded_and_without_it_each_cell_says_one_sentence(folder: Path) -> None:
+    code = "from gauntlet import detector\n@detector('mine')\ndef mine(logits):\n    return -logits.amax(1)\n"
+    (folder / "mine.py").write_text(code)
+    suite = small_suite(attacks=None, epsilons=None, attack_images=None, detectors=["msp", {"knn": {"k": 5}}, "mine"])
+    (folder / "small.yaml").write_text(yaml.safe_dump(suite))
+    said = pytest_in(folder, "--gauntlet-baseline", "b.csv", "--gauntlet-plugin", "mine.py")
+    assert "6 passed" in said
+    said = pytest_in(folder, "--gauntlet-baseline", "b.csv")
+    assert "6 failed" in said
+    assert "Unknown detector 'mine'" in said
+    assert "pluggy" not in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [([], "--gauntlet needs --gauntlet-baseline FILE"), (["--gauntlet-baseline", "absent.csv"], "no file absent.csv")],

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from gauntlet.bench.plan import make_plan
 from gauntlet.bench.suite import builtin_suites, load_suite, parse_epsilons, parse_suite
+from gauntlet.datasets import DataSource
 from gauntlet.registry import GauntletError
 
 GOOD = """\
@@ -57,29 +59,57 @@ def test_every_built_in_suite_is_valid():
         ("models: [cnn-small]", "my.yaml: the key 'datasets' is missing."),
         (GOOD.replace("[digits]", "[]"), "my.yaml:1:1: 'datasets' is empty; name at least one, or leave the key out."),
         (GOOD.replace("- fgsm", "- fgms"), "my.yaml:5:5: Unknown attack 'fgms'; did you mean 'fgsm'?"),
-        (GOOD.replace("[0.1, 8/255]", "[-0.1]"), "my.yaml:7:1: epsilon must be a finite number >= 0, got -0.1."),
-        (GOOD.replace("[0.1, 8/255]", "[.nan]"), "my.yaml:7:1: epsilon must be a finite number >= 0, got nan."),
-        (GOOD.replace("[0.1, 8/255]", "[.inf]"), "my.yaml:7:1: epsilon must be a finite number >= 0, got inf."),
+        (GOOD.replace("[0.1, 8/255]", "[-0.1]"), "my.yaml:7:12: epsilon must be a finite number >= 0, got -0.1."),
+        (GOOD.replace("[0.1, 8/255]", "[.nan]"), "my.yaml:7:12: epsilon must be a finite number >= 0, got nan."),
+        (GOOD.replace("[0.1, 8/255]", "[.inf]"), "my.yaml:7:12: epsilon must be a finite number >= 0, got inf."),
         (
             GOOD.replace("8/255", "8/0"),
-            "my.yaml:7:1: epsilon '8/0' is not a number, a fraction such as 8/255, or minimal.",
+            "my.yaml:7:17: epsilon '8/0' is not a number, a fraction such as 8/255, or minimal.",
         ),
         (GOOD + "seeds: [a]\n", "my.yaml:11:9: 'seeds': input should be a valid integer"),
+        (GOOD + "seeds: [0, -1]\n", "11:12: 'seeds': input should be greater than or equal to 0, got -1."),
+        (GOOD.replace("steps: 5", "steps: -5"), "my.yaml:6:5: pgd needs steps >= 1 and restarts >= 1, got -5 and 1."),
+        (GOOD.replace("name: pgd, steps: 5", "name: autoattack, steps: 0"), "needs steps, tar"),
+        (GOOD.replace("msp", "[{knn: {k: 0}}]"), "my.yaml:8:13: Detector 'knn' needs k of at least 1, got 0."),
+        (GOOD.replace("msp", "[{odin: {temperature: -1}}]"), "needs a finite temperature above 0, got -1."),
         (GOOD + "evaluators: [acuracy]\n", "my.yaml:11:14: unknown evaluator 'acuracy'; did you mean 'accuracy'?"),
         (GOOD + "checks: some\n", "my.yaml:11:1: 'checks': input should be 'none', 'standard' or 'full', got 'some'."),
-        (GOOD + "attack_images: {quick: 3}\n", "'attack_images': input should be a valid integer"),
+        (GOOD + "attack_images: {quick: 3}\n", "my.yaml:11:17: 'attack_images' has no key 'quick'; known: fast, "),
+        (GOOD.replace("[0.1, 8/255]", "{linff: [1]}"), "7:12: 'epsilons' has no key 'linff'; did you mean 'linf'?"),
+        (GOOD.replace("[0.1, 8/255]", "{linf: 1}"), "7:12: 'epsilons': 'linf' must be a list, such as [1]."),
+        (GOOD.replace("[0.1, 8/255]", "{linf: [1, -3]}"), "7:22: epsilon must be a finite number >= 0, got -3."),
+        (GOOD + "  x: glyphs\n", "my.yaml:11:3: 'ood': 'x' must be a list, such as [glyphs]."),
         (GOOD.replace("ood:\n  near: [glyphs]\n", ""), "detectors need OOD sets: name some under `ood:`."),
         (GOOD.replace("detectors: msp\n", ""), "OOD sets need detectors: name some under `detectors:`."),
         ("a: [1,\nb: }", "my.yaml:2:4: not valid YAML"),
         (GOOD.replace("steps: 5", "steps: five"), "parameter 'steps' must be a whole number, got 'five'"),
         (GOOD.replace("steps: 5", "stepps: 5"), "has no parameter 'stepps'; did you mean 'steps'?"),
         (GOOD.replace("steps: 5", "norm: l7"), "parameter 'norm' must be one of linf, l2, l1, got 'l7'"),
-        (GOOD.replace("label: PGD-5", "label: fgsm"), "Two attacks have the label 'fgsm'"),
+        (GOOD.replace("label: PGD-5", "label: fgsm"), "my.yaml:6:5: Two attacks have the label 'fgsm'"),
         (GOOD.replace("detectors: msp", "detectors: 'tag:nothing'"), "No detector matches 'tag:nothing'"),
     ],
 )
 def test_mistakes_are_one_sentence_with_their_place(text, message):
     assert message in error_of(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (GOOD.replace("- cnn-small", "- cnn-small\n  - cnn-smal"), "my.yaml:4:5: Unknown model 'cnn-smal'"),
+        (GOOD.replace("- cnn-small", "- cnn-small\n  - cnn-small"), "my.yaml:4:5: Two models have the label"),
+        (GOOD.replace("[digits]", "[digits, digts]"), "my.yaml:1:20: Unknown dataset 'digts'"),
+        (GOOD.replace("[digits]", "[digits, digits]"), "my.yaml:1:20: Two datasets have the label"),
+        (GOOD.replace("[digits]", "[digits, 'nothing*']"), "my.yaml:1:20: No dataset matches"),
+        (GOOD.replace("[glyphs]", "[glyphs, glyfs]"), "my.yaml:10:18: Unknown dataset 'glyfs'"),
+        (GOOD.replace("[glyphs]", "[glyphs]\n  far: [glyphs]"), "my.yaml:11:9: Two OOD sets have the label"),
+        (GOOD + "recipe: standrad\n", "my.yaml:11:1: Unknown recipe"),
+    ],
+)
+def test_mistakes_that_show_while_planning_have_the_place_of_their_item(tmp_path, text, message):
+    with pytest.raises(GauntletError) as caught:
+        make_plan(parse_suite(text, where="my.yaml"), DataSource(root=tmp_path, cache=tmp_path))
+    assert str(caught.value).startswith(message)
 
 
 def test_python_tags_in_yaml_are_not_executed(tmp_path):

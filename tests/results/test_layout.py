@@ -113,6 +113,22 @@ def test_classes_count_only_where_they_are_asked_for(make: SimpleNamespace, text
     assert pivot(frame, ["class"], [], "accuracy").rows == (("",), ("1",))
 
 
+@pytest.mark.parametrize(
+    ("epsilon", "text"),
+    [(8 / 255, "8/255"), (51 / 255, "0.2"), (0.3, "0.3"), (0.0313725, "0.0313725"), (1.0, "1"), (300 / 255, "1.17647")],
+)
+def test_an_epsilon_is_a_fraction_of_255_where_it_came_as_one(
+    make: SimpleNamespace, text_frame_of: Builder, epsilon: float, text: str
+) -> None:
+    frame = text_frame_of(make.attacked(0.5, "pgd", epsilon), make.attacked(0.4, "pgd", 0.5))
+    assert pivot(frame, ["epsilon"], ["model"], "robust_accuracy").rows == ((text,), ("0.5",))
+
+
+def test_a_selection_takes_fractions(make: SimpleNamespace, text_frame_of: Builder) -> None:
+    frame = text_frame_of(make.attacked(0.5, "pgd", 8 / 255), make.attacked(0.4, "pgd", 0.5))
+    assert select(frame, {"epsilon": "8/255"})["epsilon"].unique() == [8 / 255]
+
+
 def test_several_metrics_stand_side_by_side(make: SimpleNamespace, text_frame_of: Builder) -> None:
     table = pivot(text_frame_of(make.calibrated()), ["model"], ["metric"], ["ece", "nll"])
     assert table.columns == (("ECE (%)",), ("NLL",))
@@ -153,6 +169,8 @@ def test_a_selection_takes_values_patterns_and_numbers(make: SimpleNamespace, te
     [
         ({"model": "cn"}, "No result has model 'cn'; did you mean 'cnn'"),
         ({"epsilon": "0.2"}, "No result has epsilon '0.2'"),
+        ({"epsilon": "1/0"}, "epsilon is a number, got '1/0'"),
+        ({"model": ["cn", "x"]}, "No result has model 'cn' or 'x'; did you mean 'cnn'"),
         ({"epsilon": "big"}, "epsilon is a number, got 'big'"),
         ({"modle": "cnn"}, "no column 'modle'"),
     ],

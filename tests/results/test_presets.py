@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -129,6 +130,13 @@ def test_the_calibration_table_has_the_measured_metrics(make: SimpleNamespace, f
     (table,) = calibration_table(frame)
     assert [name for (name,) in table.columns] == ["ECE (%)", "ECE (scaled) (%)", "NLL", "Temperature"]
     assert table.cells[1] == ("skipped",) * 4
+
+
+def test_the_calibration_table_says_why_there_is_no_temperature(make: SimpleNamespace, frame_of: Builder) -> None:
+    result = replace(make.ok(make.measured("ece", 0.1), make.measured("nll", 0.2)), reason="It was left out. No error.")
+    (table,) = calibration_table(frame_of(make.calibrated(), make.cell(result, evaluator="calibration", model="e")))
+    assert table.cells[1][-1] == "–"
+    assert "–: It was left out. No error." in table.notes
 
 
 def test_tables_are_written_where_there_is_something_to_show(
