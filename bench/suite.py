@@ -381,6 +381,7 @@ def _axis(
 
 def _constructed(chosen: Sequence[Selected]) -> None:
     """Build attacks and detectors that were given parameters: what these refuse is wrong before anything is trained."""
+    from ..attacks import build_attack
     from ..detectors import build_detector
 
     for selected in chosen:
@@ -390,7 +391,7 @@ def _constructed(chosen: Sequence[Selected]) -> None:
             if selected.entry.kind == "detector":
                 build_detector(selected)
             else:
-                selected.entry.factory(**selected.parameters)
+                build_attack(selected.entry, selected.parameters)
         except NotAvailable:
             continue  # its cells are skipped
         except GauntletError:
