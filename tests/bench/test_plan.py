@@ -248,7 +248,7 @@ def test_what_needs_a_parameter_is_left_out_of_patterns_with_its_reason(tmp_path
         from gauntlet import attack, detector, model
 
         @attack("needy", norm="linf", kind="fixed", access="none", cost="fast")
-        def needy(force: float):
+        def needy(*, force: float):
             """Needs a force."""
 
         @model("needy-net")
