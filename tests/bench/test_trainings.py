@@ -284,7 +284,7 @@ def test_an_unknown_or_absent_logger_is_one_sentence(tmp_path: Path, monkeypatch
 def test_settings_that_cannot_work_are_found_before_anything_runs(tmp_path: Path):
     recipe = {"adversarial": {"epochs": 5, "weights": [[1, 0.1], [3, 0.5]]}}
     with pytest.raises(
-        GauntletError, match=r"suite:4:1: recipe 'adversarial': its weights cover 4 epochs but it has epochs=5"
+        GauntletError, match=r"suite:5:3: recipe 'adversarial': its weights cover 4 epochs but it has epochs=5"
     ):
         plan(tmp_path, [net(recipe)])
     with pytest.raises(GauntletError, match="each replace the criterion: only one of them can"):
