@@ -159,12 +159,9 @@ def test_parameters_out_of_range_are_one_sentence(name, parameters, message, ran
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, math.inf, math.nan])
 @pytest.mark.parametrize("name", ["msp", "energy", "gradnorm", "odin"])
-def test_temperatures_that_are_not_above_zero_are_one_sentence(name, temperature, random):
-    built = build_detector(DETECTORS.get(name), {"temperature": temperature})
-    test = scene(random)
-    test.model, test.image_batches = torch.nn.Identity(), lambda: iter([random])
+def test_temperatures_that_are_not_above_zero_are_one_sentence(name, temperature):
     with pytest.raises(GauntletError, match=rf"Detector '{name}' needs a finite temperature above 0, got [-\w]+\.$"):
-        built.score(test)
+        build_detector(DETECTORS.get(name), {"temperature": temperature})
 
 
 def test_nnguide_wants_k_training_images(random):
