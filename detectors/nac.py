@@ -23,7 +23,7 @@ _LEAST_STATE = 1e-6
     needs=("features", "head"),
     reference="Liu, Tian, Li, Ma, Wang 2024, arXiv 2306.02879",
     tags=("post-hoc", "features"),
-    grid={"steepness": [1.0, 10.0, 100.0, 1000.0]},
+    grid={"steepness": [1.0, 10.0, 100.0, 1000.0], "full": [1, 5, 50]},
 )
 class NeuronCoverage(Detector):
     """Minus the mean over features of ``min(n / full, 1)``: n training images lie in the bin of the feature's state.
@@ -31,6 +31,9 @@ class NeuronCoverage(Detector):
     The state of feature i is ``sigmoid(steepness z_i g_i)``; g is the gradient of ``KL(uniform || softmax(l))`` in the
     features, ``W'(p - 1/C)``. Half of the bins divide (0, 0.5] evenly in the logarithm, the others mirror them: states
     crowd at both ends and at 0.5 (a feature of 0). The paper adds up several layers; this is the last one's features.
+
+    It wants many training images, or a small ``full``: with few, the states of confident images are rare too, and only
+    unsure ones count as covered.
 
     Args:
         bins: Number of bins, even, at least 2.
