@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from .layout import by_dataset, pivot
+from .metrics import metric as metric_named
 from .table import Table
 
 CLEAN = "(clean)"
@@ -24,10 +25,10 @@ def corruption_table(frame: pd.DataFrame, metric: str = "accuracy", **options: A
     One pair per ID dataset; none where nothing was corrupted.
     """
     cells = frame[(frame["evaluator"] == "corruption") & (frame["class"] == "")]
-    tables = []
+    tables, known = [], metric_named(metric)
     for dataset, part in by_dataset(cells):
         rows = pd.concat([_clean(frame, dataset, metric), over_severities(part)], ignore_index=True)
-        title = f"On corrupted images of {dataset}"
+        title = f"{known.title} on corrupted images of {dataset}{' (%)' if known.percent else ''}"
         tables.append(pivot(rows, ["corruption"], ["model"], metric, **{"title": title, **options}))
         errors = _errors(frame, dataset, part) if metric == "accuracy" else part.head(0)
         if len(errors):

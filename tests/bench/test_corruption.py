@@ -177,6 +177,7 @@ def test_the_table_has_clean_images_first_and_the_mean_last(run):
     assert "frost is a stand-in for photographs" in render(accuracy, "github")
     ece, *rest = corruption_table(frame, metric="ece")
     assert len(ece.rows) == 5
+    assert accuracy.title == "Accuracy on corrupted images of digits limit=250 (%)"
     assert rest == []
     assert [header[0] for header in errors.rows] == ["sharp", "soft"]
 
