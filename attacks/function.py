@@ -38,11 +38,9 @@ class FunctionAttack(Attack):
         """
         for epsilon in epsilons:
             forwards, backwards = victim.forwards, victim.backwards
-            parts = [
-                self._called(victim, images[part], labels[part], epsilon, rng.select(part))
-                for start in range(0, len(images), victim.batch_size)
-                for part in [slice(start, start + victim.batch_size)]
-            ]
+            starts = range(0, len(images), victim.batch_size)
+            slices = [slice(start, start + victim.batch_size) for start in starts]
+            parts = [self._called(victim, images[part], labels[part], epsilon, rng.select(part)) for part in slices]
             result = verified(victim, images, labels, torch.cat(parts), self.norm, epsilon)
             spent = victim.forwards - forwards, victim.backwards - backwards
             yield replace(result, forwards=spent[0], backwards=spent[1])

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..datasets import ImageSet, ResolvedDataset, make_outliers
+from ..datasets.corruptions import corrupted
 from ..detectors import Head, Outputs
 from ..models import Calibrated, CheckpointStore, load_weights
 from ..models.build import check_fit
@@ -32,7 +33,7 @@ TrainingProgress = Callable[[str, int, int, dict[str, Any]], None]
 HistorySink = Callable[[str, str, list[dict[str, Any]]], None]
 
 _CURVE_IMAGES = 1000
-_KEEP_ON_DEVICE = 2**30  # bytes of one split
+_KEEP_ON_DEVICE = 2**30  # bytes of one split, and of all corrupted ones together
 _HEAD = ("head-weight", "head-bias")
 _LABELS = "image-labels"
 
@@ -67,6 +68,8 @@ class Workbench:
         self.stored = stored
         _without_tf32(device)
         self._images: dict[tuple[str, str], ImageSet] = {}
+        self._corrupted: dict[tuple[str, str, int], ImageSet] = {}
+        self._room = _KEEP_ON_DEVICE
         self._row: Row | None = None
         self._forget_row()
 
@@ -205,6 +208,18 @@ class Workbench:
             size = loaded.pixels.numel() * loaded.pixels.element_size()
             self._images[key] = loaded.to(self.device) if size <= _KEEP_ON_DEVICE else loaded
         return self._images[key]
+
+    def corrupted(self, dataset: ResolvedDataset, chosen: Selected, severity: int) -> ImageSet:
+        """Test images after a corruption; where other rows will ask again, the first gigabyte of them is kept."""
+        key = (dataset.fingerprint("test"), chosen.label, severity)
+        if key in self._corrupted:
+            return self._corrupted[key]
+        made = corrupted(self.images(dataset, "test"), chosen.entry, severity, chosen.parameters)
+        size = made.pixels.numel()
+        if len(self.suite.model_specs) * len(self.suite.seeds) > 1 and self._room >= size:
+            self._room -= size
+            self._corrupted[key] = made
+        return made
 
     # -- outputs ----------------------------------------------------------------------------------------------
 

@@ -9,10 +9,10 @@ import pandas as pd
 
 from .layout import by_dataset, pivot
 from .metrics import metric as metric_named
+from .records import MEAN_CORRUPTION as MEAN
 from .table import Table
 
 CLEAN = "(clean)"
-MEAN = "mean"
 _LEAST = 1e-9  # error that counts as one
 _RELATIVE = ("accuracy", "corruption_error", "relative_corruption_error")
 

@@ -11,6 +11,7 @@ import numpy as np
 from ..registry import GauntletError, nearest
 
 STATUSES = ("ok", "skipped", "failed", "timeout", "out-of-memory")
+MEAN_CORRUPTION = "mean"  # the corruption of a mean over all of them
 MISSING = "missing"  # shown for a planned cell without a record; never stored
 
 

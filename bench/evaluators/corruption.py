@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...datasets.corruptions import corrupted, misfit, severities
+from ...datasets.corruptions import misfit, severities
 from ...registry import Selected, source_fingerprint
-from ...results.records import CellResult, Measurement, PlannedCell
+from ...results.records import MEAN_CORRUPTION, CellResult, Measurement, PlannedCell
 from ...results.statistics import auroc_interval, calibration_bootstrap, mean_interval
 from .accuracy import checked_logits
 from .base import Evaluator, Finished, proportion, small
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from ..plan import Job, OODSet, Row
     from ..suite import Suite
     from ..workbench import Workbench
-
-#: Coordinate of the mean over all corruptions.
-MEAN = "mean"
 
 
 class Corruption(Evaluator):
@@ -36,10 +33,10 @@ class Corruption(Evaluator):
     name = "corruption"
 
     def misfits(self, suite: Suite, model: ModelSpec, dataset: ResolvedDataset) -> Iterator[tuple[str, str]]:
-        """Corruptions of images of another size or colour."""
+        """Corruptions of images of another size or colour, or without any of the severities."""
         yield from super().misfits(suite, model, dataset)
         for chosen in suite.corruptions:
-            if reason := misfit(chosen.entry, dataset.shape):
+            if reason := _why_not(suite, chosen, dataset):
                 yield chosen.label, reason
 
     def plan(self, suite: Suite, row: Row, out_sets: Sequence[OODSet]) -> list[Job]:
@@ -48,9 +45,9 @@ class Corruption(Evaluator):
 
         jobs, parts = [], {}
         for chosen in suite.corruptions:
-            levels = _levels(suite, chosen)
-            if not levels or misfit(chosen.entry, row.dataset.shape):
+            if _why_not(suite, chosen, row.dataset):
                 continue
+            levels = _levels(suite, chosen)
             cells = tuple(self._cell(row, chosen, level) for level in levels)
             keys = tuple(cell.key for cell in cells)
             payload = {"chosen": chosen, "levels": dict(zip(keys, levels, strict=True))}
@@ -74,7 +71,7 @@ class Corruption(Evaluator):
 
         groups = {label: {label: keys} for label, keys in parts.items() if len(keys) > 1}
         if len(parts) > 1:
-            groups[MEAN] = parts
+            groups[MEAN_CORRUPTION] = parts
         described = {chosen.label: _described(chosen) for chosen in suite.corruptions}
         cells = {}
         for label, group in groups.items():
@@ -93,11 +90,11 @@ class Corruption(Evaluator):
             yield from _run_means(job, missing, bench)
             return
         row, chosen = job.row, job.payload["chosen"]
-        images = bench.images(row.dataset, "test")
-        clean = _confidence(bench.outputs(row.dataset, "test").logits, row.model.label)[0]
+        intact = bench.outputs(row.dataset, "test")
+        clean = intact.once("confidence", lambda: _confidence(intact.logits, row.model.label)[0])
         for key, severity in job.payload["levels"].items():
             if key in missing:
-                changed = corrupted(images, chosen.entry, severity, chosen.parameters)
+                changed = bench.corrupted(row.dataset, chosen, severity)
                 outputs = bench.outputs_of(changed, frozenset({"logits"}))
                 yield key, _measure(outputs.logits, outputs.labels, clean, row.model.label)
 
@@ -106,6 +103,14 @@ def _described(chosen: Selected) -> dict[str, Any]:
     original = chosen.entry.meta.get("stand_in")  # what it stands in for, which tables say in a footnote
     facts = {"name": chosen.entry.name, **chosen.entry.defaults(), **chosen.parameters}
     return {**facts, "stand_in": original} if original else facts
+
+
+def _why_not(suite: Suite, chosen: Selected, dataset: ResolvedDataset) -> str:
+    """Why a corruption has no cell on a dataset, or nothing."""
+    if reason := misfit(chosen.entry, dataset.shape):
+        return reason
+    known = ", ".join(map(str, severities(chosen.entry)))
+    return "" if _levels(suite, chosen) else f"it has the severities {known}, none of the suite's"
 
 
 def _levels(suite: Suite, chosen: Selected) -> list[int]:

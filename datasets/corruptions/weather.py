@@ -25,10 +25,7 @@ def fog(images: Tensor, severity: int, draws: Draws, *, scale: str = "auto") -> 
         ((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75)),
         ((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4)),
     )
-    size = 256 if is_large(images, scale) else 2
-    while size < max(images.shape[2:]):
-        size *= 2
-    clouds = plasma(draws, size, decay, "fog")[:, None, : images.shape[2], : images.shape[3]]
+    clouds = _clouds_over(images, draws, decay, "fog", least=256 if is_large(images, scale) else 2)
     brightest = images.amax((1, 2, 3), keepdim=True)
     return (images + amount * clouds) * brightest / (brightest + amount)
 
@@ -43,11 +40,7 @@ def frost(images: Tensor, severity: int, draws: Draws, *, scale: str = "auto") -
         ((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45)),
         ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75)),
     )
-    size = 2
-    while size < max(images.shape[2:]):
-        size *= 2
-    ridges = 1 - (2 * plasma(draws, size, 1.6, "frost") - 1).abs()
-    crystals = ridges[:, None, : images.shape[2], : images.shape[3]] ** 2
+    crystals = (1 - (2 * _clouds_over(images, draws, 1.6, "frost") - 1).abs()) ** 2
     tint = torch.tensor((0.85, 0.93, 1.0) if images.shape[1] == 3 else (0.92,), device=images.device)
     return own * images + ice * crystals * tint[:, None, None]
 
@@ -82,6 +75,13 @@ def snow(images: Tensor, severity: int, draws: Draws, *, scale: str = "auto") ->
     flakes = streaked(flakes, int(radius), sigma, wind)
     whitened = torch.maximum(images, brightness_of(images) * 1.5 + 0.5)
     return own * images + (1 - own) * whitened + flakes + flakes.flip((2, 3))
+
+
+def _clouds_over(images: Tensor, draws: Draws, decay: float, purpose: str, least: int = 2) -> Tensor:
+    """A corner (N, 1, H, W) of clouds whose side is the power of two, at least ``least``, that covers the images."""
+    height, width = images.shape[2:]
+    size = max(least, 1 << (max(height, width) - 1).bit_length())
+    return plasma(draws, size, decay, purpose)[:, None, :height, :width]
 
 
 def brightness_of(images: Tensor) -> Tensor:

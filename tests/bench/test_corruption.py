@@ -128,6 +128,32 @@ def test_what_does_not_fit_is_left_out_with_its_reason(plugin):
     assert "saturate" not in {cell.identity.corruption for cell in plan.cells}
 
 
+def test_severities_that_a_corruption_lacks_leave_it_out_with_the_reason(plugin, write_plugin):
+    dim = write_plugin(
+        '''
+        from gauntlet import corruption
+
+        @corruption("dim", severities=(2, 3))
+        def dim(images, severity):
+            """Darker."""
+            return images / severity
+        ''',
+        "dim.py",
+    )
+    plan, _ = prepare(SUITE, plugins=[plugin, dim])
+    reasons = {item.what: item.reason for item in plan.left_out}
+    assert reasons["dim of sharp on digits limit=250"] == "it has the severities 2, 3, none of the suite's"
+
+
+def test_two_models_share_the_corrupted_images(tmp_path, plugin, monkeypatch):
+    from gauntlet.bench import workbench
+
+    made = []
+    monkeypatch.setattr(workbench, "corrupted", lambda *given: made.append(given[1].name) or corrupted(*given))
+    assert run_suite({**SUITE, "corruptions": ["fog"]}, out=tmp_path, plugins=[plugin]).complete
+    assert made == ["fog", "fog"]  # two severities, two models
+
+
 def test_a_plug_ins_corruption_joins_and_only_it_and_the_means_are_computed(run, plugin, write_plugin):
     folder, frame = run
     dim = write_plugin(

@@ -350,6 +350,15 @@ class TestMNISTC:
         expected = np.array([feature.canny(image[..., 0]) for image in last(digits.images)])
         assert (found != expected).mean() < 1e-3  # gradients along exactly 45 degrees may fall to either side
 
+    def test_spatter_is_mud_where_smoothed_noise_is_high(self, digits):
+        found = made("mnist-c/spatter", digits, 4)[..., 0]
+        noise = drawn(digits, "mnist-c/spatter").normal((28, 28), purpose="mnist-c/spatter").double().numpy()
+        for own, image, one in zip(found, last(digits.images)[..., 0], noise, strict=True):
+            mud = filters.gaussian((filters.gaussian(0.65 + 0.3 * one, 1) > 0.65).astype(float), 1.5)
+            mud[mud < 0.8] = 0
+            near = np.abs(mud - 0.8) > 1e-5  # float32 may fall to the other side of the threshold
+            assert_allclose(own[near], (image * (1 - mud) + 63 / 255 * mud)[near], atol=1e-5)
+
     def test_stripes_are_inverted(self, digits):
         found, images = made("mnist-c/stripe", digits, 0), last(digits.images)
         outside = np.r_[0:7, 21:28]
