@@ -71,19 +71,20 @@ def _errors(frame: pd.DataFrame, dataset: str, part: pd.DataFrame) -> pd.DataFra
     levels = ok[ok["severity"].notna()]
     error = 1 - levels.pivot_table("value", ["model", "seed"], "corruption", aggfunc="mean", observed=True, sort=False)
     means = overall(ok)
-    if error.index.get_level_values("model").nunique() < 2 or means.empty:
+    first, measured = part["model"].iloc[0], error.index.get_level_values("model")
+    if measured.nunique() < 2 or first not in measured:
         return ok.head(0)
-    baseline = error.xs(part["model"].iloc[0], level="model")
+    baseline = error.xs(first, level="model")
     clean = _clean(frame, dataset, "accuracy").assign(model=lambda rows: rows["model"].astype(str))
     clean_error = 1 - clean.groupby(["model", "seed"], sort=False)["value"].mean()
     found = [means]
-    for position, row in means.iterrows():
+    for position, row in means[means["seed"].isin(baseline.index)].iterrows():
         own, other = error.loc[(row["model"], row["seed"])], baseline.loc[row["seed"]]
-        rest = (clean_error.get((name, row["seed"]), np.nan) for name in (row["model"], part["model"].iloc[0]))
+        rest = (clean_error.get((name, row["seed"]), np.nan) for name in (row["model"], first))
         more, more_other = (errors - least for errors, least in zip((own, other), rest, strict=True))
         ratios = {"corruption_error": (own, other), "relative_corruption_error": (more, more_other)}
         for name, (above, below) in ratios.items():
-            value = (above / below).mean()
+            value = (above / below).mean(skipna=False)
             if np.isfinite(value) and (below > _LEAST).all():
                 one = means.loc[[position]].assign(metric=name, value=value, ci_low=np.nan, ci_high=np.nan)
                 found.append(one)

@@ -80,9 +80,10 @@ def _join_plans(store: Store, latest: Sequence[dict[str, RunRecord]]) -> None:
     """One more run for every suite whose latest runs differ."""
     for suite in dict.fromkeys(name for runs in latest for name in runs):
         runs = list({runs[suite].run_id: runs[suite] for runs in latest if suite in runs}.values())
-        plans = [store.planned(run.run_id) for run in runs]
-        cells = {cell.identity: cell for plan in reversed(plans) for cell in plan}
-        in_order = {cell.identity: cells[cell.identity] for plan in plans for cell in plan}
+        in_order: dict[Identity, PlannedCell] = {}
+        for run in runs:
+            for cell in store.planned(run.run_id):
+                in_order.setdefault(cell.identity, cell)
         if len(store.planned(_latest(store)[suite].run_id)) == len(in_order):
             continue
         whole = store.begin_run(suite, runs[-1].suite_text, {"merged": [run.run_id for run in runs]})

@@ -233,6 +233,17 @@ def test_mean_corruption_errors_are_those_of_the_paper(run):
     assert list(table.cells[0])[1:] == ["1.0000", "1.0000"]
 
 
+def test_a_baseline_without_results_leaves_its_errors_out(run):
+    """Of one corruption at one severity, of a whole corruption, of everything."""
+    _, frame = run
+    assert ("mCE",) in corruption_table(frame)[1].columns
+    sharp = (frame["model"] == "sharp") & (frame["evaluator"] == "corruption")
+    for lost in (sharp & (frame["corruption"] == "fog"), sharp):
+        accuracy, *errors = corruption_table(frame.assign(status=frame["status"].mask(lost, "failed")))
+        assert len(accuracy.rows) == 5
+        assert all(("mCE",) not in table.columns for table in errors)
+
+
 def test_the_safety_table_has_the_mean_over_corruptions(run):
     _, frame = run
     (table,) = safety_table(frame)
