@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..datasets.draws import Draws
+from ..datasets.per_image_rng import PerImageRNG
 from .base import Attack, AttackResult
 from .function import build_attack
 from .norms import check_ball, perturbation_norms
 from .victim import Victim
 
-__all__ = ["Attack", "AttackResult", "Draws", "Victim", "build_attack", "check_ball", "perturbation_norms"]
+__all__ = ["Attack", "AttackResult", "PerImageRNG", "Victim", "build_attack", "check_ball", "perturbation_norms"]

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..datasets.draws import Draws
+from ..datasets.per_image_rng import PerImageRNG
 from ..registry import GauntletError
 from .norms import into_ball, per_image, perturbation_norms
 from .victim import Victim
@@ -56,7 +56,7 @@ class Attack(ABC):
     kind: Kind = "fixed"
 
     def run(
-        self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], *, rng: Draws
+        self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], *, rng: PerImageRNG
     ) -> list[AttackResult]:
         """Attack images at every epsilon.
 
@@ -89,7 +89,7 @@ class Attack(ABC):
 
     @abstractmethod
     def attack(
-        self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: Draws
+        self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: PerImageRNG
     ) -> Iterable[AttackResult]:
         """As :meth:`run`, for at least one image and epsilons that are all positive."""
 
@@ -105,11 +105,13 @@ class MinimisationAttack(Attack):
     kind: Kind = "minimisation"
 
     @abstractmethod
-    def closest(self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: Draws) -> Tensor:
+    def closest(
+        self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: PerImageRNG
+    ) -> Tensor:
         """The nearest adversarial images found (N, C, H, W); where none was found, anything."""
 
     def attack(
-        self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: Draws
+        self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: PerImageRNG
     ) -> Iterable[AttackResult]:
         """Search once, then shrink what was found into each ball and predict again."""
         forwards, backwards = victim.forwards, victim.backwards

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from ..datasets.draws import Draws
+from ..datasets.per_image_rng import PerImageRNG
 from .active import Paths, drive
 from .base import Attack, AttackResult, presentable
 from .norms import perturbation_norms
@@ -31,7 +31,7 @@ class BudgetAttack(Attack):
     """An attack on (image, epsilon) pairs; a subclass writes :meth:`pursue`."""
 
     def attack(
-        self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: Draws
+        self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: PerImageRNG
     ) -> Iterable[AttackResult]:
         """Pursue every image at every epsilon."""
         work = Work(victim, images, labels, epsilons, self.norm, rng)
@@ -56,7 +56,7 @@ class Work:
     """
 
     def __init__(
-        self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], norm: str, rng: Draws
+        self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], norm: str, rng: PerImageRNG
     ) -> None:
         self.victim, self.images, self.labels = victim, images, labels
         self.epsilons, self.norm, self._rng = epsilons, norm, rng
@@ -80,7 +80,7 @@ class Work:
             "radius": self.radii[items // len(self.images)],
         }
 
-    def draws(self, items: Tensor) -> Draws:
+    def draws(self, items: Tensor) -> PerImageRNG:
         """The random numbers of the items' images: every epsilon draws the same."""
         return self._rng.select(items % len(self.images))
 

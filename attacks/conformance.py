@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ..datasets.draws import Draws, seeded
+from ..datasets.per_image_rng import PerImageRNG, seeded
 from ..registry import ATTACKS, Entry, GauntletError
 from .base import Attack, AttackResult
 from .diagnostics import disagreement, lost_gradients
@@ -191,7 +191,7 @@ def _trained(attack: Attack) -> tuple[bool, str]:
 def _run(attack: Attack, known: Known, epsilons: Sequence[float]) -> list[AttackResult]:
     """The results, each checked to be finite, in the box and in its ball."""
     with Victim(known.model, surrogate=Victim(trained().model)) as victim:
-        draws = Draws("conformance", torch.arange(len(known.images)))
+        draws = PerImageRNG("conformance", torch.arange(len(known.images)))
         results = attack.run(victim, known.images, known.labels, epsilons, rng=draws)
     if len(results) != len(epsilons):
         raise GauntletError(f"it gave {len(results)} results for {len(epsilons)} epsilons.")

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..datasets.draws import Draws
+from ..datasets.per_image_rng import PerImageRNG
 from ..registry import GauntletError, attack
 from .base import MinimisationAttack
 from .losses import margin
-from .minimise import Search, nearest, start
+from .minimum_norm import Search, nearest, start
 from .norms import per_image
 from .victim import Victim
 
@@ -92,7 +92,9 @@ class CarliniWagner(MinimisationAttack):
         self.trials, self.steps, self.stepsize = trials, steps, stepsize
         self.confidence, self.initial_weight = confidence, initial_weight
 
-    def closest(self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: Draws) -> Tensor:
+    def closest(
+        self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: PerImageRNG
+    ) -> Tensor:
         """One search for each image."""
         return nearest(
             victim, images, lambda items: self._load(images, labels, items), lambda rows: self._step(victim, rows)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..datasets.draws import Draws
+from ..datasets.per_image_rng import PerImageRNG
 from ..registry import GauntletError, attack
 from .base import MinimisationAttack
-from .minimise import Search, nearest, start
+from .minimum_norm import Search, nearest, start
 from .norms import lengths, per_image
 from .steps import steepest
 from .victim import Victim
@@ -56,7 +56,9 @@ class DDN(MinimisationAttack):
             )
         self.steps, self.initial_radius, self.gamma = steps, initial_radius, gamma
 
-    def closest(self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: Draws) -> Tensor:
+    def closest(
+        self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: PerImageRNG
+    ) -> Tensor:
         """One search for each image."""
 
         def load(items: Tensor) -> _Sphere:

@@ -9,10 +9,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..datasets.draws import Draws
+from ..datasets.per_image_rng import PerImageRNG
 from ..registry import GauntletError, attack
 from .base import MinimisationAttack
-from .minimise import Search, nearest, start
+from .minimum_norm import Search, nearest, start
 from .norms import per_image
 from .victim import Victim
 
@@ -59,7 +59,9 @@ class DeepFool(MinimisationAttack):
             raise GauntletError(f"deepfool needs steps >= 1 and candidates >= 2, got {steps} and {candidates}.")
         self.norm, self.steps, self.candidates, self.overshoot = norm, steps, candidates, overshoot
 
-    def closest(self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: Draws) -> Tensor:
+    def closest(
+        self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: PerImageRNG
+    ) -> Tensor:
         """Cross, one search for each image."""
 
         def load(items: Tensor) -> _Crossing:

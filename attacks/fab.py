@@ -9,13 +9,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..datasets.draws import Draws
+from ..datasets.per_image_rng import PerImageRNG
 from ..registry import GauntletError, attack
 from .apgd import wrong_classes
 from .base import MinimisationAttack
 from .budget import Tries, Work
 from .hyperplane import onto_hyperplane
-from .minimise import Search, nearest, start
+from .minimum_norm import Search, nearest, start
 from .norms import per_image, project
 from .victim import Victim
 
@@ -63,7 +63,9 @@ class FABT(MinimisationAttack):
             raise GauntletError(f"fab-t needs steps, targets, restarts >= 1, got {steps}, {targets} and {restarts}.")
         self.norm, self.steps, self.most_targets, self.restarts = norm, steps, targets, restarts
 
-    def closest(self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: Draws) -> Tensor:
+    def closest(
+        self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: PerImageRNG
+    ) -> Tensor:
         """One walk for each image, target after target."""
 
         def load(items: Tensor) -> _Walk:
@@ -96,7 +98,7 @@ class FABT(MinimisationAttack):
         classes = wrong_classes(victim.outputs(fields["clean"]), fields["labels"])[:, : self.most_targets]
         return _Walk(**fields, targets=classes, radius=radius)
 
-    def _step(self, victim: Victim, rows: _Walk, draws: Draws) -> Tensor:
+    def _step(self, victim: Victim, rows: _Walk, draws: PerImageRNG) -> Tensor:
         trial = rows.taken // self.steps
         self._begin(rows, trial, draws)
         target = rows.targets.gather(1, (trial % rows.targets.shape[1])[:, None]).squeeze(1)
@@ -109,7 +111,7 @@ class FABT(MinimisationAttack):
         rows.current = torch.where(per_image(fooled, retreat), retreat, rows.current)
         return (rows.taken + 1 >= self.steps * self.restarts * rows.targets.shape[1]) | (rows.size <= rows.radius)
 
-    def _begin(self, rows: _Walk, trial: Tensor, draws: Draws) -> None:
+    def _begin(self, rows: _Walk, trial: Tensor, draws: PerImageRNG) -> None:
         """Put rows that turn to another target back to the start."""
         fresh = (rows.taken % self.steps == 0) & (rows.taken > 0)
         if not fresh.any():

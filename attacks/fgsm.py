@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..datasets.draws import Draws
+from ..datasets.per_image_rng import PerImageRNG
 from ..registry import attack
 from .base import Attack, AttackResult, verified
 from .norms import per_image
@@ -44,7 +44,7 @@ class FGSM(Attack):
         self.random_start = random_start
 
     def attack(
-        self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: Draws
+        self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: PerImageRNG
     ) -> Iterable[AttackResult]:
         """One gradient for each start, one step for each epsilon."""
         unit = random_offset(self.norm, rng, images.shape[1:]) if self.random_start else None

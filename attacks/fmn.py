@@ -9,13 +9,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..datasets.draws import Draws
+from ..datasets.per_image_rng import PerImageRNG
 from ..registry import GauntletError, attack
 from .base import MinimisationAttack
 from .ddn import falling
 from .l1 import project_l1
 from .losses import margin
-from .minimise import Search, nearest, start
+from .minimum_norm import Search, nearest, start
 from .norms import per_image, perturbation_norms, project
 from .steps import steepest
 from .victim import Victim
@@ -72,7 +72,9 @@ class FMN(MinimisationAttack):
         self.norm, self.steps, self.gamma = norm, steps, gamma
         self.first_stride, self.last_stride = first_stride, last_stride
 
-    def closest(self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: Draws) -> Tensor:
+    def closest(
+        self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: PerImageRNG
+    ) -> Tensor:
         """One search for each image."""
 
         def load(items: Tensor) -> _Ball:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..datasets.draws import Draws, seeded
+from ..datasets.per_image_rng import PerImageRNG, seeded
 from ..registry import GauntletError, NotAvailable
 from .base import Attack, AttackResult, MinimisationAttack, presentable, verified
 from .foolbox_row import HIDDEN, STARTS, Row, foolbox
@@ -51,7 +51,9 @@ class FoolboxAttack(Attack):
             if importlib.util.find_spec(package) is None:
                 raise NotAvailable(f"{row.name} needs the package {package}: pip install 'gauntlet-bench[{package}]'.")
 
-    def perturb(self, victim: Victim, images: Tensor, labels: Tensor, rng: Draws, **budget: float | None) -> Tensor:
+    def perturb(
+        self, victim: Victim, images: Tensor, labels: Tensor, rng: PerImageRNG, **budget: float | None
+    ) -> Tensor:
         """What foolbox's ``run`` returns (N, C, H, W), chunk by chunk; a NaN image becomes the original."""
         parts = []
         for part in _slices(len(images), self.chunk):
@@ -170,7 +172,7 @@ class FoolboxFixed(FoolboxAttack):
     """A foolbox attack that spends a given budget: it runs once for each epsilon."""
 
     def attack(
-        self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: Draws
+        self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: PerImageRNG
     ) -> Iterable[AttackResult]:
         """Run, clip to the ball as foolbox does, and predict."""
         for epsilon in epsilons:
@@ -183,7 +185,9 @@ class FoolboxFixed(FoolboxAttack):
 class FoolboxMinimisation(MinimisationAttack, FoolboxAttack):
     """A foolbox attack that looks for the nearest adversarial: it runs once for all epsilons."""
 
-    def closest(self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: Draws) -> Tensor:
+    def closest(
+        self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: PerImageRNG
+    ) -> Tensor:
         """Run without foolbox's early stop, so that the epsilons asked for cannot change what is found."""
         return self.perturb(victim, images, labels, rng, early_stop=None)
 
@@ -192,7 +196,7 @@ class FoolboxOther(FoolboxAttack):
     """A foolbox attack that knows no budget: it runs once, and its images stand for every epsilon."""
 
     def attack(
-        self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: Draws
+        self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: PerImageRNG
     ) -> Iterable[AttackResult]:
         """Run once and predict."""
         forwards, backwards = victim.forwards, victim.backwards

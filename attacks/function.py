@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..datasets.draws import Draws
+from ..datasets.per_image_rng import PerImageRNG
 from ..registry import ATTACKS, Entry, GauntletError
 from .base import Attack, AttackResult, verified
 from .victim import Victim
@@ -29,7 +29,7 @@ class FunctionAttack(Attack):
         self.norm, self.name = norm, name
 
     def attack(
-        self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: Draws
+        self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: PerImageRNG
     ) -> Iterable[AttackResult]:
         """Call the function for every epsilon.
 
@@ -45,7 +45,7 @@ class FunctionAttack(Attack):
             spent = victim.forwards - forwards, victim.backwards - backwards
             yield replace(result, forwards=spent[0], backwards=spent[1])
 
-    def _called(self, victim: Victim, images: Tensor, labels: Tensor, epsilon: float, draws: Draws) -> Tensor:
+    def _called(self, victim: Victim, images: Tensor, labels: Tensor, epsilon: float, draws: PerImageRNG) -> Tensor:
         given = {"victim": victim, "images": images, "labels": labels, "epsilon": epsilon, "draws": draws}
         made = self.function(*(given[need] for need in self.needs), **self.parameters)
         if not isinstance(made, Tensor) or made.shape != images.shape:

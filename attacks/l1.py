@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..datasets.draws import Draws
+from ..datasets.per_image_rng import PerImageRNG
 from .norms import add_l1, per_image
 
 
@@ -60,7 +60,7 @@ def sparse_direction(gradient: Tensor, current: Tensor, share: float = 0.01) -> 
     return (chosen / chosen.sum(dim=1, keepdim=True).clamp_min(1)).view_as(gradient) * gradient.sign()
 
 
-def uniform_in_l1(draws: Draws, shape: torch.Size, restart: int = 0) -> Tensor:
+def uniform_in_l1(draws: PerImageRNG, shape: torch.Size, restart: int = 0) -> Tensor:
     """Perturbations (N, *shape), uniform in the unit L1 ball: signed exponentials over their sum and one more."""
     count = math.prod(shape)
     waits = -torch.log1p(-draws.uniform((count + 1,), purpose="start sizes", restart=restart))

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..datasets.draws import Draws
+from ..datasets.per_image_rng import PerImageRNG
 from ..registry import GauntletError, attack
 from .budget import BudgetAttack, Tries, Work
 from .norms import lengths, per_image
@@ -20,7 +20,7 @@ class Noise(BudgetAttack):
 
     Args:
         norm: ``linf`` or ``l2``.
-        repeats: Draws to try; an image leaves at the first that fools.
+        repeats: PerImageRNG to try; an image leaves at the first that fools.
         clipping_aware: In L2, scale the noise so that it has the size of the budget after clipping to [0, 1] rather
             than before.
     """
@@ -32,7 +32,7 @@ class Noise(BudgetAttack):
             raise GauntletError(f"Noise knows clipping_aware in l2 only, got norm {norm!r}.")
         self.norm, self.repeats, self.clipping_aware = norm, repeats, clipping_aware
 
-    def draw(self, draws: Draws, shape: torch.Size, step: Tensor) -> Tensor:
+    def draw(self, draws: PerImageRNG, shape: torch.Size, step: Tensor) -> Tensor:
         """Noise (N, *shape) of any size, or in Linf within [-1, 1]; ``step`` is the number of the draw (N,)."""
         raise NotImplementedError
 
@@ -104,14 +104,14 @@ class GaussianNoise(Noise):
     Rauber, Bethge 2020, arXiv 2007.07677.
 
     Args:
-        repeats: Draws to try; an image leaves at the first that fools.
+        repeats: PerImageRNG to try; an image leaves at the first that fools.
         clipping_aware: Scale the noise so that it has size epsilon after clipping to [0, 1] rather than before.
     """
 
     def __init__(self, repeats: int = 1, clipping_aware: bool = False) -> None:
         super().__init__("l2", repeats, clipping_aware)
 
-    def draw(self, draws: Draws, shape: torch.Size, step: Tensor) -> Tensor:
+    def draw(self, draws: PerImageRNG, shape: torch.Size, step: Tensor) -> Tensor:
         """Standard normal."""
         return draws.normal(shape, purpose="noise", step=step)
 
@@ -134,13 +134,13 @@ class UniformNoise(Noise):
 
     Args:
         norm: ``linf`` (each pixel uniform in [-epsilon, epsilon]) or ``l2`` (scaled to that size).
-        repeats: Draws to try; an image leaves at the first that fools.
+        repeats: PerImageRNG to try; an image leaves at the first that fools.
         clipping_aware: In L2, scale the noise so that it has size epsilon after clipping to [0, 1] rather than before.
     """
 
     def __init__(self, norm: Literal["linf", "l2"] = "linf", repeats: int = 1, clipping_aware: bool = False) -> None:
         super().__init__(norm, repeats, clipping_aware)
 
-    def draw(self, draws: Draws, shape: torch.Size, step: Tensor) -> Tensor:
+    def draw(self, draws: PerImageRNG, shape: torch.Size, step: Tensor) -> Tensor:
         """Uniform in [-1, 1]."""
         return 2 * draws.uniform(shape, purpose="noise", step=step) - 1

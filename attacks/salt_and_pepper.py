@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..datasets.draws import Draws
+from ..datasets.per_image_rng import PerImageRNG
 from ..registry import GauntletError, attack
 from .base import MinimisationAttack
-from .minimise import Search, nearest, start
+from .minimum_norm import Search, nearest, start
 from .norms import per_image
 from .victim import Victim
 
@@ -42,7 +42,7 @@ class SaltAndPepper(MinimisationAttack):
     adversarial is not shown to the model.
 
     Args:
-        steps: Draws for each image.
+        steps: PerImageRNG for each image.
         across_channels: Whether a pixel changes in all channels at once.
     """
 
@@ -53,7 +53,9 @@ class SaltAndPepper(MinimisationAttack):
             raise GauntletError(f"salt-and-pepper needs steps >= 1, got {steps}.")
         self.steps, self.across_channels = steps, across_channels
 
-    def closest(self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: Draws) -> Tensor:
+    def closest(
+        self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: PerImageRNG
+    ) -> Tensor:
         """One search for each image."""
 
         def load(items: Tensor) -> _Shaker:
@@ -63,7 +65,7 @@ class SaltAndPepper(MinimisationAttack):
 
         return nearest(victim, images, load, lambda rows: self._step(victim, rows, rng.select(rows.item)))
 
-    def _step(self, victim: Victim, rows: _Shaker, draws: Draws) -> Tensor:
+    def _step(self, victim: Victim, rows: _Shaker, draws: PerImageRNG) -> Tensor:
         shape = rows.clean.shape[1:]
         shape = torch.Size([1, *shape[1:]]) if self.across_channels else shape
         chance = draws.uniform(shape, purpose="shake", step=rows.taken)

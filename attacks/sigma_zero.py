@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..datasets.draws import Draws
+from ..datasets.per_image_rng import PerImageRNG
 from ..registry import GauntletError, attack
 from .base import MinimisationAttack
 from .ddn import falling
 from .losses import margin
-from .minimise import Search, nearest, start
+from .minimum_norm import Search, nearest, start
 from .norms import per_image
 from .victim import Victim
 
@@ -58,7 +58,9 @@ class SigmaZero(MinimisationAttack):
             )
         self.steps, self.threshold, self.adaptation = steps, threshold, adaptation
 
-    def closest(self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: Draws) -> Tensor:
+    def closest(
+        self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: PerImageRNG
+    ) -> Tensor:
         """One search for each image."""
 
         def load(items: Tensor) -> _Sparse:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..datasets.draws import Draws
+from ..datasets.per_image_rng import PerImageRNG
 from ..registry import GauntletError, attack
 from .base import AttackResult, Kind
 from .budget import BudgetAttack, Tries, Work
@@ -60,7 +60,7 @@ class Spatial(BudgetAttack):
         self.grid = torch.tensor(grid)
 
     def attack(
-        self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: Draws
+        self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: PerImageRNG
     ) -> Iterable[AttackResult]:
         """Search once for all epsilons."""
         (result,) = super().attack(victim, images, labels, epsilons[:1], rng)

@@ -13,8 +13,8 @@ from .budget import BudgetAttack, Tries, Work
 from .losses import margin
 from .norms import per_image
 from .square_l2 import moved, tiles
+from .square_patches import corners, signs
 from .steps import within
-from .windows import corners, signs
 
 #: The share of the image that a square covers is halved at each of these shares of the queries.
 _HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)

@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..datasets.draws import Draws
-from .windows import corners, positions, signs, window
+from ..datasets.per_image_rng import PerImageRNG
+from .square_patches import corners, positions, signs, window
 
 
-def tiles(draws: Draws, shape: torch.Size, restart: int) -> Tensor:
+def tiles(draws: PerImageRNG, shape: torch.Size, restart: int) -> Tensor:
     """Perturbations (N, C, H, W) to start from: a grid of five by five bumps of random sign."""
     channels, height, width = shape
     side = max(min(height, width) // 5, 1)
@@ -23,7 +23,7 @@ def tiles(draws: Draws, shape: torch.Size, restart: int) -> Tensor:
     return F.pad(spread, (0, width - along * side, 0, height - down * side))
 
 
-def moved(offset: Tensor, radius: Tensor, side: Tensor, draws: Draws, step: Tensor, restart: int) -> Tensor:
+def moved(offset: Tensor, radius: Tensor, side: Tensor, draws: PerImageRNG, step: Tensor, restart: int) -> Tensor:
     """One proposal (Andriushchenko et al. 2020, arXiv 1912.00049, algorithm 3).
 
     The perturbation in one window is erased; its length, with what the ball still leaves, goes into another window,

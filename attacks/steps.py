@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..datasets.draws import Draws
+from ..datasets.per_image_rng import PerImageRNG
 from .l1 import l1_step, uniform_in_l1
 from .norms import add_l1, lengths, per_image, project
 
@@ -47,7 +47,7 @@ def steepest(gradient: Tensor, norm: str) -> Tensor:
     return (gradient * per_image(1 / size, gradient)).nan_to_num_(0)
 
 
-def random_offset(norm: str, draws: Draws, shape: torch.Size, *, restart: int = 0) -> Tensor:
+def random_offset(norm: str, draws: PerImageRNG, shape: torch.Size, *, restart: int = 0) -> Tensor:
     """Perturbations (N, *shape), uniform in the unit ball of the norm."""
     if norm == "linf":
         return draws.uniform(shape, purpose="start", restart=restart) * 2 - 1

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from ..datasets.draws import Draws
+from ..datasets.per_image_rng import PerImageRNG
 from ..registry import ATTACKS, GauntletError, Selected, attack, select_one
 from .base import Attack, AttackResult, verified
 from .function import build_attack
@@ -63,7 +63,7 @@ class Transfer(Attack):
             )
 
     def attack(
-        self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: Draws
+        self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: PerImageRNG
     ) -> Iterable[AttackResult]:
         """Attack the surrogate at all epsilons, then predict with the victim.
 

@@ -46,7 +46,7 @@ class ModelSpec:
         init_from: A model of the same architecture whose weights it starts its training from.
         replica: Tells apart members that are otherwise equal; each is trained from its own random start.
         members: The models it is built from.
-        calibrator: Fitted on the validation split, on top of everything else.
+        calibrator: FittedDetector on the validation split, on top of everything else.
     """
 
     entry: Entry

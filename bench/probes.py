@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from ..attacks import Draws
+from ..attacks import PerImageRNG
 from ..models import Calibrated
 
 #: Number of passes with dropout switched on.
@@ -152,7 +152,7 @@ def dropout_layers(module: nn.Module) -> list[nn.Module]:
     return [part for part in module.modules() if isinstance(part, _DROPOUTS) and part.p > 0]
 
 
-def dropout_passes(module: nn.Module, images: Tensor, draws: Draws, passes: int = PASSES) -> Tensor:
+def dropout_passes(module: nn.Module, images: Tensor, draws: PerImageRNG, passes: int = PASSES) -> Tensor:
     """Logits (N, passes, K) with dropout switched on; the masks belong to the images, not to their batch."""
     layers = dropout_layers(module)
     order = {layer: position for position, layer in enumerate(layers)}

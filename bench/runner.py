@@ -21,7 +21,7 @@ from ..results.tables import write_tables
 from .evaluators import EVALUATORS
 from .failures import JobTimeout, alarm_held, failure, out_of_memory, time_limit
 from .loggers import Sink, open_logger
-from .places import cache_folder, data_root, pick_device
+from .paths import cache_folder, data_root, pick_device
 from .plan import Job, Plan, make_plan
 from .provenance import provenance
 from .reporter import Reporter

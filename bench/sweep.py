@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..attacks import Draws
+from ..attacks import PerImageRNG
 from ..detectors import random_projection
 from ..models import Tap
 from .probes import LastMaps, dropout_layers, dropout_passes, gram_statistics
@@ -49,12 +49,12 @@ class Sweeper:
                 layers = tuple(part.shape[1] for part in statistics)
             else:
                 tapped = self.tap(images)
-            for name, value in self._select(tapped, statistics, images, Draws(stream, indices), wanted):
+            for name, value in self._select(tapped, statistics, images, PerImageRNG(stream, indices), wanted):
                 parts.setdefault(name, []).append(value)
         return Swept({name: torch.cat(values) for name, values in parts.items()}, layers)
 
     def _select(
-        self, tapped: dict[str, Tensor], statistics: list[Tensor], images: Tensor, draws: Draws, wanted: set[str]
+        self, tapped: dict[str, Tensor], statistics: list[Tensor], images: Tensor, draws: PerImageRNG, wanted: set[str]
     ) -> Iterator[tuple[str, Tensor]]:
         features = tapped.pop("features", None)
         if features is not None:

@@ -43,7 +43,7 @@ def tune(chosen: Selected, row: Row, bench: Workbench) -> tuple[Selected, dict[s
     Raises:
         NotAvailable: The dataset has no validation images.
     """
-    from .fitted import checked_scores, fitted_detector
+    from .fitted_detector import checked_scores, fitted_detector
     from .kernels import ood_metrics
 
     facts = tuning_facts(bench.suite, chosen)

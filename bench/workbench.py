@@ -18,7 +18,7 @@ from ..models import Calibrated, CheckpointStore, load_weights
 from ..models.build import check_fit
 from ..registry import GauntletError, NotAvailable, Selected, digest
 from ..results.records import CellResult
-from .fitted import Fitted
+from .fitted_detector import FittedDetector
 from .model_specs import ModelSpec, build, start_of, training_key
 from .output_cache import OutputCache, weights_fingerprint
 from .plan import Row
@@ -80,7 +80,7 @@ class Workbench:
         self._sweeper_of_row: Sweeper | None = None
         self._why_no_head = "no pass was made"
         self._outputs: dict[tuple[str, str, int | None], Outputs] = {}
-        self._detectors: dict[str, Fitted] = {}
+        self._detectors: dict[str, FittedDetector] = {}
         self.needs: frozenset[str] = frozenset()
 
     def open_row(self, row: Row, needs: Iterable[str]) -> None:
@@ -262,14 +262,14 @@ class Workbench:
         tensors = swept.tensors | {_LABELS: images.labels.to(self.device)}
         return self._assemble(lambda: images, (images.name, images.split), tensors, {"layers": swept.layers})
 
-    def detector(self, chosen: Selected) -> Fitted:
+    def detector(self, chosen: Selected) -> FittedDetector:
         """A detector of the suite, tuned and fitted for the row on the first call; labels are unique in a suite.
 
         Raises:
             NotAvailable: The model does not yield what it needs, or there is nothing to fit it to.
         """
         if chosen.label not in self._detectors:
-            self._detectors[chosen.label] = Fitted(chosen, self.row, self)
+            self._detectors[chosen.label] = FittedDetector(chosen, self.row, self)
         return self._detectors[chosen.label]
 
     def why_no_head(self) -> str:

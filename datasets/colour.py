@@ -19,7 +19,7 @@ import torch
 
 from ..registry import GauntletError, dataset
 from .imageset import ImageSet
-from .sheets import Sheet, find_sheets, held_out, labels_file, reaches_no_further, read_sheets
+from .png_sheets import Sheet, find_sheets, held_out, labels_file, reaches_no_further, read_sheets
 from .source import DataSource
 
 Test = Literal["official", "held-out"]

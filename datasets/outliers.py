@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..registry import DATASETS, dataset
-from .derived import Change, jigsaw, mirrored, pair_geometric_mean, pair_mean, pixelated, speckled
+from .image_transforms import Change, jigsaw, mirrored, pair_geometric_mean, pair_mean, pixelated, speckled
 from .imageset import ImageSet
 from .source import DataSource
 

@@ -16,9 +16,9 @@ import torch
 from ..registry import CORRUPTIONS, Entry, GauntletError, NotAvailable, digest, nearest, source_fingerprint
 from .convert import conversion, convert
 from .corruptions import corrupted
+from .dataset_files import DatasetFiles
 from .imageset import ImageSet, as_image_set
 from .options import DEFAULT_VAL, Options
-from .presence import Presence
 from .shifts import shifted
 from .source import DataSource
 from .splitting import fixed_subset, stratified
@@ -62,7 +62,7 @@ class ResolvedDataset:
         self.parameters = parameters
         self._options = options
         self._source = source
-        self._presence = Presence(entry, {**entry.defaults(), **parameters}, source)
+        self._presence = DatasetFiles(entry, {**entry.defaults(), **parameters}, source)
         self._targets: list[Shape] = [target for target in (options.shape, shape) if target is not None]
         self._unfinished: dict[str, ImageSet] = {}
         self._loaded: dict[str, ImageSet] = {}

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from ..registry import detector
-from .activations import ratio, survivors
 from .energy import energy
 from .head import apply_head
 from .numerics import by_rows, double, working
 from .outputs import Head
+from .pruning import ratio, survivors
 
 
 @detector(

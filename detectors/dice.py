@@ -5,13 +5,13 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..registry import detector
-from .activations import check_share, quantile
 from .base import Detector
 from .energy import energy
 from .head import apply_head
 from .moments import feature_mean
 from .numerics import double
 from .outputs import Head, Outputs
+from .pruning import check_share, quantile
 
 
 @detector(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .moments import Moments
 from .numerics import beside, by_rows, double, working
-from .trapezoid import lower, times
+from .triangular import lower, times
 
 
 class Gaussians(NamedTuple):

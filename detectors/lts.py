@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..registry import GauntletError, detector
-from .activations import ratio, sum_of_survivors
 from .energy import energy
 from .head import apply_head
 from .numerics import by_rows, double, working
 from .outputs import Head
+from .pruning import ratio, sum_of_survivors
 
 
 @detector(

@@ -16,7 +16,7 @@ from .moments import scatter
 from .numerics import beside, by_rows, double, working
 from .outputs import Head, Outputs
 from .probabilities import log_probabilities
-from .trapezoid import times
+from .triangular import times
 
 
 @detector(

@@ -11,7 +11,7 @@ from ..registry import GauntletError
 from .moments import class_moments
 from .numerics import beside, by_rows, double, working
 from .outputs import Head, Outputs, random_projection
-from .trapezoid import lower, times
+from .triangular import lower, times
 
 
 class ResidualSpace(NamedTuple):

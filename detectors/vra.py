@@ -5,12 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..registry import GauntletError, detector
-from .activations import quantile
 from .base import Detector
 from .energy import energy
 from .head import apply_head
 from .numerics import by_rows
 from .outputs import Head, Outputs
+from .pruning import quantile
 
 
 @detector(

@@ -187,7 +187,7 @@ class Calibrated(nn.Module):
 
     Args:
         model: The classifier, in eval mode.
-        calibrator: Fitted on it.
+        calibrator: FittedDetector on it.
     """
 
     def __init__(self, model: nn.Module, calibrator: Calibrator) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from .entry import Entry
 from .errors import GauntletError, NotAvailable, nearest
+from .fingerprint import digest, fingerprints_remembered, source_fingerprint
 from .parameters import Parameter, coerce
 from .plugins import load_entry_points, load_plugin, load_plugins
 from .registry import Registry, is_pattern
 from .selection import Selected, check_unique, left_out, parse_spec, select, select_one
-from .source import digest, fingerprints_remembered, source_fingerprint
 
 DATASETS = Registry("dataset", "gauntlet.datasets", leading=True, vocabulary=("split", "source"))
 CORRUPTIONS = Registry(

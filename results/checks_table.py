@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
+from .check_flags import MARK
 from .layout import Table
-from .trust import MARK
 
 
 def checks_table(frame: pd.DataFrame) -> list[Table]:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..registry import GauntletError, nearest
-from .coding import aligned, codes_of, numbered
+from .factorize import factorize, group_index, joint_keys
 from .frame import read_columns, write_csv
 from .layout import header, number, reasons_of, shown
 from .metrics import HEADLINE, directions
@@ -122,7 +122,7 @@ def make_baseline(frame: pd.DataFrame, metrics: Sequence[str] | None = None) -> 
         raise GauntletError(
             f"There is nothing to freeze: no ok result has a metric of {', '.join(metrics or HEADLINE)}."
         )
-    (order,) = aligned([chosen], _MATCH)
+    (order,) = joint_keys([chosen], _MATCH)
     baseline = chosen.loc[:, list(BASELINE_COLUMNS)].iloc[np.argsort(order, kind="stable")]
     return baseline.assign(**{name: baseline[name].round(_DIGITS) for name in _VALUES}).reset_index(drop=True)
 
@@ -142,7 +142,7 @@ def read_baseline(path: Path | str) -> pd.DataFrame:
     frame = read_columns(path, BASELINE_COLUMNS, floats=("epsilon", *_VALUES), integers=whole)
     if frame.empty:
         raise GauntletError(f"The baseline {path} holds no rows; `gauntlet baseline` writes one.")
-    _, first = numbered(frame, _MATCH)
+    _, first = group_index(frame, _MATCH)
     if len(first) < len(frame):
         twice = int(np.setdiff1d(np.arange(len(frame)), first)[0])
         raise GauntletError(f"The baseline {path} holds row {twice + 2} twice; delete one of them.")
@@ -204,7 +204,7 @@ def _joined(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
 
     ``verdict`` says what is ``missing`` or ``new``; both sides' values are NaN where they have none.
     """
-    old_id, new_id = aligned([old, new], _MATCH)
+    old_id, new_id = joint_keys([old, new], _MATCH)
     place = pd.Index(new_id).get_indexer(old_id)  # where in the results each row of the baseline is, or -1
     new_only = np.ones(len(new), dtype=bool)
     new_only[place[place >= 0]] = False
@@ -222,7 +222,7 @@ def _joined(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
 
 def _reasons(missing: pd.DataFrame, bad: pd.DataFrame) -> np.ndarray:
     """Why there is no value: what the cell that is not ok says, or that there is none."""
-    wanted, known = aligned([missing, bad], IDENTITY_COLUMNS)
+    wanted, known = joint_keys([missing, bad], IDENTITY_COLUMNS)
     place = pd.Series(np.arange(len(known)), index=known).groupby(level=0).first()
     found = place.reindex(wanted).fillna(len(known)).astype(int)
     reasons = bad["reason"].astype(object).where(bad["status"] == MISSING, reasons_of(bad))
@@ -264,7 +264,7 @@ def _allowed(both: pd.DataFrame, rules: Sequence[Rule], noise: Noise | None) -> 
     size = np.abs(both["value_old"].to_numpy())
     allowed = np.select([method == 1, method == 2], [floor, floor * size], np.maximum(floor, spread))
     one_sided = np.array([rule.direction == "worse" for rule in rules])[rule_of]
-    codes, names = codes_of(both["metric"])
+    codes, names = factorize(both["metric"])
     return allowed, np.where(one_sided, directions(names)[codes], 0)
 
 

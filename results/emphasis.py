@@ -11,7 +11,7 @@ import pandas as pd
 
 from ..registry import GauntletError
 from . import footnotes
-from .coding import codes_of
+from .factorize import factorize
 from .metrics import directions
 from .table import Table
 
@@ -48,7 +48,7 @@ def _best(chosen: pd.DataFrame, values: np.ndarray, where: np.ndarray, *, down: 
 
     Only lines of one metric that has a better direction, with at least two numbers.
     """
-    codes, names = codes_of(chosen["metric"])
+    codes, names = factorize(chosen["metric"])
     half = np.nan_to_num(_placed((chosen["ci_high"] - chosen["ci_low"]) / 2, where))
     metrics = np.append(codes, -1)[where]
     if down:

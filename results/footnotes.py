@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pandas as pd
 
-from .coding import codes_of
+from .factorize import factorize
 
 MARKS = "abcdefghijklmnopqrstuvwxyz"
 Footnote = Callable[[pd.DataFrame], Iterator[tuple[pd.Series, str]]]
@@ -20,7 +20,7 @@ Footnote = Callable[[pd.DataFrame], Iterator[tuple[pd.Series, str]]]
 
 def stand_ins(frame: pd.DataFrame) -> dict[str, tuple[str, pd.Series]]:
     """What stands in for another dataset or corruption: what for, and which rows it concerns, as their params say."""
-    codes, values = codes_of(frame["params"])
+    codes, values = factorize(frame["params"])
     found: dict[str, tuple[str, np.ndarray]] = {}
     for code in np.unique(codes).tolist():
         known = _parsed(str(values[code])) if "stand_in" in str(values[code]) else {}
@@ -43,7 +43,7 @@ def _stand_in_data(frame: pd.DataFrame) -> Iterator[tuple[pd.Series, str]]:
 
 
 def _tuned_on_test(frame: pd.DataFrame) -> Iterator[tuple[pd.Series, str]]:
-    codes, values = codes_of(frame["params"])
+    codes, values = factorize(frame["params"])
     tuned = np.array(['"tuned_on": "test"' in str(value) for value in values], dtype=bool)
     yield pd.Series(tuned[codes], frame.index), "Hyper-parameters were tuned on the test data; the value is optimistic."
 

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from ..registry import GauntletError, nearest
-from .reading import read
 from .records import RunRecord
 from .store import FILE_NAME, Store
+from .store_query import read
 
 COLUMNS = (
     "evaluator",

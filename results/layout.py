@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 
 from ..registry import GauntletError, nearest
-from .coding import codes_of, constant, numbered
+from .check_flags import MARK, failed_checks, flagged_rows, footnotes
 from .emphasis import emphasise
+from .factorize import constant_column, factorize, group_index
 from .metrics import metric as metric_named
 from .records import IDENTITY_COLUMNS
 from .seeds import mean_over_seeds
 from .table import Table
-from .trust import MARK, doubts, footnotes, in_doubt
 
 NOT_PLANNED = "–"
 Headers = tuple[tuple[str, ...], ...]
@@ -83,7 +83,7 @@ def pivot(
     dims = [*rows, *columns]
     metrics = [metric] if isinstance(metric, str) else list(metric)
     _check_columns(frame, dims)
-    failed = doubts(frame)
+    failed = failed_checks(frame)
     chosen = _choose(frame, metrics, evaluator, per_class="class" in dims)
     reasons = reasons_of(chosen[chosen["status"] != "ok"]).unique().tolist()
     several = "seed" not in dims and chosen["seed"].nunique() > 1
@@ -93,7 +93,7 @@ def pivot(
     column_of, column_headers = _axis(chosen, columns, percent)
     where = np.full((len(row_headers), len(column_headers)), -1)
     where[row_of, column_of] = np.arange(len(chosen))
-    marked = in_doubt(chosen, failed)
+    marked = flagged_rows(chosen, failed)
     texts = np.array([*_texts(chosen, percent, decimals, intervals), NOT_PLANNED], dtype=object)
     texts[:-1][marked] += f" {MARK}"
     table = Table(
@@ -161,7 +161,7 @@ def _matches(column: pd.Series, wanted: Any) -> pd.Series:
         except (ValueError, ZeroDivisionError):
             raise GauntletError(f"{column.name} is a number, got {wanted!r}.") from None
         return pd.Series(near, column.index)
-    codes, values = codes_of(column)
+    codes, values = factorize(column)
     fitting = np.array([value == wanted or fnmatch.fnmatchcase(value, str(wanted)) for value in values], dtype=bool)
     return pd.Series(fitting[codes], column.index)
 
@@ -182,7 +182,7 @@ def _choose(frame: pd.DataFrame, metrics: Sequence[str], evaluator: str | None, 
     measuring = [evaluator] if evaluator else values["evaluator"].unique()
     bad = frame[~ok & frame["evaluator"].isin(measuring) & (frame["metric"] == "")]
     named = frame[~ok & frame["metric"].isin(metrics)]  # a summary says itself which figure it lacks
-    labelled = [bad.assign(metric=constant(bad["metric"], name)) for name in metrics]
+    labelled = [bad.assign(metric=constant_column(bad["metric"], name)) for name in metrics]
     parts = [part for part in (values, named, *labelled) if len(part)]
     chosen = pd.concat(parts).sort_index(kind="stable") if len(parts) > 1 else parts[0] if parts else values
     present = set(chosen["metric"].unique())
@@ -195,14 +195,14 @@ def _choose(frame: pd.DataFrame, metrics: Sequence[str], evaluator: str | None, 
 
 
 def _check_unique(chosen: pd.DataFrame, dims: Sequence[str]) -> None:
-    _, first = numbered(chosen, dims)
+    _, first = group_index(chosen, dims)
     if len(first) == len(chosen):
         return
     repeated = chosen.iloc[int(np.setdiff1d(np.arange(len(chosen)), first)[0])]
     example = ", ".join(f"{name} {header(name, repeated[name])!r}" for name in dims)
     others = [name for name in (*IDENTITY_COLUMNS, "metric", "class") if name not in dims]
     varying = [name for name in others if chosen[name].nunique(dropna=False) > 1]
-    enough = [name for name in varying if len(numbered(chosen, [*dims, name])[1]) == len(chosen)][:1] or varying
+    enough = [name for name in varying if len(group_index(chosen, [*dims, name])[1]) == len(chosen)][:1] or varying
     names = " and ".join(map(repr, enough))
     raise GauntletError(
         f"The table would hold several values in one cell ({example or 'the only one'}); "
@@ -215,10 +215,10 @@ def _axis(chosen: pd.DataFrame, names: Sequence[str], percent: bool | None) -> t
 
     Level by level in order of first appearance, so that equal outer headers stand together.
     """
-    numbers, first = numbered(chosen, names)
+    numbers, first = group_index(chosen, names)
     levels = []
     for name in names:
-        codes, values = codes_of(chosen[name])
+        codes, values = factorize(chosen[name])
         titles = [_metric_title(value, percent) if name == "metric" else shown(name, value) for value in values]
         levels.append((pd.factorize(codes[first])[0], np.array(titles, dtype=object)[codes[first]]))
     order = np.lexsort([rank for rank, _ in reversed(levels)]) if levels else np.arange(len(first))
@@ -237,7 +237,7 @@ def _texts(chosen: pd.DataFrame, percent: bool | None, decimals: int | None, int
     """What stands in each cell: ``97.3 ± 0.6`` and the like, or the status of a result that is not ok."""
     texts = chosen["status"].to_numpy(dtype=object, copy=True)
     ok = texts == "ok"
-    codes, names = codes_of(chosen["metric"])
+    codes, names = factorize(chosen["metric"])
     for code in np.unique(codes[ok]).tolist():
         rows = np.flatnonzero(ok & (codes == code))
         in_percent = metric_named(names[code]).percent if percent is None else percent

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from .held_out import in_turn, left_out_in_turn
 from .layout import by_dataset, pivot
+from .leave_one_class_out import in_turn, left_out_in_turn
 from .metrics import metric as metric_named
 from .table import Table
 

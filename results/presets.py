@@ -12,19 +12,19 @@ import pandas as pd
 
 from ..registry import GauntletError, nearest
 from .adversarial_table import adversarial_table
+from .check_flags import checks_of
 from .checks_table import checks_table
 from .corruption_table import corruption_table, overall
 from .formats import render
 from .frame import write_text
-from .held_out import HELD_OUT, MEAN, left_out_in_turn
 from .layout import by_dataset, pivot
+from .leave_one_class_out import HELD_OUT, MEAN, left_out_in_turn
 from .metrics import metric as metric_named
 from .open_set_tables import DECISIONS, MEDIANS, label_table, median_table, open_set_table
 from .reconstruction_table import reconstruction_table
 from .records import IDENTITY_COLUMNS
 from .representation_table import JUDGED, representation_table
 from .table import Table
-from .trust import checks_of
 
 CLEAN = "(clean)"
 OOD_LAYOUTS = ("sets", "groups", "models")

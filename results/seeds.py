@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from .coding import codes_of, numbered
+from .factorize import factorize, group_index
 from .metrics import METRICS
 from .records import IDENTITY_COLUMNS
 
@@ -17,7 +17,7 @@ def mean_over_seeds(chosen: pd.DataFrame) -> pd.DataFrame:
     Adds the columns ``seeds`` (how many are behind the mean) and ``planned``. Everything else is of the first ok seed;
     a cell without one keeps the status and reason of its first.
     """
-    numbers, first = numbered(chosen, [name for name in (*IDENTITY_COLUMNS, "metric", "class") if name != "seed"])
+    numbers, first = group_index(chosen, [name for name in (*IDENTITY_COLUMNS, "metric", "class") if name != "seed"])
     ok = (chosen["status"] == "ok").to_numpy()
     measured = np.flatnonzero(ok)[::-1]
     first[numbers[measured]] = measured
@@ -42,7 +42,7 @@ def mean_over_seeds(chosen: pd.DataFrame) -> pd.DataFrame:
 
 def _range(metrics: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     """The least and the largest value that each metric can have."""
-    codes, names = codes_of(metrics)
+    codes, names = factorize(metrics)
     known = [METRICS.get(name) for name in names]
     low = np.array([-np.inf if one is None else one.low for one in known])
     high = np.array([np.inf if one is None else one.high for one in known])

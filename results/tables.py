@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from .check_flags import checks_of, failed_checks
 from .checks_table import checks_table
 from .formats import FORMATS, render
 from .layout import pivot, select
 from .presets import PRESETS, attack_grid, calibration_table, minimal_table, ood_table, safety_table, write_tables
 from .table import Table
-from .trust import checks_of, doubts
 
 __all__ = [
     "FORMATS",
@@ -17,7 +17,7 @@ __all__ = [
     "calibration_table",
     "checks_of",
     "checks_table",
-    "doubts",
+    "failed_checks",
     "minimal_table",
     "ood_table",
     "pivot",

@@ -85,7 +85,7 @@ def pictures(frame: pd.DataFrame, store: Store) -> Iterator[tuple[str, bytes, in
     import io
 
     from .plots import Material, draw
-    from .plots.look import styled
+    from .plots.style import styled
 
     for name in PICTURES:
         try:

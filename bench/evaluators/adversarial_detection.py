@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...attacks import Attack, AttackResult, Draws, Victim, build_attack, check_ball
+from ...attacks import Attack, AttackResult, PerImageRNG, Victim, build_attack, check_ball
 from ...datasets import ImageSet
 from ...detectors import Outputs
 from ...registry import Selected
@@ -121,7 +121,7 @@ def _attacked(
     stream = f"{job.row.seed}/{job.row.dataset.name}/{chosen.entry.name}"
     x, y = images.images.to(bench.device), images.labels.to(bench.device)
     with victim_of(job, bench) as victim:
-        results = attack.run(victim, x, y, epsilons, rng=Draws(stream, images.indices.to(bench.device)))
+        results = attack.run(victim, x, y, epsilons, rng=PerImageRNG(stream, images.indices.to(bench.device)))
         fooled = [_fooled(victim, attack, result, x, y) for result in results]
     sets = {
         epsilon: _as_set(images, result.images[mask], mask.cpu(), f"{images.name}/{chosen.label}/{epsilon:g}")

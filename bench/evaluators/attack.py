@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from ...attacks import Draws, build_attack
-from ...attacks.minimal import smallest_budgets
+from ...attacks import PerImageRNG, build_attack
+from ...attacks.smallest_epsilon import smallest_budgets
 from ...registry import GauntletError, Selected
 from .attack_measures import find_targets, measure, measure_minimal, nothing_left
 from .attack_plans import AttackPlan, plan_attack, victim_of
@@ -83,7 +83,7 @@ class AttackEvaluator(Evaluator):
             return
         x, y = targets.images.images.to(bench.device), targets.images.labels.to(bench.device)
         stream = f"{job.row.seed}/{job.row.dataset.name}/{chosen.entry.name}"
-        rng = Draws(stream, targets.images.indices.to(bench.device))  # large sets are not on the device
+        rng = PerImageRNG(stream, targets.images.indices.to(bench.device))  # large sets are not on the device
         budgeted = [cell for cell in cells if cell.identity.epsilon is not None]
         epsilons = [cell.identity.epsilon or 0.0 for cell in budgeted]
         if attack.kind == "other":  # one cell, without a budget: any number stands for it

@@ -15,7 +15,7 @@ from . import checks_model as model
 from . import checks_stored as stored
 from .attack import AttackEvaluator
 from .base import Evaluator, Finished
-from .evidence import Check, Evidence, NotApplicable, Trial, Verdict
+from .check_context import AttackRun, Check, CheckContext, CheckResult, NotApplicable
 
 if TYPE_CHECKING:
     from ..plan import Job, OODSet, Row
@@ -80,11 +80,11 @@ class Checks(Evaluator):
             yield cell.key, _looked_at(CHECKS[name], evidence, 0 if name in NEEDS_NO_ATTACK else unfinished)
 
 
-def _looked_at(check: Check, evidence: Evidence, unfinished: int) -> CellResult:
+def _looked_at(check: Check, evidence: CheckContext, unfinished: int) -> CellResult:
     try:
         verdict = check(evidence)
     except NotApplicable as lacking:
-        verdict = Verdict(None, f"Not applicable: {lacking}")
+        verdict = CheckResult(None, f"Not applicable: {lacking}")
     except GauntletError as error:
         return CellResult(status="failed", reason=str(error))
     if verdict.passed is not False and unfinished:
@@ -95,7 +95,7 @@ def _looked_at(check: Check, evidence: Evidence, unfinished: int) -> CellResult:
     return CellResult(measurements=tuple(measured), reason=verdict.text)
 
 
-def gather(job: Job, bench: Workbench) -> tuple[Evidence, int]:
+def gather(job: Job, bench: Workbench) -> tuple[CheckContext, int]:
     """The evidence in the store, and how many cells of attacks should be there and are not."""
     trials, failures, unfinished = [], [], 0
     for source in job.payload["jobs"]:
@@ -105,12 +105,12 @@ def gather(job: Job, bench: Workbench) -> tuple[Evidence, int]:
             if result is None or result.status not in ("ok", "skipped"):
                 unfinished += 1
             if result is not None and result.status != "skipped":
-                trial = Trial(chosen.label, chosen.entry, cell.facts.norm, cell.identity.epsilon, result)
+                trial = AttackRun(chosen.label, chosen.entry, cell.facts.norm, cell.identity.epsilon, result)
                 if result.status != "ok":
                     failures.append(trial)
                 elif "success" in result.arrays:
                     trials.append(trial)
-    return Evidence(job.row, bench, trials, failures, job.payload["others"]), unfinished
+    return CheckContext(job.row, bench, trials, failures, job.payload["others"]), unfinished
 
 
 def _others(suite: Suite, row: Row) -> tuple[Row, ...]:

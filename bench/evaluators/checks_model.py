@@ -10,38 +10,38 @@ from unittest import mock
 import numpy as np
 import torch
 
-from ...attacks import Draws, Victim, build_attack
+from ...attacks import PerImageRNG, Victim, build_attack
 from ...attacks.diagnostics import disagreement, lost_gradients, roughness
 from ...registry import GauntletError
-from .evidence import Evidence, NotApplicable, Verdict
+from .check_context import CheckContext, CheckResult, NotApplicable
 
 _TRACE = 1e-4  # AutoAttack's threshold for changes of the logits
 _LOST = 0.05
 
 
-def deterministic(evidence: Evidence) -> Verdict:
+def deterministic(evidence: CheckContext) -> CheckResult:
     """2: five passes of the same images agree."""
     with evidence.victim() as victim:
         changed, largest = disagreement(victim, evidence.images[0])
         scale = float(victim.outputs(evidence.images[0]).abs().max())
     if changed or largest > _TRACE * max(scale, 1.0):
         text = f"over five passes {changed:.0%} of the predictions change, and logits by up to {largest:.2g}"
-        return Verdict(False, f"The model is random: {text}; attacks must average over it.", changed)
-    return Verdict(True, "Five passes of the same images agree.", changed)
+        return CheckResult(False, f"The model is random: {text}; attacks must average over it.", changed)
+    return CheckResult(True, "Five passes of the same images agree.", changed)
 
 
-def logits(evidence: Evidence) -> Verdict:
+def logits(evidence: CheckContext) -> CheckResult:
     """3: the outputs are logits and not probabilities."""
     outputs = evidence.bench.outputs(evidence.row.dataset, "test").logits
     assert outputs is not None
     if bool(((outputs >= 0) & (outputs <= 1)).all()) and bool(((outputs.sum(dim=1) - 1).abs() < 1e-4).all()):
-        return Verdict(
+        return CheckResult(
             False, "The model returns probabilities: losses saturate on them; let it return logits, without a softmax."
         )
-    return Verdict(True, "The outputs are logits, not probabilities.")
+    return CheckResult(True, "The outputs are logits, not probabilities.")
 
 
-def varied_answers(evidence: Evidence) -> Verdict:
+def varied_answers(evidence: CheckContext) -> CheckResult:
     """19, ours: the model does not give one answer to everything, which no attack could change."""
     outputs = evidence.bench.outputs(evidence.row.dataset, "test")
     assert outputs.logits is not None
@@ -50,25 +50,27 @@ def varied_answers(evidence: Evidence) -> Verdict:
     answer = evidence.row.dataset.classes[int(given.argmax())]
     if share - expected > 0.5:
         text = f"The model answers {answer!r} to {share:.0%} of the clean images"
-        return Verdict(False, f"{text}: it has learned nothing, and to be hard to fool is then no robustness.", share)
-    return Verdict(True, f"The most frequent answer, {answer!r}, goes to {share:.0%} of the clean images.", share)
+        return CheckResult(
+            False, f"{text}: it has learned nothing, and to be hard to fool is then no robustness.", share
+        )
+    return CheckResult(True, f"The most frequent answer, {answer!r}, goes to {share:.0%} of the clean images.", share)
 
 
-def gradients(evidence: Evidence) -> Verdict:
+def gradients(evidence: CheckContext) -> CheckResult:
     """4: the loss gradient exists and is not zero, for the cross entropy and for the margin."""
     with evidence.victim() as victim:
         try:
             lost = lost_gradients(victim, *evidence.images)
         except GauntletError as error:
-            return Verdict(False, str(error), 1.0)
+            return CheckResult(False, str(error), 1.0)
     shares = ", ".join(f"of the {name} for {share:.0%}" for name, share in lost.items())
     worst = max(lost.values())
     if worst > _LOST:
-        return Verdict(False, f"The gradient vanishes ({shares} of the images): gradient attacks are blind.", worst)
-    return Verdict(True, f"The gradient is there (it vanishes {shares} of the images).", worst)
+        return CheckResult(False, f"The gradient vanishes ({shares} of the images): gradient attacks are blind.", worst)
+    return CheckResult(True, f"The gradient is there (it vanishes {shares} of the images).", worst)
 
 
-def chance_at_large_budget(evidence: Evidence) -> Verdict:
+def chance_at_large_budget(evidence: CheckContext) -> CheckResult:
     """7: at Linf 0.5, where every image can become grey, no model is better than chance."""
     never = _never_fooled(evidence)
     labels = evidence.bench.images(evidence.row.dataset, "test").subset(evidence.targets.positions).labels
@@ -77,19 +79,19 @@ def chance_at_large_budget(evidence: Evidence) -> Verdict:
         try:
             fooled = evidence.attacked("pgd", 0.5, victim, steps=50, rel_stepsize=0.1)
         except GauntletError as error:
-            return Verdict(False, str(error))
+            return CheckResult(False, str(error))
     accuracy = float((~fooled).float().mean()) * float(evidence.targets.right.float().mean())
     text = f"PGD at Linf 0.5, where every image can become grey, leaves {accuracy:.0%} right (chance: {chance:.0%})"
     if accuracy > chance + _LOST:
-        return Verdict(False, f"{text}: it does not see the way.", accuracy)
+        return CheckResult(False, f"{text}: it does not see the way.", accuracy)
     if never > _LOST:
-        return Verdict(
+        return CheckResult(
             False, f"No minimisation attack ever fools {never:.0%} of the images, whatever the distance.", never
         )
-    return Verdict(True, f"{text}.", accuracy)
+    return CheckResult(True, f"{text}.", accuracy)
 
 
-def _never_fooled(evidence: Evidence) -> float:
+def _never_fooled(evidence: CheckContext) -> float:
     """Share of images for which no white-box minimisation attack finds anything, at any distance."""
     found = [
         dict(zip(arrays["index"][arrays["attacked"]].tolist(), np.isfinite(arrays["smallest"]).tolist(), strict=True))
@@ -101,7 +103,7 @@ def _never_fooled(evidence: Evidence) -> float:
     return float(np.mean([not any(one[i] for one in found) for i in common])) if common else 0.0
 
 
-def clean_at_zero(evidence: Evidence) -> Verdict:
+def clean_at_zero(evidence: CheckContext) -> CheckResult:
     """18: with no budget the attacked model is as accurate as the measured one."""
     row, bench = evidence.row, evidence.bench
     positions = evidence.targets.positions
@@ -115,47 +117,47 @@ def clean_at_zero(evidence: Evidence) -> Verdict:
     zero = [trial for trial in evidence.trials if trial.epsilon == 0 and trial.result.arrays["success"].any()]
     if differ or zero:
         who = f"{zero[0].label} succeeds at epsilon 0" if zero else f"{differ} of {len(found)} predictions differ"
-        return Verdict(False, f"The attacked model is not the measured one: {who}.", differ)
-    return Verdict(True, f"Without a budget all {len(found)} predictions are those of the clean accuracy.", 0.0)
+        return CheckResult(False, f"The attacked model is not the measured one: {who}.", differ)
+    return CheckResult(True, f"Without a budget all {len(found)} predictions are those of the clean accuracy.", 0.0)
 
 
-def converged(evidence: Evidence) -> Verdict:
+def converged(evidence: CheckContext) -> CheckResult:
     """9: twice the steps and restarts change little."""
     with evidence.victim() as victim:
         once = evidence.attacked("pgd", evidence.epsilon, victim)
         twice = evidence.attacked("pgd", evidence.epsilon, victim, steps=80, rel_stepsize=1 / 60, restarts=2)
     before, after = (float((~fooled).float().mean()) for fooled in (once, twice))
     text = f"{before:.1%} with 40 steps and {after:.1%} with 80 steps and a restart"
-    return Verdict(before - after <= _LOST, f"PGD at Linf {evidence.epsilon:g} leaves {text}.", before - after)
+    return CheckResult(before - after <= _LOST, f"PGD at Linf {evidence.epsilon:g} leaves {text}.", before - after)
 
 
-def best_iterate(evidence: Evidence) -> Verdict:
+def best_iterate(evidence: CheckContext) -> CheckResult:
     """10: what fooled the model on the way also does at the end."""
     with evidence.victim() as victim:
         kept = evidence.attacked("pgd", evidence.epsilon, victim)
         last = evidence.attacked("pgd", evidence.epsilon, victim, stop_when_fooled=False)
     lost = float((kept & ~last).float().mean())
     text = f"PGD at Linf {evidence.epsilon:g}: {lost:.1%} of the images were fooled on the way and not at the end"
-    return Verdict(lost <= 2 * _LOST, f"{text} (native attacks keep the best, foolbox's the last).", lost)
+    return CheckResult(lost <= 2 * _LOST, f"{text} (native attacks keep the best, foolbox's the last).", lost)
 
 
-def noise_loses(evidence: Evidence) -> Verdict:
+def noise_loses(evidence: CheckContext) -> CheckResult:
     """12: a hundred random draws are not stronger than PGD."""
     with evidence.victim() as victim:
         guided = evidence.attacked("pgd", evidence.epsilon, victim)
         random = evidence.attacked("foolbox/linf/repeated-uniform-noise", evidence.epsilon, victim)
     ours, theirs = (float((~fooled).float().mean()) for fooled in (guided, random))
     text = f"At Linf {evidence.epsilon:g} a hundred random draws leave {theirs:.1%}, PGD {ours:.1%}"
-    return Verdict(theirs >= ours - 0.02, f"{text}.", ours - theirs)
+    return CheckResult(theirs >= ours - 0.02, f"{text}.", ours - theirs)
 
 
-def transfer_loses(evidence: Evidence) -> Verdict:
+def transfer_loses(evidence: CheckContext) -> CheckResult:
     """13: images made on another model are not stronger than those made on this one."""
     if not evidence.others:
         raise NotApplicable("The suite has no other model on these data.")
     x, y = evidence.images
     attack = build_attack("pgd", {"stop_when_fooled": False})
-    draws = Draws("checks/transfer", evidence.targets.images.indices.to(evidence.bench.device))
+    draws = PerImageRNG("checks/transfer", evidence.targets.images.indices.to(evidence.bench.device))
     with evidence.victim() as victim:
         ours = float((~evidence.attacked("pgd", evidence.epsilon, victim)).float().mean())
     found = {}
@@ -166,33 +168,35 @@ def transfer_loses(evidence: Evidence) -> Verdict:
             found[other.model.label] = float((~victim.fooled(moved, y)).float().mean())
     best = min(found, key=lambda label: found[label])
     text = f"PGD at Linf {evidence.epsilon:g} leaves {ours:.1%}; made on {best} and carried over, {found[best]:.1%}"
-    return Verdict(found[best] >= ours - 0.02, f"{text}.", ours - found[best])
+    return CheckResult(found[best] >= ours - 0.02, f"{text}.", ours - found[best])
 
 
-def smooth_loss(evidence: Evidence) -> Verdict:
+def smooth_loss(evidence: CheckContext) -> CheckResult:
     """15: the loss changes little in random directions."""
     with evidence.victim() as victim:
         change = roughness(victim, *evidence.images)
     text = f"In a hundred random directions of size 8/255 the loss changes by {change:.0%} (mean)"
-    return Verdict(change <= 0.5, f"{text}.", change)
+    return CheckResult(change <= 0.5, f"{text}.", change)
 
 
-def intact_graph(evidence: Evidence) -> Verdict:
+def intact_graph(evidence: CheckContext) -> CheckResult:
     """16: the forward pass optimises nothing, and a gradient reaches the images."""
     x, y = (part[:2] for part in evidence.images)
     with evidence.victim() as victim:
         with _traced() as calls, torch.enable_grad():
             victim.module(x)
         if calls:
-            return Verdict(False, f"The model's forward calls {calls[0]}: it optimises while it infers.", len(calls))
+            return CheckResult(
+                False, f"The model's forward calls {calls[0]}: it optimises while it infers.", len(calls)
+            )
         try:
             victim.gradient(x, y)
         except GauntletError as error:
-            return Verdict(False, str(error))
-    return Verdict(True, "The forward pass calls no optimisation, and a gradient reaches the images.")
+            return CheckResult(False, str(error))
+    return CheckResult(True, "The forward pass calls no optimisation, and a gradient reaches the images.")
 
 
-def class_count(evidence: Evidence) -> Verdict:
+def class_count(evidence: CheckContext) -> CheckResult:
     """17: there are classes enough for the losses of strong attacks."""
     classes = len(evidence.row.dataset.classes)
     fit = (
@@ -202,7 +206,7 @@ def class_count(evidence: Evidence) -> Verdict:
         if classes == 3
         else "DLR does not apply"
     )
-    return Verdict(True, f"{classes} classes: {fit}.", classes)
+    return CheckResult(True, f"{classes} classes: {fit}.", classes)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...attacks import AttackResult, Draws, build_attack, check_ball
+from ...attacks import AttackResult, PerImageRNG, build_attack, check_ball
 from ...attacks.reconstruction import ReconstructionVictim
 from ...registry import GauntletError, Selected
 from ...results.records import CellResult, Measurement, PlannedCell
@@ -146,7 +146,7 @@ def _under_attack(job: Job, cells: Sequence[PlannedCell], bench: Workbench) -> I
     positions = drawn_positions(len(whole), job.payload["images"], job.row.dataset.name)
     images = whole.subset(positions)
     x, epsilons = images.images.to(bench.device), [cell.identity.epsilon or 0.0 for cell in cells]
-    rng = Draws(f"{job.row.seed}/{job.row.dataset.name}/{chosen.entry.name}", images.indices.to(bench.device))
+    rng = PerImageRNG(f"{job.row.seed}/{job.row.dataset.name}/{chosen.entry.name}", images.indices.to(bench.device))
     labels = torch.zeros(len(x), dtype=torch.int64, device=bench.device)  # of no meaning to this victim
     with ReconstructionVictim(
         bench.module(),

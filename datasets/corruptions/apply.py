@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ...registry import Entry, GauntletError
-from ..draws import Draws
 from ..imageset import ImageSet, as_float
+from ..per_image_rng import PerImageRNG
 from .strength import SEVERITIES
 
 #: Values of the images that are corrupted together, so that they stay in the cache.
@@ -53,7 +53,7 @@ def corrupted(images: ImageSet, entry: Entry, severity: int, parameters: Mapping
             entry,
             as_float(pixels),
             severity,
-            Draws(f"{images.name}/{images.split} {entry.name}", own),
+            PerImageRNG(f"{images.name}/{images.split} {entry.name}", own),
             parameters or {},
         )
         for pixels, own in zip(images.pixels.split(size), images.indices.split(size), strict=True)
@@ -62,7 +62,7 @@ def corrupted(images: ImageSet, entry: Entry, severity: int, parameters: Mapping
 
 
 @torch.no_grad()
-def _levels(entry: Entry, images: Tensor, severity: int, draws: Draws, parameters: Mapping[str, Any]) -> Tensor:
+def _levels(entry: Entry, images: Tensor, severity: int, draws: PerImageRNG, parameters: Mapping[str, Any]) -> Tensor:
     given = {"images": images, "severity": severity, "draws": draws}
     changed = entry.factory(*(given[need] for need in entry.needs), **parameters)
     if not isinstance(changed, Tensor) or changed.shape != images.shape:

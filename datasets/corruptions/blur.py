@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...registry import corruption
-from ..draws import Draws
+from ..per_image_rng import PerImageRNG
 from .filters import gathered, gaussian, separable, streaked, zoom_matrix
 from .strength import strength
 
@@ -42,7 +42,7 @@ def defocus_blur(images: Tensor, severity: int, *, scale: str = "auto") -> Tenso
 
 
 @corruption("glass-blur", reference=_PAPER, tags=("common", "blur"))
-def glass_blur(images: Tensor, severity: int, draws: Draws, *, scale: str = "auto") -> Tensor:
+def glass_blur(images: Tensor, severity: int, draws: PerImageRNG, *, scale: str = "auto") -> Tensor:
     """Through frosted glass: pixels swap places with near ones, from the last to the first, between two blurs.
 
     (The files of CIFAR-10-C copy the near pixel instead, because a swap of numpy views in colour images overwrites.)
@@ -58,7 +58,7 @@ def glass_blur(images: Tensor, severity: int, draws: Draws, *, scale: str = "aut
 
 
 @corruption("motion-blur", reference=_PAPER, tags=("common", "blur"))
-def motion_blur(images: Tensor, severity: int, draws: Draws, *, scale: str = "auto") -> Tensor:
+def motion_blur(images: Tensor, severity: int, draws: PerImageRNG, *, scale: str = "auto") -> Tensor:
     """In motion: blurred along a line at up to 45 degrees."""
     radius, sigma = strength(
         severity,
@@ -88,7 +88,7 @@ def zoom_blur(images: Tensor, severity: int, *, scale: str = "auto") -> Tensor:
     return total / (len(factors) + 1)
 
 
-def shuffled(images: Tensor, reach: int, rounds: int, draws: Draws, chance: float = 1.0) -> Tensor:
+def shuffled(images: Tensor, reach: int, rounds: int, draws: PerImageRNG, chance: float = 1.0) -> Tensor:
     """Each pixel that is not too near to the border swaps places with one up to ``reach`` away, one after the other.
 
     Every swap is made with a ``chance`` of its own.

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...registry import GauntletError, corruption
-from ..draws import Draws
+from ..per_image_rng import PerImageRNG
 from .filters import gaussian, sampled, separable
 from .strength import strength
 
@@ -85,7 +85,7 @@ def jpeg_compression(images: Tensor, severity: int, *, scale: str = "auto") -> T
 
 
 @corruption("elastic-transform", reference=_PAPER, tags=("common", "digital"))
-def elastic_transform(images: Tensor, severity: int, draws: Draws, *, scale: str = "auto") -> Tensor:
+def elastic_transform(images: Tensor, severity: int, draws: PerImageRNG, *, scale: str = "auto") -> Tensor:
     """Bent: three points of the image are moved at random, then every pixel along a smooth random field."""
     force, smoothness, moved = strength(
         severity,
@@ -106,7 +106,7 @@ def elastic_transform(images: Tensor, severity: int, draws: Draws, *, scale: str
     return sampled(bent, grid[1] + down, grid[0] + right, border="mirror")
 
 
-def _affine(grid: Tensor, draws: Draws, most: float, height: int, width: int) -> tuple[Tensor, Tensor]:
+def _affine(grid: Tensor, draws: PerImageRNG, most: float, height: int, width: int) -> tuple[Tensor, Tensor]:
     """Rows and columns (N, H, W) that each pixel is taken from where three points have moved by up to ``most``."""
     centre, side = torch.tensor([height // 2, width // 2]), min(height, width) // 3
     corners = centre + side * torch.tensor([[1, 1], [1, -1], [-1, -1]])

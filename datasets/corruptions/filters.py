@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..draws import Draws
+from ..per_image_rng import PerImageRNG
 
 #: Numbers of the clouds that are made together, so that they stay in the cache.
 _CLOUDS = 2**19
@@ -140,7 +140,7 @@ def streaked(images: Tensor, radius: int, sigma: float, degrees: Tensor) -> Tens
     return total
 
 
-def plasma(draws: Draws, size: int, decay: float, purpose: str) -> Tensor:
+def plasma(draws: PerImageRNG, size: int, decay: float, purpose: str) -> Tensor:
     """Clouds (N, size, size) from 0 to 1 on a torus: diamond-square (Fournier, Fussell, Carpenter 1982).
 
     Args:
@@ -154,7 +154,7 @@ def plasma(draws: Draws, size: int, decay: float, purpose: str) -> Tensor:
     return torch.cat([_clouds(part, size, decay, purpose) for part in parts])
 
 
-def _clouds(draws: Draws, size: int, decay: float, purpose: str) -> Tensor:
+def _clouds(draws: PerImageRNG, size: int, decay: float, purpose: str) -> Tensor:
     device = draws.indices.device
     noise = 2 * _stream(draws, size * size, purpose).to(device) - 1
     clouds = torch.zeros(len(draws), size, size, device=device)
@@ -179,8 +179,8 @@ def _clouds(draws: Draws, size: int, decay: float, purpose: str) -> Tensor:
     return (clouds - low) / (high - low)
 
 
-def _stream(draws: Draws, count: int, purpose: str) -> Tensor:
-    """``count`` uniform numbers for each image (N, count), where they are too many for :class:`Draws` to be quick."""
+def _stream(draws: PerImageRNG, count: int, purpose: str) -> Tensor:
+    """``count`` uniform numbers an image (N, count), where they are too many for :class:`PerImageRNG` to be quick."""
     keys = (draws.uniform((2,), purpose=purpose) * 2**24).long().tolist()
     rows = [np.random.Generator(np.random.Philox(key=key)).random(count, dtype=np.float32) for key in keys]
     return torch.from_numpy(np.stack(rows))

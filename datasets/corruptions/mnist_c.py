@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...registry import corruption
-from ..draws import Draws
+from ..per_image_rng import PerImageRNG
 from .blur import motion_blur, shuffled
 from .digital import brightness
 from .filters import gaussian, sampled
@@ -21,12 +21,12 @@ _CENTRE = (_SIDE - 1) / 2
 _MUD = 63 / 255
 
 
-def _glass_blur(images: Tensor, severity: int, draws: Draws) -> Tensor:
+def _glass_blur(images: Tensor, severity: int, draws: PerImageRNG) -> Tensor:
     """Pixels swap places with near ones, each with probability one half, twice, between two blurs."""
     return gaussian(shuffled(gaussian(images, 0.7), 1, 2, draws, chance=0.5), 0.7)
 
 
-def _spatter(images: Tensor, severity: int, draws: Draws) -> Tensor:
+def _spatter(images: Tensor, severity: int, draws: PerImageRNG) -> Tensor:
     """Splashes of mud."""
     liquid = gaussian(0.65 + 0.3 * draws.normal((_SIDE, _SIDE), purpose="mnist-c/spatter"), 1)
     mud = gaussian((liquid > 0.65).to(images), 1.5)[:, None]
@@ -34,25 +34,25 @@ def _spatter(images: Tensor, severity: int, draws: Draws) -> Tensor:
     return images * (1 - mud) + _MUD * mud
 
 
-def _shear(images: Tensor, severity: int, draws: Draws) -> Tensor:
+def _shear(images: Tensor, severity: int, draws: PerImageRNG) -> Tensor:
     """Sheared by 0.4 radians to the left or to the right, the slanted side as long as before."""
     slant = 0.4 * _signs(draws, "mnist-c/shear")
     return _warped(images, torch.ones_like(slant), -slant.sin(), torch.zeros_like(slant), slant.cos())
 
 
-def _scale(images: Tensor, severity: int, draws: Draws) -> Tensor:
+def _scale(images: Tensor, severity: int, draws: PerImageRNG) -> Tensor:
     """Shrunk to seven tenths."""
     factor = torch.full((len(images),), 1 / 0.7, device=images.device)
     return _warped(images, factor, 0 * factor, 0 * factor, factor)
 
 
-def _rotate(images: Tensor, severity: int, draws: Draws) -> Tensor:
+def _rotate(images: Tensor, severity: int, draws: PerImageRNG) -> Tensor:
     """Rotated by 0.4 radians to the left or to the right."""
     angle = 0.4 * _signs(draws, "mnist-c/rotate")
     return _warped(images, angle.cos(), -angle.sin(), angle.sin(), angle.cos())
 
 
-def _translate(images: Tensor, severity: int, draws: Draws) -> Tensor:
+def _translate(images: Tensor, severity: int, draws: PerImageRNG) -> Tensor:
     """Moved by three pixels in both directions."""
     columns, rows = (3 * _signs(draws, f"mnist-c/translate {axis}").long() for axis in "xy")
     own = torch.arange(_SIDE, device=images.device)
@@ -64,7 +64,7 @@ def _translate(images: Tensor, severity: int, draws: Draws) -> Tensor:
     )
 
 
-def _stripe(images: Tensor, severity: int, draws: Draws) -> Tensor:
+def _stripe(images: Tensor, severity: int, draws: PerImageRNG) -> Tensor:
     """The seven columns at either side inverted."""
     striped = images.clone()
     for part in (slice(0, 7), slice(21, None)):
@@ -72,7 +72,7 @@ def _stripe(images: Tensor, severity: int, draws: Draws) -> Tensor:
     return striped
 
 
-def _dotted_line(images: Tensor, severity: int, draws: Draws) -> Tensor:
+def _dotted_line(images: Tensor, severity: int, draws: PerImageRNG) -> Tensor:
     """A line from the left edge to the right one, two pixels on, two off."""
     first, last = (draws.uniform((2,), purpose="mnist-c/dotted-line") * 27).floor().double().unbind(1)
     edge = torch.zeros_like(first)
@@ -81,7 +81,7 @@ def _dotted_line(images: Tensor, severity: int, draws: Draws) -> Tensor:
     return images + stroke[:, None].to(images)
 
 
-def _zigzag(images: Tensor, severity: int, draws: Draws) -> Tensor:
+def _zigzag(images: Tensor, severity: int, draws: PerImageRNG) -> Tensor:
     """A zigzag of height two along a nearly level line from column 2 to column 25."""
     drawn = draws.uniform((2,), purpose="mnist-c/zigzag").double()
     start = (drawn[:, 0] * 27).floor()
@@ -107,7 +107,7 @@ def _zigzag(images: Tensor, severity: int, draws: Draws) -> Tensor:
     return drawn_on
 
 
-def _canny_edges(images: Tensor, severity: int, draws: Draws) -> Tensor:
+def _canny_edges(images: Tensor, severity: int, draws: PerImageRNG) -> Tensor:
     """The edges that Canny's detector (1986) finds: deviation 1, thresholds 0.1 and 0.2."""
     ones = gaussian_inside(torch.ones_like(images))
     smooth = gaussian_inside(images) / ones
@@ -151,7 +151,7 @@ def _crest(strong: Tensor, right: Tensor, down: Tensor) -> Tensor:
     return kept
 
 
-def _signs(draws: Draws, purpose: str) -> Tensor:
+def _signs(draws: PerImageRNG, purpose: str) -> Tensor:
     """1 or -1 for each image."""
     return 2.0 * (draws.uniform((), purpose=purpose) < 0.5) - 1
 
@@ -178,7 +178,7 @@ def _line(left: Tensor, top: Tensor, right: Tensor, bottom: Tensor) -> Tensor:
 def _large(change: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """A corruption of ImageNet-C at the strengths of large images."""
 
-    def changed(images: Tensor, severity: int, draws: Draws) -> Tensor:
+    def changed(images: Tensor, severity: int, draws: PerImageRNG) -> Tensor:
         drawn = (draws,) if change not in (brightness,) else ()
         return change(images, severity, *drawn, scale="large")
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...registry import corruption
-from ..draws import Draws
+from ..per_image_rng import PerImageRNG
 from .strength import strength
 
 _PAPER = "Hendrycks, Dietterich 2019, arXiv 1903.12261"
@@ -17,14 +17,14 @@ _LEVELS = 256
 
 
 @corruption("gaussian-noise", reference=_PAPER, tags=("common", "noise"))
-def gaussian_noise(images: Tensor, severity: int, draws: Draws, *, scale: str = "auto") -> Tensor:
+def gaussian_noise(images: Tensor, severity: int, draws: PerImageRNG, *, scale: str = "auto") -> Tensor:
     """Normal noise in every channel of every pixel: dim light."""
     deviation = strength(severity, images, scale, (0.04, 0.06, 0.08, 0.09, 0.10), (0.08, 0.12, 0.18, 0.26, 0.38))
     return images + deviation * draws.normal(images.shape[1:], purpose="gaussian-noise")
 
 
 @corruption("shot-noise", reference=_PAPER, tags=("common", "noise"))
-def shot_noise(images: Tensor, severity: int, draws: Draws, *, scale: str = "auto") -> Tensor:
+def shot_noise(images: Tensor, severity: int, draws: PerImageRNG, *, scale: str = "auto") -> Tensor:
     """Poisson noise of as many photons as a white pixel sends; images are taken with 256 levels."""
     photons = strength(severity, images, scale, (500, 250, 100, 75, 50), (60, 25, 12, 5, 3))
     table = _poisson(photons).to(images.device)
@@ -36,7 +36,7 @@ def shot_noise(images: Tensor, severity: int, draws: Draws, *, scale: str = "aut
 
 
 @corruption("impulse-noise", reference=_PAPER, tags=("common", "noise"))
-def impulse_noise(images: Tensor, severity: int, draws: Draws, *, scale: str = "auto") -> Tensor:
+def impulse_noise(images: Tensor, severity: int, draws: PerImageRNG, *, scale: str = "auto") -> Tensor:
     """Salt and pepper, as many of each, in single channels: bit errors."""
     amount = strength(severity, images, scale, (0.01, 0.02, 0.03, 0.05, 0.07), (0.03, 0.06, 0.09, 0.17, 0.27))
     drawn = draws.uniform(images.shape[1:], purpose="impulse-noise")
@@ -44,7 +44,7 @@ def impulse_noise(images: Tensor, severity: int, draws: Draws, *, scale: str = "
 
 
 @corruption("speckle-noise", reference=_PAPER, tags=("extra", "noise"))
-def speckle_noise(images: Tensor, severity: int, draws: Draws, *, scale: str = "auto") -> Tensor:
+def speckle_noise(images: Tensor, severity: int, draws: PerImageRNG, *, scale: str = "auto") -> Tensor:
     """Normal noise in proportion to the pixel."""
     deviation = strength(severity, images, scale, (0.06, 0.1, 0.12, 0.16, 0.2), (0.15, 0.2, 0.35, 0.45, 0.6))
     return images * (1 + deviation * draws.normal(images.shape[1:], purpose="speckle-noise"))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ...registry import corruption
-from ..draws import Draws
+from ..per_image_rng import PerImageRNG
 from .filters import plasma, separable, streaked, zoom_matrix
 from .strength import is_large, strength
 
@@ -16,7 +16,7 @@ _LUMA = (0.299, 0.587, 0.114)
 
 
 @corruption("fog", reference=_PAPER, tags=("common", "weather"))
-def fog(images: Tensor, severity: int, draws: Draws, *, scale: str = "auto") -> Tensor:
+def fog(images: Tensor, severity: int, draws: PerImageRNG, *, scale: str = "auto") -> Tensor:
     """Plasma clouds in front; the brightest pixel stays as bright."""
     amount, decay = strength(
         severity,
@@ -31,7 +31,7 @@ def fog(images: Tensor, severity: int, draws: Draws, *, scale: str = "auto") -> 
 
 
 @corruption("frost", reference=_PAPER, tags=("common", "weather"), stand_in="photographs of frost on windows")
-def frost(images: Tensor, severity: int, draws: Draws, *, scale: str = "auto") -> Tensor:
+def frost(images: Tensor, severity: int, draws: PerImageRNG, *, scale: str = "auto") -> Tensor:
     """Ridges of ice in front of the image: a stand-in for the photographs of frost of the benchmark."""
     own, ice = strength(
         severity,
@@ -46,7 +46,7 @@ def frost(images: Tensor, severity: int, draws: Draws, *, scale: str = "auto") -
 
 
 @corruption("snow", reference=_PAPER, tags=("common", "weather"))
-def snow(images: Tensor, severity: int, draws: Draws, *, scale: str = "auto") -> Tensor:
+def snow(images: Tensor, severity: int, draws: PerImageRNG, *, scale: str = "auto") -> Tensor:
     """Flakes that fall, driven by the wind, before a whitened image."""
     mean, deviation, zoom, least, radius, sigma, own = strength(
         severity,
@@ -77,7 +77,7 @@ def snow(images: Tensor, severity: int, draws: Draws, *, scale: str = "auto") ->
     return own * images + (1 - own) * whitened + flakes + flakes.flip((2, 3))
 
 
-def _clouds_over(images: Tensor, draws: Draws, decay: float, purpose: str, least: int = 2) -> Tensor:
+def _clouds_over(images: Tensor, draws: PerImageRNG, decay: float, purpose: str, least: int = 2) -> Tensor:
     """A corner (N, 1, H, W) of clouds whose side is the power of two, at least ``least``, that covers the images."""
     height, width = images.shape[2:]
     size = max(least, 1 << (max(height, width) - 1).bit_length())

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...attacks import Attack, Draws, Victim, build_attack
+from ...attacks import Attack, PerImageRNG, Victim, build_attack
 from ...registry import ATTACKS, GauntletError, recipe, select_one
 from .batch import Batch, hard
 from .hooks import Hook, Objective, Pass
@@ -53,7 +53,7 @@ class Adversarial(Hook):
 
     def examples(self, loop: Loop, batch: Batch, victim: Victim, labels: Tensor) -> Tensor:
         """Adversarial images of a batch."""
-        draws = Draws(f"training {loop.seed} {loop.step}", batch.indices)
+        draws = PerImageRNG(f"training {loop.seed} {loop.step}", batch.indices)
         with victim:
             found = self.attack.run(victim, batch.images, labels, [self.radius(loop)], rng=draws)
         return found[0].images.detach().to(memory_format=torch.channels_last)

@@ -148,7 +148,7 @@ def beta(a: float, b: float, rng: Generator) -> float:
 
 
 def betas(a: float, b: float, count: int, rng: Generator) -> Tensor:
-    """Draws (count,) from Beta(a, b)."""
+    """PerImageRNG (count,) from Beta(a, b)."""
     shape = torch.tensor([[a], [b]], dtype=torch.float64, device=rng.device).expand(2, count).contiguous()
     x, y = torch._standard_gamma(shape, generator=rng)
     return (x / (x + y).clamp(min=1e-300)).float()

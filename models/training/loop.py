@@ -19,8 +19,8 @@ from ...datasets import ImageSet
 from ...registry import GauntletError
 from ..memory import keep_freed_memory
 from .batch import Batch, as_images, hard
-from .detour import sliced_inputs
 from .hooks import Hook, Objective, Pass
+from .onednn_workaround import sliced_inputs
 from .optim import Optimisation
 from .recipe import EpochLog, Progress
 from .resume import EpochFile, optimizer_tensors, restore_optimizer
@@ -46,7 +46,7 @@ class Loop:
         train: The training images.
         epoch: Number of the epoch at hand, from 0.
         step: Number of updates done.
-        rng: Draws of augmentations and outliers, on the device.
+        rng: PerImageRNG of augmentations and outliers, on the device.
         seed: The seed that all streams derive from.
     """
 

@@ -15,7 +15,7 @@ from ...registry import GauntletError
 from .augment import Augment, Augmentation, read_augmentations
 from .averaging import WeightAverage
 from .batch import as_images
-from .copies import Copies
+from .duplicated_samples import Copies
 from .hooks import Hook
 from .loop import Loop, LoopSettings
 from .optim import Optimisation

@@ -22,7 +22,7 @@ _ATTEMPTS = 10
 
 
 def uniform(count: int, rng: Generator, low: float = 0.0, high: float = 1.0) -> Tensor:
-    """Draws (count,) from [low, high) on the generator's device."""
+    """PerImageRNG (count,) from [low, high) on the generator's device."""
     return low + (high - low) * torch.rand(count, generator=rng, device=rng.device)
 
 

@@ -17,9 +17,8 @@ from markupsafe import Markup
 
 from ...registry import NotAvailable
 from ..metrics import metric as metric_named
-from . import sketches
-from .boards import boards, describe_runs
 from .findings import findings
+from .leaderboards import boards, describe_runs
 
 if TYPE_CHECKING:
     from ..store import Store
@@ -146,14 +145,14 @@ def _words(value: Any) -> str:
 def _drawings(frame: pd.DataFrame, store: Store | None, most: int) -> dict[str, list[str]]:
     """Drawings by cell key: from the cell's arrays, or (accuracy against epsilon) from its neighbours."""
     cells = frame[frame["status"] == "ok"].drop_duplicates("key").head(most)
-    drawn = {key: sketches.of_arrays(store.arrays(key)) for key in cells["key"]} if store else {}
+    drawn = {key: svg_charts.of_arrays(store.arrays(key)) for key in cells["key"]} if store else {}
     robust = frame[(frame["metric"] == "robust_accuracy") & frame["epsilon"].notna()]
     for _, family in robust.groupby(["model", "dataset", "seed", "attack"], sort=False):
         family = family.sort_values("epsilon")
         points = list(zip(family["epsilon"], family["value"], strict=True))
         for key, epsilon in zip(family["key"], family["epsilon"], strict=True):
             if len(points) > 1 and key in drawn:
-                drawn[key].append(sketches.curve("Accuracy against ε", "ε", points, epsilon))
+                drawn[key].append(svg_charts.curve("Accuracy against ε", "ε", points, epsilon))
     return {key: drawings for key, drawings in drawn.items() if drawings}
 
 

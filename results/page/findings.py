@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from ..check_flags import checks_of
 from ..footnotes import stand_ins
-from ..trust import checks_of
 
 LEVELS = ("problem", "warning", "note")
 

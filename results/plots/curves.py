@@ -12,7 +12,7 @@ from ...registry import GauntletError
 from ..curves import pr_curve, risk_coverage, roc_curve
 from ..layout import header, shown
 from .kinds import Material, common, few, labels, plot
-from .look import MARKS, figure, legend_below, line
+from .style import MARKS, figure, legend_below, line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,7 +9,7 @@ import numpy as np
 from ...registry import GauntletError
 from .examples import class_name, picture
 from .kinds import Material, few, labels, plot
-from .look import COLOURS, figure
+from .style import COLOURS, figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..layout import shown
 from .kinds import Material, common, few, labels, plot
-from .look import COLOURS, figure
+from .style import COLOURS, figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,7 +9,7 @@ import numpy as np
 from ..curves import reliability
 from .curves import _panels
 from .kinds import Material, common, few, labels, plot
-from .look import COLOURS, ID, OOD, figure
+from .style import COLOURS, ID, OOD, figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,7 +8,7 @@ import numpy as np
 
 from .examples import class_name, picture
 from .kinds import Material, few, labels, plot
-from .look import figure
+from .style import figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

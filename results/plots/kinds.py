@@ -136,7 +136,7 @@ def draw(name: str, material: Material) -> Figure:
     known = kinds()
     if name not in known:
         raise GauntletError(f"There is no plot {name!r}; {nearest(name, known, limit=30)}")
-    from .look import styled
+    from .style import styled
 
     with styled():
         return known[name].draw(material)
@@ -148,7 +148,7 @@ def save(figure: Figure, path: Path) -> Path:
     Raises:
         GauntletError: The suffix is another one, or the file cannot be written.
     """
-    from .look import styled
+    from .style import styled
 
     kind = path.suffix.lower().removeprefix(".")
     if kind not in ("svg", "png", "pdf"):

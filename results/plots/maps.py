@@ -12,7 +12,7 @@ from ...registry import GauntletError
 from ..curves import confusion
 from ..layout import shown
 from .kinds import Material, few, labels, plot
-from .look import figure
+from .style import figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,8 +9,8 @@ import numpy as np
 from .examples import picture
 from .histograms import box_plots
 from .kinds import Material, common, few, labels, plot
-from .look import ID, OOD, figure
 from .maps import draw_confusions
+from .style import ID, OOD, figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,7 +11,7 @@ from ...registry import GauntletError
 from ..layout import shown
 from .examples import picture
 from .kinds import Material, common, few, labels, plot
-from .look import figure
+from .style import figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ...registry import GauntletError
 from .kinds import Material, plot
-from .look import COLOURS, figure, legend_below
+from .style import COLOURS, figure, legend_below
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

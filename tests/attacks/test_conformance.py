@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gauntlet.attacks import Attack, Draws, Victim
+from gauntlet.attacks import Attack, PerImageRNG, Victim
 from gauntlet.attacks.base import verified
 from gauntlet.attacks.conformance import Finding, assert_conforms, examine, few_steps, verify
 from gauntlet.attacks.diagnostics import disagreement, lost_gradients, roughness
@@ -173,7 +173,7 @@ def test_an_l0_epsilon_must_be_a_whole_number_of_pixels(epsilon) -> None:
         pytest.raises(GauntletError, match="L0 epsilon must be a whole number of pixels"),
     ):
         ATTACKS.create("foolbox/l0/fmn").run(
-            victim, known.images, known.labels, [epsilon], rng=Draws("k", torch.arange(24))
+            victim, known.images, known.labels, [epsilon], rng=PerImageRNG("k", torch.arange(24))
         )
 
 
@@ -181,7 +181,7 @@ def test_labels_below_zero_are_refused() -> None:
     known = trained()
     with Victim(known.model) as victim, pytest.raises(GauntletError, match="Labels must be >= 0, got -100"):
         ATTACKS.create("fgsm").run(
-            victim, known.images[:2], torch.tensor([3, -100]), [0.1], rng=Draws("k", torch.arange(2))
+            victim, known.images[:2], torch.tensor([3, -100]), [0.1], rng=PerImageRNG("k", torch.arange(2))
         )
 
 

@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gauntlet.attacks import Attack, AttackResult, Draws, Victim, perturbation_norms
+from gauntlet.attacks import Attack, AttackResult, PerImageRNG, Victim, perturbation_norms
 from gauntlet.attacks.foolbox_row import STARTS
 from gauntlet.attacks.foolbox_rows import ROWS
-from gauntlet.datasets.draws import seeded
+from gauntlet.datasets.per_image_rng import seeded
 from gauntlet.registry import ATTACKS, NotAvailable
 
 
@@ -24,7 +24,7 @@ def run(name: str, model: nn.Module, images: Tensor, labels: Tensor, epsilons: l
     attack: Attack = ATTACKS.create(name, **parameters)
     with Victim(model, memory_format=torch.contiguous_format) as victim:
         results: list[AttackResult] = attack.run(
-            victim, images, labels, epsilons, rng=Draws("k", torch.arange(len(images)))
+            victim, images, labels, epsilons, rng=PerImageRNG("k", torch.arange(len(images)))
         )
     return results
 

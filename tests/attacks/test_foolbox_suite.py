@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from gauntlet.attacks import Draws, Victim, check_ball
+from gauntlet.attacks import PerImageRNG, Victim, check_ball
 from gauntlet.attacks.foolbox_row import HIDDEN
 from gauntlet.attacks.foolbox_rows import ROWS
-from gauntlet.datasets.draws import seeded
+from gauntlet.datasets.per_image_rng import seeded
 from gauntlet.registry import ATTACKS, GauntletError, source_fingerprint
 
 EPSILONS = [0.1, 0.5, 2.0]
@@ -35,7 +35,7 @@ R2 = {
 def run(name: str, model, data, epsilons, **parameters):
     images, labels = data
     with Victim(model, memory_format=torch.contiguous_format) as victim:
-        rng = Draws("k", torch.arange(len(images)))
+        rng = PerImageRNG("k", torch.arange(len(images)))
         return ATTACKS.create(name, **parameters).run(victim, images, labels, epsilons, rng=rng)
 
 
@@ -68,7 +68,7 @@ def test_parameters_and_defaults_are_foolboxes_and_the_chunk(row) -> None:
 def test_images_and_success_are_foolboxes(trained, some, row) -> None:
     parameters = SHORT.get(row.alias, {})
     results = run(row.name, trained, some, EPSILONS, **parameters)
-    seed = Draws("k", torch.arange(60)).seed(row.name)
+    seed = PerImageRNG("k", torch.arange(60)).seed(row.name)
     for level, (result, epsilon) in enumerate(zip(results, EPSILONS, strict=True)):
         check_ball(result.images, some[0], row.norm, epsilon)
         asked = EPSILONS if result.smallest is not None else [epsilon]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gauntlet.attacks import Draws, Victim, build_attack
+from gauntlet.attacks import PerImageRNG, Victim, build_attack
 from gauntlet.attacks.conformance import assert_conforms
 from gauntlet.registry import ATTACKS, GauntletError
 
@@ -27,7 +27,7 @@ def registered():
 def run(name, model, data, epsilons, batch_size=512, **parameters):
     images, labels = data
     with Victim(model, batch_size=batch_size) as victim:
-        draws = Draws("k", torch.arange(len(images)))
+        draws = PerImageRNG("k", torch.arange(len(images)))
         return build_attack(name, parameters).run(victim, images, labels, epsilons, rng=draws)
 
 

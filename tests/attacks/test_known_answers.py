@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from gauntlet.attacks import Draws, Victim, check_ball
+from gauntlet.attacks import PerImageRNG, Victim, check_ball
 from gauntlet.attacks.conformance import few_steps
 from gauntlet.registry import ATTACKS, GauntletError
 
@@ -32,7 +32,7 @@ def run(
         pytest.importorskip(package)
     attack = ATTACKS.create(entry.name, **few_steps(entry))
     with Victim(model, surrogate=Victim(surrogate or model)) as victim:
-        return attack, attack.run(victim, images, labels, epsilons, rng=Draws("k", torch.arange(len(images))))
+        return attack, attack.run(victim, images, labels, epsilons, rng=PerImageRNG("k", torch.arange(len(images))))
 
 
 @every_attack
@@ -154,6 +154,6 @@ def test_on_two_linear_classes_success_begins_at_the_exact_distance(linear, name
     with Victim(binary) as victim:
         # From a random start, 40 steps of eps / 30 do not reach every corner.
         attack = ATTACKS.create(name, norm=norm, **({"random_start": False} if name == "pgd" else {}))
-        (result,) = attack.run(victim, images, labels, [epsilon], rng=Draws("k", torch.arange(len(images))))
+        (result,) = attack.run(victim, images, labels, [epsilon], rng=PerImageRNG("k", torch.arange(len(images))))
     assert result.success[exact < epsilon * 0.99999].all()
     assert not result.success[exact > epsilon * 1.00001].any()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from gauntlet.attacks import Draws, Victim, perturbation_norms
+from gauntlet.attacks import PerImageRNG, Victim, perturbation_norms
 from gauntlet.registry import ATTACKS, GauntletError
 
 DUAL = {"l2": 2.0, "linf": 1.0, "l1": torch.inf}
@@ -16,7 +16,7 @@ DUAL = {"l2": 2.0, "linf": 1.0, "l1": torch.inf}
 def attack(name: str, model: nn.Module, data, epsilons=(1,), *, batch_size: int = 512, **parameters):
     images, labels = data
     with Victim(model, batch_size=batch_size, memory_format=torch.contiguous_format) as victim:
-        rng = Draws("k", torch.arange(len(images)))
+        rng = PerImageRNG("k", torch.arange(len(images)))
         return ATTACKS.create(name, **parameters).run(victim, images, labels, list(epsilons), rng=rng)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from gauntlet.attacks import Draws, Victim, check_ball
+from gauntlet.attacks import PerImageRNG, Victim, check_ball
 from gauntlet.registry import ATTACKS, GauntletError
 
 EPSILONS = [0.02, 0.1, 0.3]
@@ -30,7 +30,7 @@ names = [f"{name} {values.get('norm', 'linf')} {values.get('steps', '')}" for na
 def attack(name: str, model: nn.Module, data, epsilons, *, key: str = "k", batch_size: int = 512, **parameters):
     images, labels = data
     with Victim(model, batch_size=batch_size, memory_format=torch.contiguous_format) as victim:
-        rng = Draws(key, torch.arange(len(images)))
+        rng = PerImageRNG(key, torch.arange(len(images)))
         return ATTACKS.create(name, **parameters).run(victim, images, labels, epsilons, rng=rng)
 
 
@@ -100,7 +100,7 @@ def test_the_active_set_saves_passes_more_so_at_larger_budgets(trained, correct)
 def test_counts_of_a_model_that_is_never_fooled_are_foolboxes(constant) -> None:
     images, labels = torch.rand(6, 1, 8, 8), torch.full((6,), 3)
     with Victim(constant) as victim:
-        rng = Draws("k", torch.arange(6))
+        rng = PerImageRNG("k", torch.arange(6))
         (pgd,) = ATTACKS.create("pgd").run(victim, images, labels, [0.3], rng=rng)
         assert (victim.forwards, victim.backwards) == (pgd.forwards, pgd.backwards) == (41 * 6, 40 * 6)
         victim.reset_counts()
@@ -111,7 +111,7 @@ def test_counts_of_a_model_that_is_never_fooled_are_foolboxes(constant) -> None:
 def test_counted_passes_add_up(trained, correct) -> None:
     images, labels = correct
     with Victim(trained, batch_size=64) as victim:
-        rng = Draws("k", torch.arange(len(images)))
+        rng = PerImageRNG("k", torch.arange(len(images)))
         results = ATTACKS.create("pgd", restarts=2).run(victim, images, labels, [0.05, 0.2], rng=rng)
         assert victim.forwards == sum(result.forwards for result in results)
         assert victim.backwards == sum(result.backwards for result in results)
@@ -120,7 +120,7 @@ def test_counted_passes_add_up(trained, correct) -> None:
 def test_fgsm_takes_one_gradient_for_all_epsilons(trained, correct) -> None:
     images, labels = correct
     with Victim(trained) as victim:
-        ATTACKS.create("fgsm").run(victim, images, labels, EPSILONS, rng=Draws("k", torch.arange(len(images))))
+        ATTACKS.create("fgsm").run(victim, images, labels, EPSILONS, rng=PerImageRNG("k", torch.arange(len(images))))
         assert victim.backwards == len(images)
         assert victim.forwards == 4 * len(images)
 
@@ -145,7 +145,7 @@ def test_other_epsilons_and_images_change_nothing(trained, correct) -> None:
     torch.testing.assert_close(alone.images, together.images, rtol=0, atol=1e-6)
     with Victim(trained, memory_format=torch.contiguous_format) as victim:
         (part,) = ATTACKS.create("pgd").run(
-            victim, images[10:30], labels[10:30], [0.2], rng=Draws("k", torch.arange(10, 30))
+            victim, images[10:30], labels[10:30], [0.2], rng=PerImageRNG("k", torch.arange(10, 30))
         )
     torch.testing.assert_close(part.images, alone.images[10:30], rtol=0, atol=1e-6)
 
@@ -228,7 +228,7 @@ def test_a_gpu_gives_the_same_success(trained, correct) -> None:
     (here,) = attack("pgd", trained, correct, [0.1])
     images, labels = correct[0].cuda(), correct[1].cuda()
     with Victim(trained, device="cuda") as victim:
-        rng = Draws("k", torch.arange(len(images), device="cuda"))
+        rng = PerImageRNG("k", torch.arange(len(images), device="cuda"))
         (there,) = ATTACKS.create("pgd").run(victim, images, labels, [0.1], rng=rng)
     assert next(trained.parameters()).device.type == "cpu"
     assert (here.success == there.success.cpu()).float().mean() > 0.98

@@ -8,7 +8,7 @@ import torch
 import torchvision.transforms.functional as tv
 from torch import nn
 
-from gauntlet.attacks import Draws, Victim, check_ball
+from gauntlet.attacks import PerImageRNG, Victim, check_ball
 from gauntlet.attacks.spatial import transformed
 from gauntlet.registry import ATTACKS, GauntletError
 
@@ -16,7 +16,7 @@ from gauntlet.registry import ATTACKS, GauntletError
 def attack(name: str, model: nn.Module, data, epsilons, *, key: str = "k", **parameters):
     images, labels = data
     with Victim(model, memory_format=torch.contiguous_format) as victim:
-        rng = Draws(key, torch.arange(len(images)))
+        rng = PerImageRNG(key, torch.arange(len(images)))
         return ATTACKS.create(name, **parameters).run(victim, images, labels, epsilons, rng=rng)
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import nn
 
-from gauntlet.attacks import Draws, Victim, check_ball, perturbation_norms
+from gauntlet.attacks import PerImageRNG, Victim, check_ball, perturbation_norms
 from gauntlet.attacks.norms import into_ball, project
 from gauntlet.attacks.pgd import PGD
 from gauntlet.attacks.steps import ascend, random_offset, steepest
@@ -90,7 +90,9 @@ def test_rounding_takes_no_large_image_out_of_its_l1_ball(side: int, settings: d
     epsilons = [0.01, 0.1, 1.0, 5.0, 12.0]
     victim, images, labels = linear_victim(side)
     with victim:
-        results = PGD("l1", steps=3, **settings).run(victim, images, labels, epsilons, rng=Draws("k", torch.arange(3)))
+        results = PGD("l1", steps=3, **settings).run(
+            victim, images, labels, epsilons, rng=PerImageRNG("k", torch.arange(3))
+        )
     for result in results:
         check_ball(result.images, images, "l1", result.epsilon)
     if "stop_when_fooled" in settings:
@@ -134,7 +136,7 @@ def test_directions_have_unit_size_and_are_zero_where_there_is_no_gradient() -> 
 def test_random_starts_fill_the_unit_ball_uniformly(norm: str, power: int) -> None:
     from scipy.stats import kstest
 
-    offset = random_offset(norm, Draws("k", torch.arange(4000)), torch.Size((1, 2, 2)))
+    offset = random_offset(norm, PerImageRNG("k", torch.arange(4000)), torch.Size((1, 2, 2)))
     sizes = perturbation_norms(offset, torch.zeros_like(offset), norm)
     assert kstest(sizes.numpy() ** power, "uniform").pvalue > 0.001  # volume grows with the dimension's power
     assert (offset.mean(dim=0).abs() < 0.05).all()

@@ -13,7 +13,7 @@ from torch import Tensor
 from gauntlet.attacks.hyperplane import onto_hyperplane
 from gauntlet.attacks.l1 import project_l1, sparse_direction, uniform_in_l1
 from gauntlet.attacks.noise import clipped_scale
-from gauntlet.datasets.draws import Draws
+from gauntlet.datasets.per_image_rng import PerImageRNG
 
 SIZES = {"linf": torch.inf, "l2": 2, "l1": 1}
 
@@ -105,7 +105,7 @@ def test_sparse_steps_have_length_one_and_stay_inside_the_box() -> None:
 
 def test_draws_from_the_l1_ball_are_uniform() -> None:
     """In d dimensions the d-th power of the norm of a uniform point is uniform in [0, 1]."""
-    points = uniform_in_l1(Draws("k", torch.arange(4000)), torch.Size([1, 2, 2]))
+    points = uniform_in_l1(PerImageRNG("k", torch.arange(4000)), torch.Size([1, 2, 2]))
     powers = points.flatten(1).abs().sum(dim=1) ** 4
     levels = torch.linspace(0.1, 0.9, 9)
     torch.testing.assert_close((powers[:, None] < levels).float().mean(dim=0), levels, rtol=0, atol=0.03)

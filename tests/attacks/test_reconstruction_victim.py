@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gauntlet.attacks import Draws
+from gauntlet.attacks import PerImageRNG
 from gauntlet.attacks.reconstruction import ReconstructionVictim
 from gauntlet.registry import ATTACKS
 
@@ -56,7 +56,7 @@ def test_attacks_that_climb_a_loss_raise_the_error_inside_the_ball_and_fool_noth
     attack = ATTACKS.create(name)
     epsilon = 0.1 if attack.norm == "linf" else 0.8
     with ReconstructionVictim(Bottleneck()) as victim:
-        (result,) = attack.run(victim, x, LABELS, [epsilon], rng=Draws("test", torch.arange(12)))
+        (result,) = attack.run(victim, x, LABELS, [epsilon], rng=PerImageRNG("test", torch.arange(12)))
         before, after = victim.loss(x, LABELS), victim.loss(result.images, LABELS)
     assert not result.success.any()
     assert float(result.norms.max()) <= epsilon * (1 + 1e-5) + 1e-6
@@ -71,7 +71,7 @@ def test_many_steps_from_the_image_raise_the_error_at_least_as_much_as_one(x: Te
     raised = {}
     with ReconstructionVictim(Bottleneck()) as victim:
         for name in ("fgsm", "bim"):
-            (result,) = ATTACKS.create(name).run(victim, x, LABELS, [0.2], rng=Draws("t", torch.arange(12)))
+            (result,) = ATTACKS.create(name).run(victim, x, LABELS, [0.2], rng=PerImageRNG("t", torch.arange(12)))
             raised[name] = float(victim.loss(result.images, LABELS).mean())
     assert raised["bim"] >= raised["fgsm"] - 1e-6
 
@@ -79,7 +79,7 @@ def test_many_steps_from_the_image_raise_the_error_at_least_as_much_as_one(x: Te
 def test_at_epsilon_zero_the_images_come_back_bit_for_bit(x: Tensor):
     with ReconstructionVictim(Bottleneck()) as victim:
         for name in CLIMBING:
-            (result,) = ATTACKS.create(name).run(victim, x, LABELS, [0.0], rng=Draws("t", torch.arange(12)))
+            (result,) = ATTACKS.create(name).run(victim, x, LABELS, [0.0], rng=PerImageRNG("t", torch.arange(12)))
             assert torch.equal(result.images, x)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gauntlet.attacks import AttackResult, Draws, Victim, square
+from gauntlet.attacks import AttackResult, PerImageRNG, Victim, square
 from gauntlet.registry import ATTACKS
 
 
@@ -49,7 +49,7 @@ def searched(trained, correct, monkeypatch):
         ended.clear()
         with Victim(OneByOne(trained), batch_size=batch_size) as victim:
             results = ATTACKS.create("square", **parameters).run(
-                victim, correct[0][:12], correct[1][:12], [0.05, 0.1], rng=Draws("k", torch.arange(12))
+                victim, correct[0][:12], correct[1][:12], [0.05, 0.1], rng=PerImageRNG("k", torch.arange(12))
             )
             return Search(results, victim.forwards, sorted(ended))
 

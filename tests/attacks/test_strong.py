@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from gauntlet.attacks import Draws, Victim, check_ball
+from gauntlet.attacks import PerImageRNG, Victim, check_ball
 from gauntlet.attacks.losses import dlr, margin, targeted_dlr
 from gauntlet.registry import ATTACKS, GauntletError
 
@@ -26,7 +26,7 @@ def attack(name: str, model: nn.Module, data, epsilons, *, batch_size: int = 512
     images, labels = data
     with Victim(model, batch_size=batch_size, memory_format=torch.contiguous_format) as victim:
         results = ATTACKS.create(name, **parameters).run(
-            victim, images, labels, epsilons, rng=Draws("k", torch.arange(len(images)))
+            victim, images, labels, epsilons, rng=PerImageRNG("k", torch.arange(len(images)))
         )
         return results, victim
 
@@ -91,7 +91,7 @@ def test_autoattack_is_never_above_any_of_its_parts(trained, some, norm) -> None
     (whole,), _ = attack("autoattack", trained, some, [RADII[norm]], norm=norm, **short)
     with Victim(trained, memory_format=torch.contiguous_format) as victim:
         for part in cascade.parts(10):
-            (result,) = part.run(victim, *some, [RADII[norm]], rng=Draws("k", torch.arange(100)))
+            (result,) = part.run(victim, *some, [RADII[norm]], rng=PerImageRNG("k", torch.arange(100)))
             lost = result.success & ~whole.success
             assert lost.float().mean() <= 0.01  # an image on the boundary itself may round to the other side
 
@@ -227,7 +227,7 @@ def test_from_equal_starts_apgd_fools_the_images_that_torchattacks_fools(
     trained, some, monkeypatch, loss, norm, epsilon
 ) -> None:
     """Equal schedules, momentum and returns to the best image; rounding lets a few paths part."""
-    draws, shape = Draws("k", torch.arange(len(some[0]))), some[0].shape[1:]
+    draws, shape = PerImageRNG("k", torch.arange(len(some[0]))), some[0].shape[1:]
     name, start = {"linf": ("rand", draws.uniform(shape, purpose="start"))}.get(
         norm, ("randn", draws.normal(shape, purpose="start direction"))
     )

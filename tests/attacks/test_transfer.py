@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from gauntlet.attacks import Draws, Victim, check_ball
+from gauntlet.attacks import PerImageRNG, Victim, check_ball
 from gauntlet.registry import ATTACKS, GauntletError
 
 from .conftest import small_net
@@ -37,7 +37,7 @@ def run(victim_model: nn.Module, surrogate: nn.Module | None, data, epsilons=(0.
     images, labels = data
     second = None if surrogate is None else Victim(surrogate)
     with Victim(victim_model, surrogate=second) as victim:
-        draws = Draws("k", torch.arange(len(images)))
+        draws = PerImageRNG("k", torch.arange(len(images)))
         results = ATTACKS.create("transfer", **parameters).run(victim, images, labels, list(epsilons), rng=draws)
         return results, victim
 
@@ -45,7 +45,7 @@ def run(victim_model: nn.Module, surrogate: nn.Module | None, data, epsilons=(0.
 def test_the_images_are_those_that_the_attack_makes_on_the_surrogate(trained, other, some) -> None:
     results, victim = run(trained, other, some, (0.05, 0.1))
     with Victim(other) as alone:
-        draws = Draws("k", torch.arange(len(some[0])))
+        draws = PerImageRNG("k", torch.arange(len(some[0])))
         made = ATTACKS.create("pgd", stop_when_fooled=False).run(alone, *some, [0.05, 0.1], rng=draws)
     for ours, theirs in zip(results, made, strict=True):
         assert torch.equal(ours.images, theirs.images)
@@ -58,7 +58,7 @@ def test_the_images_are_those_that_the_attack_makes_on_the_surrogate(trained, ot
 def test_it_is_weaker_than_its_attack_on_the_victim_and_stronger_than_noise(trained, other, some) -> None:
     (moved,), _ = run(trained, other, some)
     with Victim(trained) as victim:
-        draws = Draws("k", torch.arange(len(some[0])))
+        draws = PerImageRNG("k", torch.arange(len(some[0])))
         (direct,), (noise,) = (
             ATTACKS.create(name).run(victim, *some, [0.1], rng=draws) for name in ("pgd", "uniform-noise")
         )
@@ -69,7 +69,7 @@ def test_it_is_weaker_than_its_attack_on_the_victim_and_stronger_than_noise(trai
 def test_on_the_victim_itself_it_is_the_attack(trained, some) -> None:
     (moved,), _ = run(trained, trained, some)
     with Victim(trained) as victim:
-        draws = Draws("k", torch.arange(len(some[0])))
+        draws = PerImageRNG("k", torch.arange(len(some[0])))
         (direct,) = ATTACKS.create("pgd", stop_when_fooled=False).run(victim, *some, [0.1], rng=draws)
     assert torch.equal(moved.success, direct.success)
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from gauntlet.attacks import Draws, Victim
+from gauntlet.attacks import PerImageRNG, Victim
 from gauntlet.attacks.known_models import exact_distances, linear, trained
-from gauntlet.attacks.minimal import smallest_budgets, widest
+from gauntlet.attacks.smallest_epsilon import smallest_budgets, widest
 from gauntlet.bench.runner import run_suite
 from gauntlet.registry import ATTACKS
 from gauntlet.results import load_results
@@ -21,7 +21,7 @@ ONLY_ATTACKS = {"detectors": None, "ood": None, "evaluators": ["attack"]}
 
 def search(name: str, known, **parameters) -> torch.Tensor:
     with Victim(known.model) as victim:
-        draws = Draws("k", torch.arange(len(known.images)))
+        draws = PerImageRNG("k", torch.arange(len(known.images)))
         return smallest_budgets(ATTACKS.create(name, **parameters), victim, known.images, known.labels, draws)
 
 
@@ -31,7 +31,7 @@ def test_bisection_finds_the_least_budget_that_succeeds_and_not_less() -> None:
     assert found.isfinite().float().mean() > 0.9
     with Victim(known.model) as victim:
         for i in found.isfinite().nonzero().flatten()[:8].tolist():
-            image, label, draws = known.images[i : i + 1], known.labels[i : i + 1], Draws("k", torch.tensor([i]))
+            image, label, draws = known.images[i : i + 1], known.labels[i : i + 1], PerImageRNG("k", torch.tensor([i]))
             at, below = (
                 ATTACKS.create("fgsm").run(victim, image, label, [float(epsilon)], rng=draws)[0].success.item()
                 for epsilon in (found[i], found[i] - 1 / 4096)
@@ -51,7 +51,7 @@ def test_on_a_linear_model_no_budget_is_below_the_exact_distance(name, norm, par
 def test_a_minimisation_attack_needs_no_search() -> None:
     known = trained()
     with Victim(known.model) as victim:
-        draws = Draws("k", torch.arange(len(known.images)))
+        draws = PerImageRNG("k", torch.arange(len(known.images)))
         (result,) = ATTACKS.create("foolbox/l0/fmn").run(victim, known.images, known.labels, [1], rng=draws)
     assert torch.equal(search("foolbox/l0/fmn", known), result.smallest.double())
 

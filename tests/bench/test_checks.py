@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from gauntlet.attacks.known_models import Constant, Masked, Randomised, trained
+from gauntlet.bench.evaluators.check_context import AttackRun, CheckContext, NotApplicable
 from gauntlet.bench.evaluators.checks import CHECKS, FULL
-from gauntlet.bench.evaluators.evidence import Evidence, NotApplicable, Trial
 from gauntlet.bench.runner import run_suite
 from gauntlet.datasets import ImageSet
 from gauntlet.registry import ATTACKS
@@ -53,7 +53,7 @@ class Bench:
 
 
 def look(
-    name: str, model: nn.Module | None = None, trials: tuple[Trial, ...] = (), failures: Any = (), others: Any = ()
+    name: str, model: nn.Module | None = None, trials: tuple[AttackRun, ...] = (), failures: Any = (), others: Any = ()
 ):
     row = SimpleNamespace(
         seed=0,
@@ -61,10 +61,10 @@ def look(
         model=SimpleNamespace(label="M"),
     )
     bench: Any = Bench(model or trained().model)
-    return CHECKS[name](Evidence(row, bench, trials, failures, others))  # type: ignore[arg-type]
+    return CHECKS[name](CheckContext(row, bench, trials, failures, others))  # type: ignore[arg-type]
 
 
-def trial(attack: str, epsilon: float | None, robust: list[int], **changes: Any) -> Trial:
+def trial(attack: str, epsilon: float | None, robust: list[int], **changes: Any) -> AttackRun:
     """A trial of ten images of which these stay right."""
     entry = ATTACKS.get(attack)
     survives = np.isin(np.arange(10), robust)
@@ -78,7 +78,7 @@ def trial(attack: str, epsilon: float | None, robust: list[int], **changes: Any)
     }
     passes = (Measurement("forwards", 5.0), Measurement("backwards", 5.0))
     result = CellResult(measurements=passes, arrays={**arrays, **changes})
-    return Trial(attack, entry, str(entry.meta["norm"]), epsilon, result)
+    return AttackRun(attack, entry, str(entry.meta["norm"]), epsilon, result)
 
 
 MODEL_CHECKS = [

@@ -9,7 +9,7 @@ import torch
 
 from gauntlet.attacks.foolbox_adapter import _Patient
 from gauntlet.bench import workbench
-from gauntlet.bench.places import cache_folder
+from gauntlet.bench.paths import cache_folder
 from gauntlet.bench.runner import prepare, run_suite
 from gauntlet.detectors import Outputs
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from gauntlet.bench.places import cache_folder
+from gauntlet.bench.paths import cache_folder
 from gauntlet.bench.runner import prepare, run_suite
 from gauntlet.bench.workbench import checkpoint_store
 from gauntlet.datasets import DataSource, resolve

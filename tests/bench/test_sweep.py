@@ -9,7 +9,7 @@ import torch
 from pytorch_ood import detector as peer
 from torch import Tensor, nn
 
-from gauntlet.attacks import Draws
+from gauntlet.attacks import PerImageRNG
 from gauntlet.bench.probes import PASSES, POWERS, LastMaps, dropout_passes, gram_statistics, without_largest_component
 from gauntlet.bench.sweep import Sweeper, output_names
 from gauntlet.detectors import Outputs, build_detector
@@ -152,7 +152,7 @@ def test_gram_divides_a_layer_by_what_held_out_images_overshoot():
 
 class TestDropoutPasses:
     def test_drop_with_the_layers_probability_and_keep_the_mean(self, net):
-        passes = dropout_passes(net, IMAGES, Draws("a", torch.arange(60)), passes=200)
+        passes = dropout_passes(net, IMAGES, PerImageRNG("a", torch.arange(60)), passes=200)
         with torch.no_grad():
             plain = net(IMAGES)
         assert passes.shape == (60, 200, 3)
@@ -160,20 +160,20 @@ class TestDropoutPasses:
         assert (error <= 5 * passes.std(1).detach() / 200**0.5 + 1e-6).all()
 
     def test_belong_to_the_image(self, net):
-        whole = dropout_passes(net, IMAGES, Draws("a", torch.arange(60)), passes=2)
-        alone = dropout_passes(net, IMAGES[30:31], Draws("a", torch.tensor([30])), passes=2)
+        whole = dropout_passes(net, IMAGES, PerImageRNG("a", torch.arange(60)), passes=2)
+        alone = dropout_passes(net, IMAGES[30:31], PerImageRNG("a", torch.tensor([30])), passes=2)
         torch.testing.assert_close(alone, whole[30:31])
 
     def test_channels_go_as_a_whole_in_dropout2d(self):
         net = nn.Sequential(nn.Conv2d(1, 8, 3), nn.Dropout2d(0.5)).eval()
         net.append(nn.Flatten())
-        out = dropout_passes(net, IMAGES[:5], Draws("a", torch.arange(5)), passes=1).view(5, 8, 64)
+        out = dropout_passes(net, IMAGES[:5], PerImageRNG("a", torch.arange(5)), passes=1).view(5, 8, 64)
         seen = (out == 0).float().mean(2)
         assert set(seen.unique().tolist()) == {0.0, 1.0}
 
     def test_have_the_distribution_of_pytorch_oods(self, net):
         found = build_detector(DETECTORS.get("mc-dropout")).score(
-            Outputs(torch.zeros(60), named={"passes": dropout_passes(net, IMAGES, Draws("a", torch.arange(60)))})
+            Outputs(torch.zeros(60), named={"passes": dropout_passes(net, IMAGES, PerImageRNG("a", torch.arange(60)))})
         )
         torch.manual_seed(0)
         with torch.no_grad():

@@ -156,7 +156,7 @@ def test_a_model_is_trained_on_top_of_another_that_is_trained_first(tmp_path: Pa
 
 
 def test_the_weights_of_the_inner_model_stay_as_it_was_trained(tmp_path: Path, coder: str):
-    from gauntlet.bench.places import cache_folder
+    from gauntlet.bench.paths import cache_folder
     from gauntlet.bench.workbench import Workbench, checkpoint_store, output_cache
 
     suite = small_suite(models=[*CODES, {**PROBE, "label": "probe"}], evaluators=["accuracy", "ood"])

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.benchmark_suite
 SCRIPT = """
 import resource, sys
 import torch
-from gauntlet.attacks import Draws, Victim
+from gauntlet.attacks import PerImageRNG, Victim
 from gauntlet.registry import ATTACKS, MODELS
 
 images, epsilons = int(sys.argv[1]), int(sys.argv[2])
@@ -24,7 +24,7 @@ budgets = [0.01 * (k + 1) for k in range(epsilons)]
 with Victim(model, batch_size=32) as victim:
     y = victim.outputs(x).argmax(dim=1)
     attack = ATTACKS.create(sys.argv[3], **{"steps": 3})
-    attack.run(victim, x, y, budgets, rng=Draws("k", torch.arange(images)))
+    attack.run(victim, x, y, budgets, rng=PerImageRNG("k", torch.arange(images)))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 

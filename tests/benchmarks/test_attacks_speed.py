@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from gauntlet.attacks import Draws, Victim
+from gauntlet.attacks import PerImageRNG, Victim
 from gauntlet.registry import ATTACKS, MODELS
 
 from .conftest import IMAGES, trained
@@ -29,7 +29,7 @@ FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channel
 def attacked(model: nn.Module, x, y, memory_format: torch.memory_format, name: str, epsilons, **parameters) -> float:
     """Runs a native attack; returns the share fooled at the last epsilon."""
     with Victim(model, batch_size=IMAGES, memory_format=memory_format) as victim:
-        rng = Draws("benchmark", torch.arange(len(x)))
+        rng = PerImageRNG("benchmark", torch.arange(len(x)))
         results = ATTACKS.create(name, **parameters).run(victim, x, y, epsilons, rng=rng)
     return results[-1].success.float().mean().item()
 
@@ -160,7 +160,7 @@ def test_native_attacks_are_faster_than_foolboxes_on_a_gpu(target, name, peer, e
 
     def ours() -> None:
         with Victim(model, device=torch.device("cuda"), batch_size=IMAGES) as victim:
-            draws = Draws("benchmark", torch.arange(len(x), device="cuda"))
+            draws = PerImageRNG("benchmark", torch.arange(len(x), device="cuda"))
             ATTACKS.create(name).run(victim, x, y, [epsilon], rng=draws)
 
     ratio = on_gpu_seconds(lambda: theirs(wrapped, x, y, epsilons=epsilon)) / on_gpu_seconds(ours)

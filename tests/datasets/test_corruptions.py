@@ -19,7 +19,7 @@ from gauntlet.datasets.corruptions import corrupted, misfit, severities
 from gauntlet.datasets.corruptions.blur import _disk, shuffled
 from gauntlet.datasets.corruptions.filters import _stream, gaussian, plasma, sampled, streaked
 from gauntlet.datasets.corruptions.mnist_c import _line
-from gauntlet.datasets.draws import Draws
+from gauntlet.datasets.per_image_rng import PerImageRNG
 from gauntlet.registry import CORRUPTIONS, GauntletError
 
 SOURCE = DataSource(Path("/nonexistent/data"), Path("/nonexistent/cache"))
@@ -46,7 +46,7 @@ def chosen_for(entry, photographs: ImageSet, digits: ImageSet) -> ImageSet:
 def made(name: str, images: ImageSet, severity: int) -> np.ndarray:
     """Corrupted images (N, H, W, C) in [0, 1], before they are rounded to 256 levels."""
     entry = CORRUPTIONS.get(name)
-    draws = Draws(f"{images.name}/{images.split} {name}", images.indices)
+    draws = PerImageRNG(f"{images.name}/{images.split} {name}", images.indices)
     given = {"images": images.images, "severity": severity, "draws": draws}
     return last(entry.factory(*(given[need] for need in entry.needs)).clamp(0, 1))
 
@@ -55,8 +55,8 @@ def last(images: torch.Tensor) -> np.ndarray:
     return images.permute(0, 2, 3, 1).double().numpy()
 
 
-def drawn(images: ImageSet, name: str) -> Draws:
-    return Draws(f"{images.name}/{images.split} {name}", images.indices)
+def drawn(images: ImageSet, name: str) -> PerImageRNG:
+    return PerImageRNG(f"{images.name}/{images.split} {name}", images.indices)
 
 
 class TestAll:
@@ -178,11 +178,11 @@ class TestBlur:
     def test_glass_shuffles_pixels_one_after_the_other(self, photographs):
         few = photographs.subset(torch.arange(4))
         for reach, rounds in ((1, 1), (2, 2)):
-            found = shuffled(few.images, reach, rounds, Draws("k", few.indices))
+            found = shuffled(few.images, reach, rounds, PerImageRNG("k", few.indices))
             expected = few.images.clone()
             for turn in range(rounds):
                 side = range(32 - reach, reach, -1)
-                uniform = Draws("k", few.indices).uniform((len(side) ** 2, 3), purpose="glass-blur", step=turn)
+                uniform = PerImageRNG("k", few.indices).uniform((len(side) ** 2, 3), purpose="glass-blur", step=turn)
                 moves = (uniform[..., :2] * 2 * reach).floor().long() - reach
                 for n in range(len(few)):
                     for place, (row, column) in enumerate((row, column) for row in side for column in side):
@@ -209,7 +209,7 @@ class TestBlur:
 class TestWeather:
     def test_plasma_is_diamond_square_on_a_torus(self):
         """The same displacements, added point by point."""
-        draws, size, decay = Draws("k", torch.arange(2)), 8, 2.0
+        draws, size, decay = PerImageRNG("k", torch.arange(2)), 8, 2.0
         noise = (2 * _stream(draws, size * size, "p") - 1).double().numpy()
         for own, offsets in zip(plasma(draws, size, decay, "p").double().numpy(), noise, strict=True):
             heights, rest = np.zeros((size, size)), iter(offsets)
@@ -305,7 +305,7 @@ class TestDigital:
         ramp = (
             torch.stack(torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")).expand(5, 2, 32, 32) / 64
         )
-        draws = Draws("k", torch.arange(5))
+        draws = PerImageRNG("k", torch.arange(5))
         found = 64 * entry.factory(ramp, 1, draws)
         before = np.array([[26, 26], [26, 6], [6, 6]])  # x, y
         after = before + 0.08 * 32 * (2 * draws.uniform((3, 2), purpose="elastic-transform points").numpy() - 1)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gauntlet.datasets import DataSource, ImageSet, resolve
-from gauntlet.datasets.derived import TABLE
+from gauntlet.datasets.image_transforms import TABLE
 from gauntlet.registry import GauntletError
 
 PATTERNS = ["smooth-noise", "blobs", "rademacher", "plain", "low-contrast"]

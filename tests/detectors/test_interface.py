@@ -68,15 +68,15 @@ class TestUserDetectors:
             def score(self, outputs):
                 return outputs.logits[:, 0]
 
-        class Fitted(Plain):
+        class FittedDetector(Plain):
             def fit(self, train, val, head):
                 self.mean = train.logits.mean()
 
-        class Child(Fitted):
+        class Child(FittedDetector):
             pass
 
         assert not Plain.needs_fit
-        assert Fitted.needs_fit
+        assert FittedDetector.needs_fit
         assert Child.needs_fit
         assert not Child.needs_val
 

@@ -16,7 +16,7 @@ import torch
 from scipy.stats import t as student
 from torch import nn
 
-from gauntlet.attacks import Draws, Victim
+from gauntlet.attacks import PerImageRNG, Victim
 from gauntlet.bench.kernels import calibration_metrics, fit_temperature, ood_metrics
 from gauntlet.datasets import DataSource, ImageSet, resolve
 from gauntlet.registry import ATTACKS, MODELS, RECIPES
@@ -156,7 +156,7 @@ def test_pgd_training_makes_madrys_network_resist(load: Load):
 
     def robust(net: nn.Module) -> float:
         with Victim(net.eval()) as victim:
-            rng = Draws("agreement", images.indices)
+            rng = PerImageRNG("agreement", images.indices)
             attacked = pgd.run(victim, images.images, images.labels, [0.3], rng=rng)[0].images
             return 1 - float(victim.fooled(attacked, images.labels).float().mean())
 

@@ -259,7 +259,7 @@ def test_trades_is_the_clean_loss_and_beta_times_the_divergence(eights: Sets, ma
 
 
 def test_adversarially_trained_networks_resist(eights: Sets, make_net: Nets):
-    from gauntlet.attacks import Draws, Victim
+    from gauntlet.attacks import PerImageRNG, Victim
 
     def robust(recipe: Trainer) -> float:
         net, test = make_net(), eights("test", 200)
@@ -267,7 +267,7 @@ def test_adversarially_trained_networks_resist(eights: Sets, make_net: Nets):
         with Victim(net) as victim:
             # A third of the way: single-step training is known not to resist an attack that goes all of it.
             (found,) = ATTACKS.create("pgd", steps=10, rel_stepsize=1 / 30).run(
-                victim, test.images, test.labels, [0.3], rng=Draws("t", test.indices)
+                victim, test.images, test.labels, [0.3], rng=PerImageRNG("t", test.indices)
             )
         return 1 - float(found.success.float().mean())
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gauntlet import GauntletError
-from gauntlet.bench.fitted import checked_scores
+from gauntlet.bench.fitted_detector import checked_scores
 from gauntlet.bench.runner import run_suite
 from gauntlet.detectors import Head, Outputs, build_detector
 from gauntlet.detectors.knn import KNN

@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from gauntlet.attacks import Draws
-from gauntlet.datasets.draws import seeded
+from gauntlet.attacks import PerImageRNG
+from gauntlet.datasets.per_image_rng import seeded
 
 MASK = 2**64 - 1
 
@@ -23,7 +23,7 @@ def splitmix64(seed: int, position: int) -> int:
 
 def test_the_generator_is_splitmix64() -> None:
     """Its published first outputs for seed 1234567 (the reference implementation's test vector)."""
-    from gauntlet.datasets.draws import _GOLDEN, _mix
+    from gauntlet.datasets.per_image_rng import _GOLDEN, _mix
 
     state = 1234567 + torch.arange(1, 4) * _GOLDEN
     found = [value % 2**64 for value in _mix(state).tolist()]
@@ -35,10 +35,10 @@ def test_the_generator_is_splitmix64() -> None:
 def test_draws_are_uniform_and_normal_along_every_axis(vary: str) -> None:
     def sample(kind: str) -> np.ndarray:
         if vary == "index":
-            return getattr(Draws("k", torch.arange(20000)), kind)((), purpose="p").numpy()
+            return getattr(PerImageRNG("k", torch.arange(20000)), kind)((), purpose="p").numpy()
         if vary == "position":
-            return getattr(Draws("k", torch.tensor([7])), kind)((20000,), purpose="p").flatten().numpy()
-        one = Draws("k", torch.tensor([7]))
+            return getattr(PerImageRNG("k", torch.tensor([7])), kind)((20000,), purpose="p").flatten().numpy()
+        one = PerImageRNG("k", torch.tensor([7]))
         named = {"restart": lambda i: {"purpose": "p", "restart": i}, "purpose": lambda i: {"purpose": str(i)}}[vary]
         return torch.cat([getattr(one, kind)((), **named(i)) for i in range(2000)]).numpy()
 
@@ -50,7 +50,7 @@ def test_draws_are_uniform_and_normal_along_every_axis(vary: str) -> None:
 
 
 def test_neighbouring_images_positions_and_purposes_are_uncorrelated() -> None:
-    draws = Draws("k", torch.arange(200))
+    draws = PerImageRNG("k", torch.arange(200))
     first, second = draws.normal((100,), purpose="a"), draws.normal((100,), purpose="b")
     for left, right in [(first[1:], first[:-1]), (first[:, 1:], first[:, :-1]), (first, second)]:
         correlation = np.corrcoef(left.flatten().numpy(), right.flatten().numpy())[0, 1]
@@ -58,14 +58,14 @@ def test_neighbouring_images_positions_and_purposes_are_uncorrelated() -> None:
 
 
 def test_an_image_draws_the_same_whatever_its_order_and_neighbours() -> None:
-    everyone = Draws("k", torch.arange(100)).uniform((1, 4, 4), purpose="start")
+    everyone = PerImageRNG("k", torch.arange(100)).uniform((1, 4, 4), purpose="start")
     order = torch.randperm(100)
-    assert torch.equal(Draws("k", order).uniform((1, 4, 4), purpose="start"), everyone[order])
-    assert torch.equal(Draws("k", torch.tensor([42])).uniform((1, 4, 4), purpose="start"), everyone[42:43])
+    assert torch.equal(PerImageRNG("k", order).uniform((1, 4, 4), purpose="start"), everyone[order])
+    assert torch.equal(PerImageRNG("k", torch.tensor([42])).uniform((1, 4, 4), purpose="start"), everyone[42:43])
 
 
 def test_a_selection_draws_what_the_whole_drew() -> None:
-    draws = Draws("k", torch.tensor([5, 9, 11, 2]))
+    draws = PerImageRNG("k", torch.tensor([5, 9, 11, 2]))
     whole = draws.normal((3,), purpose="p")
     mask = torch.tensor([True, False, True, False])
     assert torch.equal(draws.select(mask).normal((3,), purpose="p"), whole[mask])
@@ -75,7 +75,7 @@ def test_a_selection_draws_what_the_whole_drew() -> None:
 def test_key_purpose_step_and_restart_each_give_other_numbers() -> None:
     index = torch.arange(8)
     seen = [
-        Draws(key, index).uniform((5,), purpose=purpose, step=step, restart=restart)
+        PerImageRNG(key, index).uniform((5,), purpose=purpose, step=step, restart=restart)
         for key, purpose, step, restart in [
             ("k", "p", 0, 0),
             ("l", "p", 0, 0),
@@ -89,11 +89,11 @@ def test_key_purpose_step_and_restart_each_give_other_numbers() -> None:
 
 
 def test_seeds_depend_on_the_batch_and_fit_numpy() -> None:
-    draws = Draws("k", torch.arange(10))
+    draws = PerImageRNG("k", torch.arange(10))
     seeds = {draws.seed("p"), draws.seed("q"), draws.seed("p", 1), draws.select(slice(5)).seed("p")}
     assert len(seeds) == 4
     assert all(0 <= seed < 2**32 for seed in seeds)
-    assert draws.seed("p") == Draws("k", torch.arange(10)).seed("p")
+    assert draws.seed("p") == PerImageRNG("k", torch.arange(10)).seed("p")
 
 
 def test_seeding_a_library_repeats_and_leaves_the_global_generators_alone() -> None:
@@ -109,13 +109,13 @@ def test_seeding_a_library_repeats_and_leaves_the_global_generators_alone() -> N
 
 def test_a_thousand_mnist_images_draw_within_a_second() -> None:
     start = time.perf_counter()
-    assert Draws("k", torch.arange(1000)).normal((1, 28, 28), purpose="p").shape == (1000, 1, 28, 28)
+    assert PerImageRNG("k", torch.arange(1000)).normal((1, 28, 28), purpose="p").shape == (1000, 1, 28, 28)
     assert time.perf_counter() - start < 1
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_gpu_draws_the_same_bits() -> None:
-    cpu, gpu = Draws("k", torch.arange(100)), Draws("k", torch.arange(100, device="cuda"))
+    cpu, gpu = PerImageRNG("k", torch.arange(100)), PerImageRNG("k", torch.arange(100, device="cuda"))
     assert torch.equal(gpu.uniform((50,), purpose="p").cpu(), cpu.uniform((50,), purpose="p"))
     torch.testing.assert_close(gpu.normal((50,), purpose="p").cpu(), cpu.normal((50,), purpose="p"))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..coding import codes_of, numbered
+from ..factorize import factorize, group_index
 from ..layout import header, reasons_of
 from ..metrics import metric as metric_named
 from ..records import IDENTITY_COLUMNS
@@ -115,14 +115,14 @@ def _view(part: pd.DataFrame, measured: list[str], *, seed: bool) -> dict[str, A
 
 def _cells(part: pd.DataFrame) -> tuple[pd.Series, pd.DataFrame]:
     """Number of the cell of every row, by identity, and one row of every cell."""
-    number, first = numbered(part, IDENTITY_COLUMNS)
+    number, first = group_index(part, IDENTITY_COLUMNS)
     part.attrs["cells"] = len(first)
     return pd.Series(number, part.index), part.iloc[first[:MOST_ROWS]].reset_index(drop=True)
 
 
 def _coded(column: pd.Series, name: str) -> dict[str, Any]:
     """Dictionary coding: distinct values once, then one index a row."""
-    codes, values = codes_of(column)
+    codes, values = factorize(column)
     numeric = pd.api.types.is_numeric_dtype(column)
     texts = [_number(value) if numeric else header("", value) for value in values]
     return {"name": name, "title": _DIMENSIONS.get(name, name), "number": numeric, "of": texts, "at": codes.tolist()}

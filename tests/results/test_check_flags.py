@@ -12,7 +12,7 @@ import pytest
 from gauntlet.results import attack_grid, pivot, render
 from gauntlet.results.presets import safety_table
 from gauntlet.results.records import CellResult, Measurement
-from gauntlet.results.tables import checks_table, doubts
+from gauntlet.results.tables import checks_table, failed_checks
 
 Builder = Callable[..., pd.DataFrame]
 
@@ -38,7 +38,7 @@ def frame(make: SimpleNamespace, frame_of: Builder) -> pd.DataFrame:
 
 
 def test_doubts_name_the_failed_checks_with_their_finding(frame) -> None:
-    assert doubts(frame) == {("cnn", "digits"): {"gradients": "The gradient vanishes."}}
+    assert failed_checks(frame) == {("cnn", "digits"): {"gradients": "The gradient vanishes."}}
 
 
 def test_the_grid_marks_robust_figures_of_that_model_only(frame) -> None:

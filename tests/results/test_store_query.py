@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gauntlet.results import Store, compare, load_results, make_baseline
-from gauntlet.results.coding import aligned, numbered
 from gauntlet.results.drift_formats import as_markdown
+from gauntlet.results.factorize import group_index, joint_keys
 from gauntlet.results.frame import as_tidy, load_coded
-from gauntlet.results.page.boards import boards
+from gauntlet.results.page.leaderboards import boards
 from gauntlet.results.tables import PRESETS, render
 
 
@@ -72,7 +72,7 @@ def test_tables_page_and_check_are_the_same_from_both(filled: Store) -> None:
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from([0.1, 8 / 255, np.nan])), min_size=1, max_size=20))
 def test_groups_are_numbered_in_order_of_appearance(rows: list[tuple[str, float]]) -> None:
     frame = pd.DataFrame(rows, columns=["name", "epsilon"])
-    numbers, first = numbered(frame, ["name", "epsilon"])
+    numbers, first = group_index(frame, ["name", "epsilon"])
     expected = frame.groupby(["name", "epsilon"], sort=False, dropna=False).ngroup()
     assert numbers.tolist() == expected.tolist()
     assert first.tolist() == [expected.tolist().index(number) for number in range(len(first))]
@@ -83,7 +83,7 @@ def test_groups_are_numbered_in_order_of_appearance(rows: list[tuple[str, float]
 def test_rows_of_two_frames_are_matched_and_ordered_alike(rows: list[tuple[str, float]], data: st.DataObject) -> None:
     old = pd.DataFrame(rows, columns=["name", "epsilon"]).astype({"name": object, "epsilon": float})
     new = old.iloc[data.draw(st.permutations(range(len(rows))))].reset_index(drop=True).astype({"name": "category"})
-    first, second = aligned([old, new], ["name", "epsilon"])
+    first, second = joint_keys([old, new], ["name", "epsilon"])
     pd.testing.assert_frame_equal(
         old.iloc[np.argsort(first, kind="stable")].reset_index(drop=True),
         old.sort_values(["name", "epsilon"], kind="stable").reset_index(drop=True),

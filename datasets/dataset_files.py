@@ -14,7 +14,7 @@ from .source import DataSource
 
 
 @dataclass
-class Presence:
+class DatasetFiles:
     """The files of one dataset with fixed parameters.
 
     Attributes:

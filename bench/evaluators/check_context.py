@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from ...attacks import Draws, Victim, build_attack
+from ...attacks import PerImageRNG, Victim, build_attack
 from ...registry import Entry
 from ...results.records import CellResult
 from .attack_measures import Targets, find_targets
@@ -29,7 +29,7 @@ class NotApplicable(Exception):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CheckResult:
     """Whether the model's robust figures may be trusted as far as a check goes (``None``: not applicable), and why."""
 
     passed: bool | None
@@ -38,7 +38,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Trial:
+class AttackRun:
     """One attack at one epsilon, with its stored result."""
 
     label: str
@@ -81,7 +81,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class CheckContext:
     """Everything about one row that a check may ask for.
 
     Attributes:
@@ -94,8 +94,8 @@ class Evidence:
 
     row: Row
     bench: Workbench
-    trials: Sequence[Trial]
-    failures: Sequence[Trial]
+    trials: Sequence[AttackRun]
+    failures: Sequence[AttackRun]
     others: Sequence[Row] = ()
 
     @cached_property
@@ -120,7 +120,7 @@ class Evidence:
         """Which of the few images a registered attack fools (N,)."""
         attack = build_attack(name, parameters)
         indices = self.targets.images.indices.to(self.bench.device)
-        draws = Draws(f"checks/{self.row.seed}/{self.row.dataset.name}", indices)
+        draws = PerImageRNG(f"checks/{self.row.seed}/{self.row.dataset.name}", indices)
         return attack.run(victim, *self.images, [epsilon], rng=draws)[0].success
 
     @property
@@ -130,10 +130,10 @@ class Evidence:
         usable = [epsilon for epsilon in budgets if epsilon <= 0.5]
         return usable[(len(usable) - 1) // 2] if usable else 0.1
 
-    def by_budget(self) -> Iterator[tuple[str, float, list[Trial]]]:
+    def by_budget(self) -> Iterator[tuple[str, float, list[AttackRun]]]:
         """Norm, epsilon, and all trials with that ball, from small to large."""
 
-        def ball(trial: Trial) -> tuple[str, float]:
+        def ball(trial: AttackRun) -> tuple[str, float]:
             return trial.norm, trial.epsilon or 0.0
 
         chosen = sorted((trial for trial in self.trials if trial.epsilon), key=ball)
@@ -141,11 +141,11 @@ class Evidence:
             yield norm, epsilon, list(group)
 
 
-def accuracies(*groups: Sequence[Trial]) -> list[float]:
+def accuracies(*groups: Sequence[AttackRun]) -> list[float]:
     """Robust accuracy against each group (an image counts if it survives all of them), on the images common to all."""
     everyone = [trial.survivors for group in groups for trial in group]
     common = sorted(set(everyone[0]).intersection(*everyone[1:]))
     return [float(np.mean([all(trial.survivors[i] for trial in group) for i in common])) for group in groups]
 
 
-Check = Callable[[Evidence], Verdict]
+Check = Callable[[CheckContext], CheckResult]

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from gauntlet.datasets.png import read_png
-from gauntlet.datasets.sheets import Sheet, find_sheets, labels_file, read_sheets
+from gauntlet.datasets.png_sheets import Sheet, find_sheets, labels_file, read_sheets
 from gauntlet.registry import GauntletError
 
 SHAPE = (3, 4, 5)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .workbench import Workbench
 
 
-class Fitted:
+class FittedDetector:
     """A detector, tuned and fitted for a row, that scores no set of images twice.
 
     Attributes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from .coding import constant, numbered
+from .factorize import constant_column, group_index
 from .records import IDENTITY_COLUMNS
 from .seeds import mean_over_seeds
 
@@ -23,7 +23,7 @@ def left_out_in_turn(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     rows = frame[held_out & frame["metric"].isin([metric, ""])]
     if rows.empty:  # a metric that nothing has; the table names the nearest
         return frame
-    return pd.concat([frame, _mean_over_classes(rows.assign(metric=constant(rows["metric"], metric)))])
+    return pd.concat([frame, _mean_over_classes(rows.assign(metric=constant_column(rows["metric"], metric)))])
 
 
 def in_turn(frame: pd.DataFrame) -> pd.Series:
@@ -41,9 +41,9 @@ def _mean_over_classes(rows: pd.DataFrame) -> pd.DataFrame:
     classes = mean_over_seeds(rows)
     turns = classes.assign(seed=np.arange(len(classes)), ood_dataset=MEAN)
     cell = [name for name in IDENTITY_COLUMNS if name != "seed"]
-    numbers, _ = numbered(turns, cell)
+    numbers, _ = group_index(turns, cell)
     failed = (turns["status"] != "ok").to_numpy()
     spoiled = np.bincount(numbers, failed)[numbers] > 0
-    _, first_failed = numbered(turns[failed], cell)
+    _, first_failed = group_index(turns[failed], cell)
     parts = [mean_over_seeds(turns[~spoiled]), turns[failed].iloc[first_failed]]
     return pd.concat([part for part in parts if len(part)]).assign(seed=rows["seed"].min())[[*rows.columns]]

@@ -14,13 +14,13 @@ import pandas as pd
 _LARGEST = 2**62  # room for the product of the numbers of distinct values
 
 
-def coded(values: Sequence[str] | np.ndarray, place: np.ndarray | None = None) -> pd.Categorical:
+def as_category(values: Sequence[str] | np.ndarray, place: np.ndarray | None = None) -> pd.Categorical:
     """Text as categories, in order of appearance; of the rows at ``place``, or of all."""
     codes, known = pd.factorize(np.asarray(values, dtype=object))
     return pd.Categorical.from_codes(codes if place is None else codes[place], pd.Index(known, dtype=object))
 
 
-def codes_of(column: pd.Series) -> tuple[np.ndarray, list[Any]]:
+def factorize(column: pd.Series) -> tuple[np.ndarray, list[Any]]:
     """A number for every row, and the value behind each number; a gap is a value like others."""
     if isinstance(column.dtype, pd.CategoricalDtype) and not column.hasnans:
         known = column.cat.codes.to_numpy().astype(np.int64)
@@ -30,11 +30,11 @@ def codes_of(column: pd.Series) -> tuple[np.ndarray, list[Any]]:
     return codes.astype(np.int64), list(values)
 
 
-def numbered(frame: pd.DataFrame, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def group_index(frame: pd.DataFrame, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """The number of the group of every row, by these columns and in order of appearance, and each group's first row."""
     combined, size = np.zeros(len(frame), dtype=np.int64), 1
     for name in names:
-        codes, values = codes_of(frame[name])
+        codes, values = factorize(frame[name])
         if size * max(len(values), 1) > _LARGEST:
             combined, known = pd.factorize(combined)
             size = len(known)
@@ -45,7 +45,7 @@ def numbered(frame: pd.DataFrame, names: Sequence[str]) -> tuple[np.ndarray, np.
     return numbers, first
 
 
-def constant(like: pd.Series, value: str) -> Any:
+def constant_column(like: pd.Series, value: str) -> Any:
     """A value for every row, in the categories of a column that has it among them."""
     if isinstance(like.dtype, pd.CategoricalDtype) and value in like.cat.categories:
         codes = np.full(len(like), like.cat.categories.get_loc(value))
@@ -53,7 +53,7 @@ def constant(like: pd.Series, value: str) -> Any:
     return value
 
 
-def aligned(frames: Sequence[pd.DataFrame], names: Sequence[str]) -> list[np.ndarray]:
+def joint_keys(frames: Sequence[pd.DataFrame], names: Sequence[str]) -> list[np.ndarray]:
     """A number for every row of every frame: equal where these columns are, and in their order (gaps come last).
 
     Numbers count as equal to nine digits: 8/255 however it was computed.
@@ -61,7 +61,7 @@ def aligned(frames: Sequence[pd.DataFrame], names: Sequence[str]) -> list[np.nda
     rows = [len(frame) for frame in frames]
     combined, size = np.zeros(sum(rows), dtype=np.int64), 1
     for name in names:
-        coded_columns = [codes_of(frame[name]) for frame in frames]
+        coded_columns = [factorize(frame[name]) for frame in frames]
         plain = [[_comparable(value) for value in values] for _, values in coded_columns]
         known = sorted({value for values in plain for value in values}, key=_gaps_last)
         rank = {value: i for i, value in enumerate(known)}

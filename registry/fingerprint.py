@@ -13,8 +13,8 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from .definitions import code_of_module, code_reached, modules_imported
 from .entry import Entry
+from .source_code import code_of_module, code_reached, modules_imported
 
 _SIMPLE = (bool, int, float, str, bytes, type(None))
 

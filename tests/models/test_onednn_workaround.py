@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from gauntlet.models.training.detour import sliced_inputs
+from gauntlet.models.training.onednn_workaround import sliced_inputs
 
 
 def net() -> nn.Module:

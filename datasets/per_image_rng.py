@@ -16,7 +16,7 @@ _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 _MULTIPLIERS = (0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64)
 
 
-class Draws:
+class PerImageRNG:
     """Random numbers for images, whatever their order, batch, device or neighbours.
 
     Each number is a hash of (key, purpose, step, restart, index of the image, position): nothing is consumed, so
@@ -34,9 +34,9 @@ class Draws:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def select(self, positions: Tensor | slice) -> Draws:
+    def select(self, positions: Tensor | slice) -> PerImageRNG:
         """The draws of some of the images, given by positions (repetition allowed) or a mask (N,)."""
-        return Draws(self.key, self.indices[positions])
+        return PerImageRNG(self.key, self.indices[positions])
 
     def uniform(self, shape: Sequence[int], *, purpose: str, step: int | Tensor = 0, restart: int = 0) -> Tensor:
         """Uniform numbers in [0, 1) of shape (N, *shape), float32; the same bits on every device."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .coding import coded
+from .factorize import as_category
 from .records import FACT_COLUMNS, IDENTITY_COLUMNS, MISSING
 from .store import Store
 
@@ -76,7 +76,7 @@ def read(store: Store, run_ids: Sequence[str], metrics: Sequence[str] | None = N
         measured = measured[(measured["metric"] != "") | ~ok[measured["place"]]]
     place = measured["place"]
     columns = {name: _column(name, values, place) for name, values in cells.items()}
-    columns |= {name: coded(measured[name]) for name in ("metric", "class")}
+    columns |= {name: as_category(measured[name]) for name in ("metric", "class")}
     columns |= {name: np.ascontiguousarray(measured[name]) for name in ("value", "ci_low", "ci_high")}
     return columns | {"n": pd.arrays.IntegerArray(np.ascontiguousarray(measured["n"]), measured["n"] == -1)}
 
@@ -86,7 +86,7 @@ def _column(name: str, values: Sequence[Any], place: np.ndarray) -> Any:
         return np.array(values, dtype=float)[place]
     if name in _INTEGERS:
         return pd.array(values, dtype="Int64").take(place)
-    return coded(values, place)
+    return as_category(values, place)
 
 
 def _newest(cells: dict[str, Any]) -> np.ndarray:

@@ -12,7 +12,7 @@ MARK = "†"
 ROBUST = ("robust_accuracy", "attack_success_rate", "median_norm")
 
 #: (model, dataset) -> the checks that it fails, each with its finding.
-Doubts = Mapping[tuple[str, str], Mapping[str, str]]
+FailedChecks = Mapping[tuple[str, str], Mapping[str, str]]
 
 
 def checks_of(frame: pd.DataFrame) -> pd.DataFrame:
@@ -20,7 +20,7 @@ def checks_of(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[frame["evaluator"] == "checks"]
 
 
-def doubts(frame: pd.DataFrame) -> Doubts:
+def failed_checks(frame: pd.DataFrame) -> FailedChecks:
     """The failed checks of every model in a tidy frame; models that pass, or were not checked, are left out."""
     verdicts = frame[(frame["evaluator"] == "checks") & (frame["metric"] == "check_passed") & (frame["value"] == 0)]
     found: dict[tuple[str, str], dict[str, str]] = {}
@@ -29,7 +29,7 @@ def doubts(frame: pd.DataFrame) -> Doubts:
     return found
 
 
-def in_doubt(chosen: pd.DataFrame, failed: Doubts) -> np.ndarray:
+def flagged_rows(chosen: pd.DataFrame, failed: FailedChecks) -> np.ndarray:
     """For each row, whether it is a robust figure of a model that fails a check."""
     robust = chosen["metric"].isin(ROBUST) & (chosen["evaluator"] == "attack") & (chosen["status"] == "ok")
     marked = np.zeros(len(chosen), dtype=bool)
@@ -39,7 +39,7 @@ def in_doubt(chosen: pd.DataFrame, failed: Doubts) -> np.ndarray:
     return marked
 
 
-def footnotes(chosen: pd.DataFrame, failed: Doubts) -> list[str]:
+def footnotes(chosen: pd.DataFrame, failed: FailedChecks) -> list[str]:
     """One sentence for each model of the table that fails a check."""
     present = dict.fromkeys(zip(chosen["model"], chosen["dataset"], strict=True))
     return [

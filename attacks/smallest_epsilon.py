@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..datasets.draws import Draws
+from ..datasets.per_image_rng import PerImageRNG
 from .base import Attack
 from .victim import Victim
 
@@ -15,7 +15,7 @@ ROUNDS = 12
 
 
 def smallest_budgets(
-    attack: Attack, victim: Victim, images: Tensor, labels: Tensor, rng: Draws, *, rounds: int = ROUNDS
+    attack: Attack, victim: Victim, images: Tensor, labels: Tensor, rng: PerImageRNG, *, rounds: int = ROUNDS
 ) -> Tensor:
     """Smallest successful epsilon (N,) by bisection, infinite where the largest one fails.
 
