@@ -18,7 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from .reporter import Reporter
+from .execution import Reporter
 
 if TYPE_CHECKING:
     from ..results.records import CellResult

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import itertools
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from ..detectors import Detector, build_detector, check_scores
+from ..detectors import Detector, Outputs, build_detector, check_scores
 from ..registry import GauntletError, NotAvailable, Selected
-from .tuning import tune
-
-if TYPE_CHECKING:
-    from ..detectors import Outputs
-    from .plan import Row
-    from .workbench import Workbench
+from .context import RowContext
+from .kernels import ood_metrics
+from .tuning import tuning_facts
 
 
 class FittedDetector:
@@ -28,10 +27,10 @@ class FittedDetector:
         NotAvailable: The model does not yield what it needs, or there is nothing to fit it to.
     """
 
-    def __init__(self, chosen: Selected, row: Row, bench: Workbench) -> None:
+    def __init__(self, chosen: Selected, context: RowContext) -> None:
         self._label = chosen.label
-        tuned, self.choices = tune(chosen, row, bench)
-        self.detector = fitted_detector(tuned, row, bench.outputs(row.dataset, "test"), bench)
+        tuned, self.choices = tune(chosen, context)
+        self.detector = _fit(tuned, context.outputs(context.row.dataset, "test"), context)
 
     def scores(self, outputs: Outputs) -> np.ndarray:
         """Scores (N,) in float64, checked; kept with the outputs."""
@@ -39,6 +38,41 @@ class FittedDetector:
 
     def _score(self, outputs: Outputs) -> np.ndarray:
         return np.asarray(checked_scores(self.detector, outputs, self._label).cpu())
+
+
+def fitted(chosen: Selected, context: RowContext) -> FittedDetector:
+    """A detector of the suite, tuned and fitted for the row on the first call; labels are unique in a suite.
+
+    Raises:
+        NotAvailable: The model does not yield what it needs, or there is nothing to fit it to.
+    """
+    return context.once(("detector", chosen.label), lambda: FittedDetector(chosen, context))
+
+
+def tune(chosen: Selected, context: RowContext) -> tuple[Selected, dict[str, Any]]:
+    """The detector with the hyper-parameters of the highest validation AUROC, the first of equals, and those alone.
+
+    They are chosen on validation images and validation outliers, never on test images.
+
+    Raises:
+        NotAvailable: The dataset has no validation images.
+    """
+    facts, row = tuning_facts(context.suite, chosen), context.row
+    if not facts:
+        return chosen, {}
+    if reason := row.dataset.missing("val"):
+        raise NotAvailable(f"{chosen.label} cannot be tuned: {reason}")
+    inside, outside = context.outputs(row.dataset, "val"), context.validation_outliers()
+    best, choice = -1.0, {}
+    for values in itertools.product(*facts["grid"].values()):
+        candidate = dict(zip(facts["grid"], values, strict=True))
+        variant = replace(chosen, parameters={**chosen.parameters, **candidate})
+        detector = _fit(variant, inside, context)
+        sides = [checked_scores(detector, side, chosen.label) for side in (inside, outside)]
+        auroc = ood_metrics(*sides)["auroc"]
+        if auroc > best:
+            best, choice = auroc, candidate
+    return replace(chosen, parameters={**chosen.parameters, **choice}), choice
 
 
 def checked_scores(detector: Detector, outputs: Outputs, label: str) -> Tensor:
@@ -59,23 +93,23 @@ def checked_scores(detector: Detector, outputs: Outputs, label: str) -> Tensor:
     return check_scores(detector.score(outputs), len(outputs), label)
 
 
-def fitted_detector(chosen: Selected, row: Row, inside: Outputs, bench: Workbench) -> Detector:
+def _fit(chosen: Selected, inside: Outputs, context: RowContext) -> Detector:
     """The detector, fitted to what it wants of the row.
 
     Raises:
         NotAvailable: The model does not yield what it needs, or there is nothing to fit it to.
     """
-    detector = build_detector(chosen)
+    detector, row = build_detector(chosen), context.row
     if "head" in detector.needs and inside.head is None:
-        raise NotAvailable(f"{chosen.label} needs a head, but {bench.why_no_head()}.")
+        raise NotAvailable(f"{chosen.label} needs a head, but {context.why_no_head()}.")
     for need in detector.needs:
         if need != "head" and inside.get(need) is None:
             raise NotAvailable(f"{chosen.label} needs {need}, which model {row.model.label} does not yield.")
     if detector.needs_fit:
         if reason := row.dataset.missing("train"):
             raise NotAvailable(reason)
-        train = bench.outputs(row.dataset, "train", limit=bench.suite.fit_limit)
-        val = bench.outputs(row.dataset, "val") if getattr(detector, "needs_val", False) else None
+        train = context.outputs(row.dataset, "train", limit=context.suite.fit_limit)
+        val = context.outputs(row.dataset, "val") if getattr(detector, "needs_val", False) else None
         seen = detector.needs
         detector.fit(train.seen_by(seen), None if val is None else val.seen_by(seen), inside.head)
     return detector

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -12,10 +11,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 #: Bytes that the cache may take; the folders used least recently go first.
 LIMIT = 8 * 2**30
@@ -111,13 +109,3 @@ def _size(path: Path) -> int:
         return sum(file.stat().st_size for file in path.iterdir())
     except OSError:
         return 0
-
-
-def weights_fingerprint(module: nn.Module) -> str:
-    """Digest of all tensors of a module."""
-    result = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        plain = tensor.detach().to("cpu").contiguous()
-        result.update(f"{name} {plain.dtype} {tuple(plain.shape)}".encode())
-        result.update(plain.view(-1).view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
-    return result.hexdigest()[:32]

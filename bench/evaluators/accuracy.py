@@ -16,9 +16,9 @@ from .base import Evaluator, Finished, examples_key, proportion, small
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..context import RowContext
     from ..plan import Job, OODSet, Row
     from ..suite import Suite
-    from ..workbench import Workbench
 
 
 class Accuracy(Evaluator):
@@ -34,7 +34,7 @@ class Accuracy(Evaluator):
         wanted = (*examples_key(suite), "jacobians") if suite.examples else ()
         return [Job(self.name, row, "accuracy", (self.cell(row, *wanted, facts={}, params={}),))]
 
-    def run(self, job: Job, missing: frozenset[str], bench: Workbench) -> Iterator[Finished]:
+    def run(self, job: Job, missing: frozenset[str], bench: RowContext) -> Iterator[Finished]:
         """Compare predictions with labels."""
         outputs = bench.outputs(job.row.dataset, "test")
         logits = checked_logits(outputs.logits, job.row.model.label)
@@ -56,7 +56,7 @@ class Accuracy(Evaluator):
         yield job.cells[0].key, CellResult(measurements=tuple(measurements), arrays=arrays, examples=examples)
 
 
-def _examples(bench: Workbench, row: Row, logits: Tensor, right: Tensor) -> dict[str, np.ndarray]:
+def _examples(bench: RowContext, row: Row, logits: Tensor, right: Tensor) -> dict[str, np.ndarray]:
     """The misclassified images of highest confidence first, then right ones, with labels and logits."""
     count = bench.suite.examples
     if not count:
@@ -73,9 +73,9 @@ def _examples(bench: Workbench, row: Row, logits: Tensor, right: Tensor) -> dict
     }
 
 
-def _jacobians(bench: Workbench, row: Row, count: int) -> dict[str, np.ndarray]:
+def _jacobians(bench: RowContext, row: Row, count: int) -> dict[str, np.ndarray]:
     """Gradients of the loss at a few test images, the same ones for every model; nothing where none reaches them."""
-    from ..workbench import drawn_positions
+    from ..device_images import drawn_positions
 
     whole = bench.images(row.dataset, "test")
     images = whole.subset(drawn_positions(len(whole), count, row.dataset.name, "jacobians"))

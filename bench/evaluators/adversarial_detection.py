@@ -16,6 +16,7 @@ from ...detectors import Outputs
 from ...registry import Selected
 from ...results.records import CellResult
 from ..failures import failure, out_of_memory
+from ..fitted_detector import fitted
 from ..tuning import tuning_facts
 from .attack import attacks_on_classes, budgets
 from .attack_measures import find_targets
@@ -24,9 +25,9 @@ from .base import Evaluator, Finished, detectors_for
 from .ood import detector_content, measure
 
 if TYPE_CHECKING:
+    from ..context import RowContext
     from ..plan import Job, OODSet, Row
     from ..suite import Suite
-    from ..workbench import Workbench
 
 
 #: Which image each clean one is, and each attacked one.
@@ -79,7 +80,7 @@ class AdversarialDetection(Evaluator):
         """What the detectors of the missing cells read."""
         return {need for key in missing for need in job.payload[key][0].entry.needs}
 
-    def run(self, job: Job, missing: frozenset[str], bench: Workbench) -> Iterator[Finished]:
+    def run(self, job: Job, missing: frozenset[str], bench: RowContext) -> Iterator[Finished]:
         """Attack once at all missing epsilons, then let each detector look at what came out."""
         images = find_targets(job.row, job.payload["images"], bench).images
         epsilons = sorted({job.payload[key][1] for key in missing})
@@ -92,7 +93,7 @@ class AdversarialDetection(Evaluator):
             }
             chosen = job.payload[next(iter(mine.values()))][0]
             try:
-                detector = bench.detector(chosen)
+                detector = fitted(chosen, bench)
                 reference = None if clean is None else detector.scores(clean)
                 results = {
                     key: _compare(reference, None if outputs is None else detector.scores(outputs), numbers, label)
@@ -107,7 +108,7 @@ class AdversarialDetection(Evaluator):
 
 
 def _attacked(
-    job: Job, images: ImageSet, epsilons: Sequence[float], bench: Workbench
+    job: Job, images: ImageSet, epsilons: Sequence[float], bench: RowContext
 ) -> tuple[Outputs | None, dict[float, tuple[Outputs | None, Numbers]]]:
     """Outputs on the clean images, and on those at each epsilon that fool the model (None where there are none).
 

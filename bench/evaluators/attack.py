@@ -15,10 +15,10 @@ from .worst_case import run_worst_case, worst_case_jobs
 
 if TYPE_CHECKING:
     from ...datasets import ResolvedDataset
+    from ..context import RowContext
     from ..model_specs import ModelSpec
     from ..plan import Job, OODSet, Row
     from ..suite import Suite
-    from ..workbench import Workbench
 
 
 #: Option of an attack on a reconstruction error: whether gradients flow through the reconstruction alone.
@@ -68,7 +68,7 @@ class AttackEvaluator(Evaluator):
         payload = {"attack": attack, "images": plan.images}
         return Job(self.name, row, attack.label, cells, payload, blocked, plan.others)
 
-    def run(self, job: Job, missing: frozenset[str], bench: Workbench) -> Iterator[Finished]:
+    def run(self, job: Job, missing: frozenset[str], bench: RowContext) -> Iterator[Finished]:
         """Run the attack at all missing epsilons, check every result, measure."""
         if "parts" in job.payload:
             yield from run_worst_case(job, missing, bench)

@@ -19,8 +19,8 @@ from .base import proportion, small
 
 if TYPE_CHECKING:
     from ...datasets import ImageSet
+    from ..context import RowContext
     from ..plan import Row
-    from ..workbench import Workbench
 
 #: The norms in which every perturbation is measured, in the order of the array ``distances``.
 NORMS = ("linf", "l2", "l1", "l0")
@@ -41,13 +41,13 @@ class Targets:
     right: Tensor
 
 
-def find_targets(row: Row, count: int, bench: Workbench) -> Targets:
+def find_targets(row: Row, count: int, bench: RowContext) -> Targets:
     """The correctly classified images among a fixed random subset, of which smaller ones are part of larger ones.
 
     Raises:
         GauntletError: Logits are not finite, or a label is not a class of the model.
     """
-    from ..workbench import drawn_positions
+    from ..device_images import drawn_positions
 
     images = bench.images(row.dataset, "test")
     outputs = bench.outputs(row.dataset, "test")

@@ -14,9 +14,9 @@ from ..model_specs import ModelSpec, resolve_model
 from ..recipes import resolve_recipe
 
 if TYPE_CHECKING:
+    from ..context import RowContext
     from ..plan import Job, Row
     from ..suite import Suite
-    from ..workbench import Workbench
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def plan_attack(suite: Suite, row: Row, attack: Selected) -> AttackPlan:
     return _with_surrogate(plan, suite, row) if "surrogate" in entry.meta.get("requirements", ()) else plan
 
 
-def victim_of(job: Job, bench: Workbench) -> Victim:
+def victim_of(job: Job, bench: RowContext) -> Victim:
     """The model of a job's row, to be entered, with the job's surrogate where it has one."""
     other = None
     for row in job.others:

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ...datasets import ResolvedDataset
+    from ..context import RowContext
     from ..model_specs import ModelSpec
     from ..plan import Job, OODSet, Row
     from ..suite import Suite
-    from ..workbench import Workbench
 
 #: A finished cell: its key and its result.
 Finished = tuple[str, CellResult]
@@ -52,7 +52,7 @@ class Evaluator:
         """Outputs beside logits that the missing cells of ``job`` read."""
         return set()
 
-    def run(self, job: Job, missing: frozenset[str], bench: Workbench) -> Iterator[Finished]:
+    def run(self, job: Job, missing: frozenset[str], bench: RowContext) -> Iterator[Finished]:
         """Compute the cells of ``job`` whose keys are in ``missing``; a cell is yielded as soon as it is finished."""
         raise NotImplementedError
 

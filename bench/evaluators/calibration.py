@@ -17,9 +17,9 @@ from .base import Evaluator, Finished
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..context import RowContext
     from ..plan import Job, OODSet, Row
     from ..suite import Suite
-    from ..workbench import Workbench
 
 
 class Calibration(Evaluator):
@@ -36,7 +36,7 @@ class Calibration(Evaluator):
         val = row.dataset.fingerprint("val") if has_val else ""
         return [Job(self.name, row, "calibration", (self.cell(row, val, facts={}, params={"bins": 15}),))]
 
-    def run(self, job: Job, missing: frozenset[str], bench: Workbench) -> Iterator[Finished]:
+    def run(self, job: Job, missing: frozenset[str], bench: RowContext) -> Iterator[Finished]:
         """Measure the test split; where there is a val split, fit the temperature on it and measure again."""
         from ..kernels import fit_temperature
 

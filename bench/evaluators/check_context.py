@@ -17,8 +17,8 @@ from ...results.records import CellResult
 from .attack_measures import Targets, find_targets
 
 if TYPE_CHECKING:
+    from ..context import RowContext
     from ..plan import Row
-    from ..workbench import Workbench
 
 #: Images that the checks run the model on.
 IMAGES = 64
@@ -93,7 +93,7 @@ class CheckContext:
     """
 
     row: Row
-    bench: Workbench
+    bench: RowContext
     trials: Sequence[AttackRun]
     failures: Sequence[AttackRun]
     others: Sequence[Row] = ()

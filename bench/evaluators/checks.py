@@ -18,9 +18,9 @@ from .base import Evaluator, Finished
 from .check_context import AttackRun, Check, CheckContext, CheckResult, NotApplicable
 
 if TYPE_CHECKING:
+    from ..context import RowContext
     from ..plan import Job, OODSet, Row
     from ..suite import Suite
-    from ..workbench import Workbench
 
 #: Every check by name, in the order of the table; those of FULL run with ``checks: full`` only.
 CHECKS: dict[str, Check] = {
@@ -70,7 +70,7 @@ class Checks(Evaluator):
         cells = tuple(self.cell(row, name, basis, facts={}, params={"check": name}, attack=name) for name in names)
         return [Job(self.name, row, "checks", cells, {"jobs": jobs, "others": others})]
 
-    def run(self, job: Job, missing: frozenset[str], bench: Workbench) -> Iterator[Finished]:
+    def run(self, job: Job, missing: frozenset[str], bench: RowContext) -> Iterator[Finished]:
         """Look at everything that is there; without it all, only a failure counts."""
         evidence, unfinished = gather(job, bench)
         for cell in job.cells:
@@ -95,7 +95,7 @@ def _looked_at(check: Check, evidence: CheckContext, unfinished: int) -> CellRes
     return CellResult(measurements=tuple(measured), reason=verdict.text)
 
 
-def gather(job: Job, bench: Workbench) -> tuple[CheckContext, int]:
+def gather(job: Job, bench: RowContext) -> tuple[CheckContext, int]:
     """The evidence in the store, and how many cells of attacks should be there and are not."""
     trials, failures, unfinished = [], [], 0
     for source in job.payload["jobs"]:

@@ -16,10 +16,10 @@ from .base import Evaluator, Finished, proportion, small
 
 if TYPE_CHECKING:
     from ...datasets import ResolvedDataset
+    from ..context import RowContext
     from ..model_specs import ModelSpec
     from ..plan import Job, OODSet, Row
     from ..suite import Suite
-    from ..workbench import Workbench
 
 
 class Corruption(Evaluator):
@@ -84,7 +84,7 @@ class Corruption(Evaluator):
             [Job(self.name, row, "means of corruptions", tuple(cells.values()), {"groups": payload})] if cells else []
         )
 
-    def run(self, job: Job, missing: frozenset[str], bench: Workbench) -> Iterator[Finished]:
+    def run(self, job: Job, missing: frozenset[str], bench: RowContext) -> Iterator[Finished]:
         """Corrupt, classify and measure one severity after the other; means come from what is stored."""
         if "groups" in job.payload:
             yield from _run_means(job, missing, bench)
@@ -144,7 +144,7 @@ def _measure(logits: Any, labels: Any, clean: np.ndarray, model: str) -> CellRes
     return CellResult(measurements=measurements, arrays={"prediction": predictions, "success": right})
 
 
-def _run_means(job: Job, missing: frozenset[str], bench: Workbench) -> Iterator[Finished]:
+def _run_means(job: Job, missing: frozenset[str], bench: RowContext) -> Iterator[Finished]:
     for key, groups in job.payload["groups"].items():
         if key not in missing:
             continue

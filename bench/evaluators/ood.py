@@ -13,16 +13,17 @@ from ...registry import Selected, source_fingerprint
 from ...results.records import CellResult, Measurement
 from ...results.statistics import auroc_interval, autc_interval, mean_auroc_interval, ood_bootstrap, oscr_interval
 from ..failures import failure, out_of_memory
+from ..fitted_detector import fitted
 from ..tuning import tuning_facts
 from .base import Evaluator, Finished, detectors_for, small, unmet_needs
 
 if TYPE_CHECKING:
     from ...datasets import ResolvedDataset
     from ...detectors import Outputs
+    from ..context import RowContext
     from ..model_specs import ModelSpec
     from ..plan import Job, OODSet, Row
     from ..suite import Suite
-    from ..workbench import Workbench
 
 FULL_SPECTRUM = "full-spectrum"
 
@@ -91,7 +92,7 @@ class OOD(Evaluator):
         """What the detectors of the missing cells read."""
         return {need for key in missing for need in job.payload[key].detector.entry.needs}
 
-    def run(self, job: Job, missing: frozenset[str], bench: Workbench) -> Iterator[Finished]:
+    def run(self, job: Job, missing: frozenset[str], bench: RowContext) -> Iterator[Finished]:
         """Score each set once per detector; a detector that fails takes only its own cells with it."""
         inside = bench.outputs(job.row.dataset, "test")
         todo: dict[str, list[tuple[str, Task]]] = {}
@@ -121,9 +122,9 @@ class OOD(Evaluator):
 class Scorer:
     """The cells of one detector."""
 
-    def __init__(self, chosen: Selected, row: Row, inside: Outputs, bench: Workbench) -> None:
+    def __init__(self, chosen: Selected, row: Row, inside: Outputs, bench: RowContext) -> None:
         self._row, self._bench, self._inside = row, bench, inside
-        self._detector = bench.detector(chosen)
+        self._detector = fitted(chosen, bench)
         self._labels = small(inside.labels)
 
     def measure(self, task: Task) -> CellResult:

@@ -17,6 +17,7 @@ from ...results.curves import confusion
 from ...results.records import CellResult, Measurement, PlannedCell
 from ...results.statistics import median_interval
 from ..failures import failure, out_of_memory
+from ..fitted_detector import fitted
 from ..tuning import tuning_facts
 from .accuracy import checked_logits
 from .base import Evaluator, Finished, detectors_for, examples_key, proportion
@@ -24,9 +25,9 @@ from .ood import detector_content
 
 if TYPE_CHECKING:
     from ...detectors import Outputs
+    from ..context import RowContext
     from ..plan import Job, OODSet, Row
     from ..suite import Suite
-    from ..workbench import Workbench
 
 #: Generated images that are kept where the suite asks for examples.
 GENERATED = 64
@@ -101,7 +102,7 @@ class OpenSet(Evaluator):
         own = {"output:h"} if "h" in job.row.model.outputs else set()
         return own | {need for key in missing for need in job.payload[key].detector.entry.needs}
 
-    def run(self, job: Job, missing: frozenset[str], bench: Workbench) -> Iterator[Finished]:
+    def run(self, job: Job, missing: frozenset[str], bench: RowContext) -> Iterator[Finished]:
         """Ask each detector once about each set; one that fails takes only its own cells with it."""
         judges: dict[str, _Judge | CellResult] = {}
         for cell in job.cells:
@@ -138,10 +139,10 @@ class _Answer:
 class _Judge:
     """A fitted detector, with its answers on every set that it has seen."""
 
-    def __init__(self, chosen: Selected, row: Row, bench: Workbench) -> None:
+    def __init__(self, chosen: Selected, row: Row, bench: RowContext) -> None:
         self._row, self._bench, self._label = row, bench, chosen.label
         self._inside = bench.outputs(row.dataset, "test")
-        self._detector = bench.detector(chosen)
+        self._detector = fitted(chosen, bench)
 
     def measure(self, task: Task) -> CellResult:
         """The metrics of a cell, and the arrays behind them."""
@@ -231,7 +232,7 @@ def _medians(columns: Mapping[str, np.ndarray], label: np.ndarray, names: Sequen
                 yield Measurement(f"median_{column}", float(np.median(values)), *interval, len(values), name)
 
 
-def _generated(bench: Workbench, row: Row) -> dict[str, np.ndarray]:
+def _generated(bench: RowContext, row: Row) -> dict[str, np.ndarray]:
     """Images of the model's generator, where it has one and the suite asks for examples."""
     generate: Any = getattr(bench.module(), "generate", None)
     if not bench.suite.examples or not callable(generate):

@@ -21,10 +21,10 @@ from .base import Evaluator, Finished, examples_key, small
 
 if TYPE_CHECKING:
     from ...datasets import ImageSet, ResolvedDataset
+    from ..context import RowContext
     from ..model_specs import ModelSpec
     from ..plan import Job, OODSet, Row
     from ..suite import Suite
-    from ..workbench import Workbench
 
 
 class Reconstruction(Evaluator):
@@ -101,7 +101,7 @@ class Reconstruction(Evaluator):
         """The errors, where they are measured on whole sets; attacks make their own passes."""
         return {"output:reconstruction_error"} if missing and "sets" in job.payload else set()
 
-    def run(self, job: Job, missing: frozenset[str], bench: Workbench) -> Iterator[Finished]:
+    def run(self, job: Job, missing: frozenset[str], bench: RowContext) -> Iterator[Finished]:
         """Read the errors of the missing sets, or attack at all missing epsilons."""
         cells = [cell for cell in job.cells if cell.key in missing]
         if "sets" in job.payload:
@@ -122,7 +122,7 @@ def _needs_classes(suite: Suite, attack: Selected) -> str:
     return ""
 
 
-def _measure_set(dataset: ResolvedDataset, row: Row, bench: Workbench) -> CellResult:
+def _measure_set(dataset: ResolvedDataset, row: Row, bench: RowContext) -> CellResult:
     """Errors on one set; of the row's own test split also for each class."""
     outputs = bench.outputs(dataset, "test")
     errors = _checked(outputs.named.get("reconstruction_error"), row.model.label)
@@ -137,8 +137,8 @@ def _measure_set(dataset: ResolvedDataset, row: Row, bench: Workbench) -> CellRe
     return CellResult(measurements=tuple(measurements), arrays=arrays, examples=kept)
 
 
-def _under_attack(job: Job, cells: Sequence[PlannedCell], bench: Workbench) -> Iterator[Finished]:
-    from ..workbench import drawn_positions
+def _under_attack(job: Job, cells: Sequence[PlannedCell], bench: RowContext) -> Iterator[Finished]:
+    from ..device_images import drawn_positions
 
     chosen: Selected = job.payload["attack"]
     attack = build_attack(chosen.entry, chosen.parameters)
@@ -215,7 +215,7 @@ def _mean(metric: str, errors: np.ndarray, class_name: str = "") -> Measurement:
     return Measurement(metric, float(errors.mean()), *mean_interval(errors), len(errors), class_name)
 
 
-def _examples(images: ImageSet, errors: np.ndarray, bench: Workbench) -> dict[str, np.ndarray]:
+def _examples(images: ImageSet, errors: np.ndarray, bench: RowContext) -> dict[str, np.ndarray]:
     """The first images of a set, their reconstructions and errors."""
     first = torch.arange(min(bench.suite.examples, len(images)))
     x = images.subset(first).images.to(bench.device)

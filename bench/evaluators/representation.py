@@ -19,10 +19,10 @@ from .base import Evaluator, Finished, examples_key, proportion, small
 
 if TYPE_CHECKING:
     from ...datasets import ImageSet, ResolvedDataset
+    from ..context import RowContext
     from ..model_specs import ModelSpec
     from ..plan import Job, OODSet, Row
     from ..suite import Suite
-    from ..workbench import Workbench
 
 #: Random queries of retrieval, images of the map, and of one contrastive task.
 QUERIES, MAP, TASK = 1000, 1000, 256
@@ -58,7 +58,7 @@ class Representation(Evaluator):
         """The embedding; of classifiers, the features."""
         return {"output:embedding", "features"} if missing else set()
 
-    def run(self, job: Job, missing: frozenset[str], bench: Workbench) -> Iterator[Finished]:
+    def run(self, job: Job, missing: frozenset[str], bench: RowContext) -> Iterator[Finished]:
         """Measure everything on the test split; probes learn from the training split."""
         study = Study(job.row, bench)
         found = [*study.probes(), *study.clusters(), *study.retrieval(), *study.sphere()]
@@ -71,7 +71,7 @@ class Study:
     """One model's embeddings and what is measured of them."""
 
     row: Row
-    bench: Workbench
+    bench: RowContext
 
     def __post_init__(self) -> None:
         self._arrays: dict[str, np.ndarray] = {}

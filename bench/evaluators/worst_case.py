@@ -12,9 +12,9 @@ from ...results.records import CellResult, PlannedCell
 from .base import Evaluator, Finished, proportion
 
 if TYPE_CHECKING:
+    from ..context import RowContext
     from ..plan import Job, Row
     from ..suite import Suite
-    from ..workbench import Workbench
 
 #: Raised where the same parts are joined to another result.
 _VERSION = 2
@@ -47,7 +47,7 @@ def worst_case_jobs(evaluator: Evaluator, suite: Suite, row: Row, jobs: Sequence
     return found
 
 
-def run_worst_case(job: Job, missing: frozenset[str], bench: Workbench) -> Iterator[Finished]:
+def run_worst_case(job: Job, missing: frozenset[str], bench: RowContext) -> Iterator[Finished]:
     """Join what is stored; a cell of which a part is not there is skipped, and tried again by the next run."""
     for key, parts in job.payload["parts"].items():
         if key in missing:

@@ -147,10 +147,10 @@ def test_severities_that_a_corruption_lacks_leave_it_out_with_the_reason(plugin,
 
 
 def test_two_models_share_the_corrupted_images(tmp_path, plugin, monkeypatch):
-    from gauntlet.bench import workbench
+    from gauntlet.bench import device_images
 
     made = []
-    monkeypatch.setattr(workbench, "corrupted", lambda *given: made.append(given[1].name) or corrupted(*given))
+    monkeypatch.setattr(device_images, "corrupted", lambda *given: made.append(given[1].name) or corrupted(*given))
     assert run_suite({**SUITE, "corruptions": ["fog"]}, out=tmp_path, plugins=[plugin]).complete
     assert made == ["fog", "fog"]  # two severities, two models
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from gauntlet.attacks.foolbox_adapter import _Patient
-from gauntlet.bench import workbench
+from gauntlet.bench import device_images
+from gauntlet.bench.context import Resources
 from gauntlet.bench.paths import cache_folder
-from gauntlet.bench.runner import prepare, run_suite
+from gauntlet.bench.runner import run_suite
 from gauntlet.detectors import Outputs
 
 from .conftest import small_suite
@@ -33,8 +34,7 @@ def tf32() -> Iterator[None]:
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_cuda_does_not_round_to_tf32(device: str, tf32: None):
     """Nothing is asked of the device, so this runs without one; elsewhere the process is left as it was."""
-    caches = workbench.checkpoint_store(cache_folder()), workbench.output_cache(cache_folder())
-    workbench.Workbench(prepare(small_suite())[0].suite, torch.device(device), *caches)
+    Resources(torch.device(device), cache_folder())
     kept = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     assert kept == ((True, True) if device == "cpu" else (False, False))
 
@@ -61,7 +61,7 @@ def test_a_mask_on_cuda_picks_outputs():
 
 @needs_cuda
 def test_sets_that_stay_on_the_cpu_are_attacked_on_cuda(tmp_path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(workbench, "_KEEP_ON_DEVICE", 0)
+    monkeypatch.setattr(device_images, "_KEEP_ON_DEVICE", 0)
     evaluators = ["accuracy", "attack", "adversarial-detection", "checks"]
     suite = small_suite(evaluators=evaluators, checks="full", attack_images=20, ood=None)
     outcome = run_suite(suite, out=tmp_path, device="cuda")

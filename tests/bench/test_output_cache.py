@@ -7,7 +7,8 @@ import os
 import pytest
 import torch
 
-from gauntlet.bench.output_cache import OutputCache, weights_fingerprint
+from gauntlet.bench.output_cache import OutputCache
+from gauntlet.models import weights_fingerprint
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import torch
 
 from gauntlet.bench.paths import cache_folder
 from gauntlet.bench.runner import prepare, run_suite
-from gauntlet.bench.workbench import checkpoint_store
 from gauntlet.datasets import DataSource, resolve
+from gauntlet.models import CheckpointStore
 from gauntlet.models.autoencoder import Autoencoder
 from gauntlet.registry import GauntletError
 from gauntlet.results.examples import read_examples
@@ -75,7 +75,7 @@ def trained_network() -> Autoencoder:
     """The autoencoder of the run, read from the cache without the runner."""
     row = next(job.row for job in prepare(ae_suite())[0].jobs if job.row.model.label == "AE")
     network = Autoencoder(channels=1, width=0.5)
-    checkpoint_store(cache_folder()).load(row.key, network)
+    CheckpointStore(cache_folder() / "models").load(row.key, network)
     return network.eval()
 
 

@@ -19,7 +19,7 @@ import pytest
 import torch
 import yaml
 
-from gauntlet.bench.reporter import Reporter
+from gauntlet.bench.execution import Reporter
 from gauntlet.bench.runner import run_suite
 from gauntlet.datasets import ResolvedDataset
 from gauntlet.registry import ATTACKS, GauntletError
@@ -389,7 +389,7 @@ def test_a_killed_run_loses_no_finished_cell_and_the_next_one_equals_an_uninterr
     script = textwrap.dedent(
         """
         import os, signal, sys
-        from gauntlet.bench.reporter import Reporter
+        from gauntlet.bench.execution import Reporter
         from gauntlet.bench.runner import run_suite
         from gauntlet.attacks.pgd import PGD
 

@@ -156,16 +156,14 @@ def test_a_model_is_trained_on_top_of_another_that_is_trained_first(tmp_path: Pa
 
 
 def test_the_weights_of_the_inner_model_stay_as_it_was_trained(tmp_path: Path, coder: str):
+    from gauntlet.bench.context import Resources, RowContext
     from gauntlet.bench.paths import cache_folder
-    from gauntlet.bench.workbench import Workbench, checkpoint_store, output_cache
 
     suite = small_suite(models=[*CODES, {**PROBE, "label": "probe"}], evaluators=["accuracy", "ood"])
     plan, _ = prepare(suite)
-    bench = Workbench(plan.suite, torch.device("cpu"), checkpoint_store(cache_folder()), output_cache(cache_folder()))
-    modules = {}
-    for row in (job.row for job in plan.jobs):
-        bench.open_row(row, ())
-        modules[row.model.label] = bench.module()
+    resources = Resources(torch.device("cpu"), cache_folder())
+    rows = {job.row.model.label: job.row for job in plan.jobs}
+    modules = {label: RowContext(row, plan.suite, resources).module() for label, row in rows.items()}
     assert torch.equal(modules["codes"].layer.weight, modules["probe"].encoder.layer.weight)
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from gauntlet.bench.execution import Reporter
 from gauntlet.bench.listing import listing
 from gauntlet.bench.model_specs import model_key, resolve_models, training_key
 from gauntlet.bench.plan import make_plan
-from gauntlet.bench.reporter import Reporter
 from gauntlet.bench.runner import run_suite
 from gauntlet.bench.suite import load_suite
 from gauntlet.datasets import DataSource, resolve

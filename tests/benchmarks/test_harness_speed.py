@@ -17,8 +17,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from gauntlet.bench.execution import Execution, Reporter
 from gauntlet.bench.plan import make_plan
-from gauntlet.bench.runner import Execution, Reporter
 from gauntlet.bench.suite import load_suite
 from gauntlet.datasets import DataSource
 from gauntlet.registry import MODELS

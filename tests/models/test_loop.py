@@ -212,7 +212,7 @@ def test_a_damaged_epoch_file_starts_the_training_anew(eights: Sets, make_net: N
 SCRIPT = """
     import sys, time
     import gauntlet.bench.runner as runner
-    from gauntlet.bench.reporter import Reporter
+    from gauntlet.bench.execution import Reporter
 
     class Slow(Reporter):
         def training(self, model, done, total, figures):

@@ -10,8 +10,8 @@ from pytorch_ood import detector as peer
 from torch import Tensor, nn
 
 from gauntlet.attacks import PerImageRNG
+from gauntlet.bench.model_outputs import Sweeper, output_names
 from gauntlet.bench.probes import PASSES, POWERS, LastMaps, dropout_passes, gram_statistics, without_largest_component
-from gauntlet.bench.sweep import Sweeper, output_names
 from gauntlet.detectors import Outputs, build_detector
 from gauntlet.models import Calibrated
 from gauntlet.models.ensemble import Ensemble

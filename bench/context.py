@@ -1,0 +1,205 @@
+"""What a job is handed: the model of its row, images, outputs, and the results of other cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ..datasets import ImageSet, ResolvedDataset, make_outliers
+from ..detectors import Outputs
+from ..models import CheckpointStore, weights_fingerprint
+from ..models.build import check_fit
+from ..registry import NotAvailable, Selected
+from ..results.records import CellResult
+from .device_images import DeviceImages, drawn_positions
+from .model_outputs import ModelOutputs
+from .output_cache import OutputCache
+from .plan import Row
+from .suite import Suite
+from .trained_models import HistorySink, TrainedModels, TrainingProgress
+from .tuning import SYNTHETIC as OUTLIERS
+
+T = TypeVar("T")
+
+
+class Resources:
+    """What the rows that one process computes share: trained models, images on the device, the cache of outputs.
+
+    Pickled, it is its device and cache folder: another process opens its own and tells nobody of its trainings.
+
+    Args:
+        device: Where models and images live.
+        cache: The folder with trained models and their outputs.
+        on_training: Progress of trainings.
+        on_history: Receives training histories.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        cache: Path,
+        *,
+        on_training: TrainingProgress | None = None,
+        on_history: HistorySink | None = None,
+    ) -> None:
+        _without_tf32(device)
+        self.device, self._cache = device, cache
+        self.images = DeviceImages(device)
+        checkpoints = CheckpointStore(cache / "models")
+        self.models = TrainedModels(self.images, checkpoints, on_training=on_training, on_history=on_history)
+        self.outputs = OutputCache(cache / "outputs")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Resources, (self.device, self._cache)
+
+
+class RowContext:
+    """Everything that the jobs of one row ask for, loaded or computed on the first call.
+
+    Pickled, it is what it was made from: another process computes (or reads from the cache) what it needs anew.
+
+    Args:
+        row: The row.
+        suite: For batch size, ``feature_dim`` and ``fit_limit``.
+        resources: What it shares with the contexts of other rows.
+        needs: All outputs that the row's jobs will ask for, so that one pass a split yields them.
+        stored: Gives the stored result of a key, for cells that are derived from others.
+
+    Attributes:
+        batch_size: Most images in a pass; the suite's until memory runs out.
+    """
+
+    def __init__(
+        self,
+        row: Row,
+        suite: Suite,
+        resources: Resources,
+        needs: Iterable[str] = (),
+        stored: Callable[[str], CellResult | None] = lambda key: None,
+    ) -> None:
+        self.row, self.suite, self.needs, self.stored = row, suite, frozenset(needs), stored
+        self.device, self.batch_size = resources.device, suite.batch_size
+        self._resources = resources
+        self._failure: Exception | None = None
+        self._kept: dict[Hashable, Any] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RowContext, (self.row, self.suite, self._resources, self.needs, self.stored)
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What ``make`` gives, made on the first call with this key and kept as long as the context."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
+
+    # -- models -----------------------------------------------------------------------------------------------
+
+    def module(self) -> nn.Module:
+        """The row's model, trained, in eval mode, on the device. A failed training is not tried again."""
+        if self._failure is not None:
+            raise self._failure
+        try:
+            return self.once("module", lambda: self._make(self.row))
+        except Exception as error:
+            self._failure = error
+            raise
+
+    def module_of(self, row: Row) -> nn.Module:
+        """The model of another row, trained where it is not yet, in eval mode."""
+        return self.module() if row.key == self.row.key else self._make(row)
+
+    def _make(self, row: Row) -> nn.Module:
+        return self._resources.models.make(row.model, row.dataset, row.seed, self.batch_size)
+
+    # -- images -----------------------------------------------------------------------------------------------
+
+    def images(self, dataset: ResolvedDataset, split: str) -> ImageSet:
+        """One split, on the device if it is at most a gigabyte."""
+        return self._resources.images.split(dataset, split)
+
+    def corrupted(self, dataset: ResolvedDataset, chosen: Selected, severity: int) -> ImageSet:
+        """Test images after a corruption, kept where other rows will ask again."""
+        several = len(self.suite.model_specs) * len(self.suite.seeds) > 1
+        return self._resources.images.corrupted(dataset, chosen, severity, keep=several)
+
+    def _batches(self, images: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
+        return self._resources.images.batches(images, self.batch_size)
+
+    # -- outputs ----------------------------------------------------------------------------------------------
+
+    def outputs(self, dataset: ResolvedDataset, split: str, *, limit: int | None = None) -> Outputs:
+        """Everything that was asked for of one split, from one pass or from the cache.
+
+        ``limit`` takes a fixed random subset (the images that detectors are fitted on). Images are loaded only where
+        the cache lacks something or a detector looks at them.
+        """
+        key = (dataset.fingerprint(split), split, limit)
+        return self._read(key, (dataset.name, split), lambda: self._limited(dataset, split, limit))
+
+    def _limited(self, dataset: ResolvedDataset, split: str, limit: int | None) -> ImageSet:
+        images = self.images(dataset, split)
+        if limit is None or len(images) <= limit:
+            return images
+        return images.subset(drawn_positions(len(images), limit, images.name))
+
+    def validation_outliers(self) -> Outputs:
+        """Outputs on the OOD set that detectors are tuned on: the one that the suite names, or synthetic outliers.
+
+        Raises:
+            NotAvailable: Its files are absent.
+        """
+        own, named = self.row.dataset, self.row.outliers
+        if named is not None:
+            if reason := named.missing("test"):
+                raise NotAvailable(reason)
+            return self.outputs(named, "test")
+        key = (own.fingerprint("val"), OUTLIERS, None)
+        return self._read(key, (OUTLIERS, "test"), lambda: make_outliers(self.images(own, "val")).to(self.device))
+
+    def outputs_of(self, images: ImageSet, needs: frozenset[str] | None = None) -> Outputs:
+        """Everything that was asked for, or that meets ``needs``, of images that no dataset holds; never cached."""
+        return self._model_outputs.of(images, self.needs if needs is None else needs)
+
+    def why_no_head(self) -> str:
+        """What keeps the row's model from having a head."""
+        return self._model_outputs.why_no_head
+
+    def _read(self, key: tuple[Any, ...], name: tuple[str, str], load: Callable[[], ImageSet]) -> Outputs:
+        return self.once(("outputs", *key), lambda: self._model_outputs.read(load, name, key, self.needs))
+
+    @cached_property
+    def _model_outputs(self) -> ModelOutputs:
+        module, row = self.module(), self.row
+        # Dropout passes are drawn from the seed, which the key of a model from a file does not hold.
+        fingerprint = [row.key, weights_fingerprint(module), self.suite.feature_dim, row.seed]
+        return ModelOutputs(
+            module,
+            fingerprint,
+            self._probe,
+            self._batches,
+            self._resources.outputs,
+            device=self.device,
+            feature_dim=self.suite.feature_dim,
+            stream=str(row.seed),
+        )
+
+    def _probe(self) -> Tensor:
+        """A few test images, which the model is seen to take."""
+        model, dataset = self.row.model, self.row.dataset
+        check_fit(self.module(), model.label, dataset.label, dataset.shape, len(dataset.classes), model.outputs)
+        test = self.images(dataset, "test")
+        return self._resources.images.lay_out(test.subset(torch.arange(min(4, len(test)))).images)
+
+
+def _without_tf32(device: torch.device) -> None:
+    """Let CUDA multiply float32 in float32, for the rest of the process."""
+    # TF32 keeps ten bits of a factor, and which kernel runs depends on the batch: the sweep that says which images
+    # are right and the victim of an attack would disagree on near-ties. Trainings there work in bfloat16 anyway.
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False

@@ -1,0 +1,200 @@
+"""One pass over the jobs of a plan: every missing cell is computed once, stored at once, and fails alone."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from ..registry import GauntletError
+from ..results.examples import write_examples
+from ..results.records import CellResult, PlannedCell
+from ..results.store import Store
+from .context import Resources, RowContext
+from .evaluators import EVALUATORS
+from .failures import JobTimeout, alarm_held, failure, out_of_memory, time_limit
+from .loggers import Sink
+from .paths import cache_folder
+from .plan import Job, Plan, Row
+
+
+class Reporter:
+    """Receives the events of a run; this one says nothing, subclasses show them."""
+
+    def __enter__(self) -> Reporter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return
+
+    def start(self, plan: Plan, cached: int) -> None:
+        """The run begins; ``cached`` cells are in the store already."""
+
+    def job(self, job: Job, cells: int) -> None:
+        """A job begins that will compute so many cells."""
+
+    def training(self, model: str, done: int, total: int, figures: dict[str, Any]) -> None:
+        """A batch of a training is done."""
+
+    def cell(self, key: str, result: CellResult) -> None:
+        """A cell has its result."""
+
+    def note(self, text: str) -> None:
+        """Something the user should read."""
+
+
+class Execution:
+    """One pass over the jobs of a plan.
+
+    Args:
+        plan: What to compute.
+        store: Where results go; cells that are there with status ok are not computed again.
+        run_id: The run they belong to.
+        device: Where to compute.
+        reporter: Is told what happens.
+        sinks: Told of every training, beside the store.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        store: Store,
+        run_id: str,
+        device: torch.device,
+        reporter: Reporter,
+        sinks: Sequence[Sink] = (),
+    ) -> None:
+        self._plan, self._store, self._run_id, self._device = plan, store, run_id, device
+        self._reporter = reporter
+        self._sinks = (store.put_history, *sinks)
+        self._told: set[str] = set()
+        self.counts: dict[str, int] = {}
+        self._resources = Resources(
+            device, cache_folder(), on_training=reporter.training, on_history=self._keep_history
+        )
+
+    def run(self) -> None:
+        """Compute every missing cell, row by row."""
+        done = self._finished(self._plan.cells)
+        self._count("cached", sum(cell.key in done for cell in self._plan.cells))
+        self._reporter.start(self._plan, len(done))
+        self._tell_notes()
+        for _, jobs in itertools.groupby(self._plan.jobs, key=lambda job: id(job.row)):
+            self._run_row(list(jobs))
+
+    def train(self) -> None:
+        """Train the models of every row, without evaluating them."""
+        self._tell_notes()
+        rows = {(row.key, row.name): row for job in self._plan.jobs for row in (job.row, *job.others)}
+        for row in rows.values():
+            if row.blocked:
+                self._reporter.note(f"{row.name}: {row.blocked}")
+                continue
+            try:
+                self._context(row).module()
+            except Exception as error:  # of any kind: the model may be the user's own
+                self._count("failed")
+                self._reporter.note(f"{row.name}: {failure(error, row.model.label).reason}")
+            else:
+                self._count("ok")
+
+    def _context(self, row: Row, needs: Iterable[str] = ()) -> RowContext:
+        return RowContext(row, self._plan.suite, self._resources, needs, self._store.result)
+
+    # -- jobs -------------------------------------------------------------------------------------------------
+
+    def _run_row(self, jobs: list[Job]) -> None:
+        """Run the jobs of one row in a context of their own, which is gone afterwards."""
+        missing = [(job, self._missing(job)) for job in jobs]
+        needs = {need for job, keys in missing for need in EVALUATORS[job.evaluator].needs(job, keys)}
+        context = self._context(jobs[0].row, needs)
+        for job in jobs:
+            self._skip_blocked(job)
+            self._run_job(job, context)
+
+    def _run_job(self, job: Job, context: RowContext) -> None:
+        """Try until every cell has a result; where memory runs out, again with batches of half the size."""
+        missing = self._missing(job)
+        if missing:
+            self._reporter.job(job, len(missing))
+        while missing and (error := self._attempt(job, missing, context)) is not None:
+            missing = self._missing(job)
+            if not out_of_memory(error) or context.batch_size == 1:
+                self._fail(job, missing, error)
+                break
+            context.batch_size //= 2
+            self._reporter.note(f"{job.label}: out of memory, trying again with batches of {context.batch_size}.")
+        context.batch_size = self._plan.suite.batch_size
+
+    def _attempt(self, job: Job, missing: frozenset[str], context: RowContext) -> BaseException | None:
+        """Run a job and store its cells as they finish; returns what stopped it, if anything did."""
+        limit, started, left = self._plan.suite.timeout, time.perf_counter(), set(missing)
+        try:
+            if limit is not None:
+                for row in (job.row, *job.others):
+                    context.module_of(row)  # training has no part in the limit of a job
+            with time_limit(limit):
+                for key, result in EVALUATORS[job.evaluator].run(job, missing, context):
+                    now = time.perf_counter()
+                    with alarm_held():
+                        self._put(job.row, key, replace(result, seconds=result.seconds or now - started))
+                    left.discard(key)
+                    started = now
+        except (Exception, JobTimeout) as error:
+            return error
+        if left:
+            sentence = f"{job.label}: the evaluator {job.evaluator!r} left {len(left)} cells without a result."
+            return GauntletError(sentence)
+        return None
+
+    def _fail(self, job: Job, missing: Iterable[str], error: BaseException) -> None:
+        result = failure(error, job.label, limit=self._plan.suite.timeout)
+        for key in missing:
+            self._put(job.row, key, result)
+
+    def _skip_blocked(self, job: Job) -> None:
+        for cell in job.cells:
+            if reason := job.row.blocked or job.blocked.get(cell.key, ""):
+                self._put(job.row, cell.key, CellResult(status="skipped", reason=reason))
+
+    # -- the store --------------------------------------------------------------------------------------------
+
+    def _missing(self, job: Job) -> frozenset[str]:
+        """Keys that are neither in the store nor blocked (those are recorded as skipped by ``_skip_blocked``)."""
+        blocked = {cell.key for cell in job.cells if job.row.blocked or job.blocked.get(cell.key)}
+        return frozenset(cell.key for cell in job.cells) - self._finished(job.cells) - blocked
+
+    def _finished(self, cells: Iterable[PlannedCell]) -> set[str]:
+        statuses = self._store.statuses([cell.key for cell in cells])
+        return {key for key, status in statuses.items() if status == "ok"}
+
+    def _put(self, row: Row, key: str, result: CellResult) -> None:
+        self._store.put(self._run_id, key, replace(result, device=str(self._device)))
+        if result.examples:
+            write_examples(self._store.path.parent, (row.model.label, row.dataset.label), key, result.examples)
+        self._count(result.status)
+        self._reporter.cell(key, result)
+
+    def _count(self, status: str, number: int = 1) -> None:
+        if number:
+            self.counts[status] = self.counts.get(status, 0) + number
+
+    # -- what is told -----------------------------------------------------------------------------------------
+
+    def _tell_notes(self) -> None:
+        for note in self._plan.notes:
+            self._reporter.note(note)
+
+    def _keep_history(self, key: str, label: str, rows: list[dict[str, Any]]) -> None:
+        """Once each, under the first label: a row's own rather than that of a member of an ensemble."""
+        if key not in self._told:
+            self._told.add(key)
+            for sink in self._sinks:
+                sink(key, label, rows)
