@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from ...registry import NotAvailable
 from ..metrics import metric as metric_named
+from . import svg_charts
 from .findings import findings
 from .leaderboards import boards, describe_runs
 
