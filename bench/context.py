@@ -27,6 +27,11 @@ from .tuning import SYNTHETIC as OUTLIERS
 T = TypeVar("T")
 
 
+def nothing_stored(key: str) -> CellResult | None:
+    """The result of a cell where there is no store."""
+    return None
+
+
 class Resources:
     """What the rows that one process computes share: trained models, images on the device, the cache of outputs.
 
@@ -80,7 +85,7 @@ class RowContext:
         suite: Suite,
         resources: Resources,
         needs: Iterable[str] = (),
-        stored: Callable[[str], CellResult | None] = lambda key: None,
+        stored: Callable[[str], CellResult | None] = nothing_stored,
     ) -> None:
         self.row, self.suite, self.needs, self.stored = row, suite, frozenset(needs), stored
         self.device, self.batch_size = resources.device, suite.batch_size

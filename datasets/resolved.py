@@ -72,6 +72,10 @@ class ResolvedDataset:
     def __repr__(self) -> str:
         return f"<dataset {self.label!r}>"
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickled, it goes without its images: another process loads them itself."""
+        return {**self.__dict__, "_unfinished": {}, "_loaded": {}}
+
     @property
     def name(self) -> str:
         """Name in the registry."""

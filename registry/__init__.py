@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copyreg
+
 from .entry import Entry
 from .errors import GauntletError, NotAvailable, nearest
 from .fingerprint import digest, fingerprints_remembered, source_fingerprint
@@ -54,6 +56,17 @@ REGISTRIES = {
     registry.kind: registry
     for registry in (DATASETS, CORRUPTIONS, MODELS, RECIPES, AUGMENTATIONS, CALIBRATORS, ATTACKS, DETECTORS)
 }
+
+
+def _entry(kind: str, name: str, plugin: str | None) -> Entry:
+    """What is registered under a name, in this process."""
+    if plugin is not None:
+        load_plugin(plugin, REGISTRIES.values())
+    return REGISTRIES[kind].get(name)
+
+
+# Pickled, an entry is its name: its factory may be a closure, or live in a plug-in that another process must load.
+copyreg.pickle(Entry, lambda entry: (_entry, (entry.kind, entry.name, entry.plugin)))
 
 dataset = DATASETS.register
 corruption = CORRUPTIONS.register

@@ -68,6 +68,10 @@ class Store:
         path = path / FILE_NAME if path.is_dir() else path
         return cls(connect(path, create=create, timeout=timeout), path)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled, it is its path: another process opens the file itself."""
+        return Store.open, (self.path,)
+
     def close(self) -> None:
         """Close the file; closing twice does nothing."""
         self._connection.close()

@@ -1,0 +1,129 @@
+"""Contexts: each row has its own, several live side by side, and a job takes its own to another process."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import pickle
+import weakref
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gauntlet.bench.context import Resources, RowContext
+from gauntlet.bench.evaluators import EVALUATORS
+from gauntlet.bench.execution import Execution
+from gauntlet.bench.paths import cache_folder
+from gauntlet.bench.runner import prepare, run_suite
+from gauntlet.results.records import CellResult
+
+from .conftest import small_suite
+
+MODELS = [
+    {"name": "cnn-small", "label": "CNN", "recipe": {"standard": {"epochs": 3}}},
+    {"name": "cnn-small", "label": "other", "recipe": {"standard": {"epochs": 1}}},
+]
+EVERYTHING = ["accuracy", "calibration", "ood", "attack", "adversarial-detection"]
+EPSILONS = [0.1, 0.3]
+
+Work = list[tuple[Any, RowContext]]
+Results = dict[str, CellResult]
+
+
+def contexts(resources: Resources, **changes: Any) -> list[Work]:
+    """For each row, its jobs with the context that they share."""
+    plan, _ = prepare(small_suite(models=MODELS, evaluators=EVERYTHING, epsilons=EPSILONS, **changes))
+    rows = {id(job.row): job.row for job in plan.jobs}
+    found = []
+    for key, row in rows.items():
+        jobs = [job for job in plan.jobs if id(job.row) == key]
+        needs = {need for job in jobs for need in EVALUATORS[job.evaluator].needs(job, keys(job))}
+        context = RowContext(row, plan.suite, resources, needs)
+        found.append([(job, context) for job in jobs])
+    return found
+
+
+def keys(job: Any) -> frozenset[str]:
+    return frozenset(cell.key for cell in job.cells)
+
+
+def compute(work: Sequence[tuple[Any, RowContext]]) -> Results:
+    """The results of jobs, one after the other, in their contexts."""
+    return dict(result for job, context in work for result in EVALUATORS[job.evaluator].run(job, keys(job), context))
+
+
+def equal(first: Results, second: Results) -> bool:
+    """Whether the same cells have the same measurements and arrays, bit for bit."""
+    return first.keys() == second.keys() and all(
+        one.measurements == second[key].measurements and same_arrays(one.arrays, second[key].arrays)
+        for key, one in first.items()
+    )
+
+
+def same_arrays(first: Any, second: Any) -> bool:
+    return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture
+def resources() -> Iterator[Resources]:
+    yield Resources(torch.device("cpu"), cache_folder())
+
+
+def test_two_rows_side_by_side_give_what_they_give_one_after_the_other(resources: Resources):
+    first, second = contexts(resources)
+    apart = {**compute(first), **compute(second)}
+    first, second = contexts(resources)
+    interleaved = compute([one for pair in zip(first, second, strict=True) for one in pair])
+    assert {one.status for one in apart.values()} == {"ok"}
+    assert equal(apart, interleaved)
+
+
+def test_a_job_and_its_context_can_run_in_another_process(resources: Resources):
+    work = contexts(resources)[0]
+    here = compute(work)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        there = dict(result for part in work for result in pool.apply(compute, ([part],)).items())
+    assert equal(here, there)
+
+
+def test_what_travels_holds_neither_weights_nor_images(resources: Resources):
+    work = contexts(resources)[0]
+    compute(work)
+    assert len(pickle.dumps(work)) < 200_000  # the digits alone are 1.4 MB
+
+
+def test_a_context_in_another_process_still_reads_what_is_stored(tmp_path: Path):
+    run_suite(small_suite(worst_case=True, evaluators=["attack"]), out=tmp_path)
+    from gauntlet.results.store import Store
+
+    plan, _ = prepare(small_suite(worst_case=True, evaluators=["attack"]))
+    derived = plan.jobs[-1]
+    with Store.open(tmp_path / "store.sqlite") as store:
+        resources = Resources(torch.device("cpu"), cache_folder())
+        context = RowContext(derived.row, plan.suite, resources, stored=store.result)
+        here = compute([(derived, context)])
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            there = pool.apply(compute, ([(derived, context)],))
+    assert {one.status for one in here.values()} == {"ok"}
+    assert equal(here, there)
+
+
+def test_the_context_of_a_finished_row_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    made: list[weakref.ref[RowContext]] = []
+    alive: list[int] = []
+    original = Execution._context
+
+    def noted(self: Execution, *given: Any) -> RowContext:
+        gc.collect()
+        alive.append(sum(context() is not None for context in made))
+        context = original(self, *given)
+        made.append(weakref.ref(context))
+        return context
+
+    monkeypatch.setattr(Execution, "_context", noted)
+    assert run_suite(small_suite(models=MODELS), out=tmp_path).complete
+    assert alive == [0, 0]
