@@ -6,7 +6,7 @@ import gc
 import multiprocessing
 import pickle
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +69,8 @@ def same_arrays(first: Any, second: Any) -> bool:
 
 
 @pytest.fixture
-def resources() -> Iterator[Resources]:
-    yield Resources(torch.device("cpu"), cache_folder())
+def resources() -> Resources:
+    return Resources(torch.device("cpu"), cache_folder())
 
 
 def test_two_rows_side_by_side_give_what_they_give_one_after_the_other(resources: Resources):
