@@ -4,53 +4,54 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ..registry import GauntletError, attack
-from .budget import BudgetAttack, Tries, Work
+from ..registry import GauntletError
+from .budget import BudgetAttack, BudgetSearch, SearchBatch
 from .losses import dlr, targeted_dlr
+from .native import native
 from .norms import per_image
 from .steps import ascend, random_offset, within
 
 _MOMENTUM = 0.75
-_LEAST_RISES = 0.75  # share of the steps between two checkpoints that must raise the loss
+_LEAST_INCREASES = 0.75  # share of the steps between two checkpoints that must raise the loss
 _REFERENCE = "Croce, Hein 2020, arXiv 2003.01690"
-_TAGS = ("native", "white-box")
 
 
 @dataclass
-class _Ascent(Tries):
+class APGDState(BudgetSearch):
     """State of Auto-PGD.
 
     Attributes:
         target: Class aimed at (M,); only for targeted losses.
         previous: Image before this one (M, C, H, W).
-        best: Image of the highest loss.
-        slope: Gradient there.
-        peak: That loss (M,).
-        last: Loss one step ago.
-        peak_before: Highest loss at the last checkpoint.
-        halved: Whether the step was halved there.
-        stride: Length of the step.
-        rises: Steps since the checkpoint that raised the loss.
-        since: Steps since the checkpoint.
-        window: Steps between the last checkpoint and the next.
+        best: Image of the highest loss so far (M, C, H, W).
+        best_gradient: Gradient there (M, C, H, W).
+        best_loss: Loss there (M,).
+        previous_loss: Loss one step ago (M,).
+        checkpoint_loss: Highest loss when the last checkpoint was reached (M,).
+        halved: Whether the step was halved there (M,).
+        stepsize: Length of the step (M,).
+        increases: Steps since the checkpoint that raised the loss (M,).
+        steps_since: Steps since the checkpoint (M,).
+        window: Steps between the last checkpoint and the next (M,).
     """
 
     target: Tensor
     previous: Tensor
     best: Tensor
-    slope: Tensor
-    peak: Tensor
-    last: Tensor
-    peak_before: Tensor
+    best_gradient: Tensor
+    best_loss: Tensor
+    previous_loss: Tensor
+    checkpoint_loss: Tensor
     halved: Tensor
-    stride: Tensor
-    rises: Tensor
-    since: Tensor
+    stepsize: Tensor
+    increases: Tensor
+    steps_since: Tensor
     window: Tensor
 
 
@@ -76,116 +77,101 @@ class APGD(BudgetAttack):
         self.least_window = max(int(0.06 * steps), 1)
         self.narrowing = max(int(0.03 * steps), 1)
 
-    def pursue(self, work: Work, items: Tensor) -> None:
-        """Climb from every start; after each, go on with the items that resist."""
+    def search(self, batch: SearchBatch, items: Tensor) -> None:
+        """Climb from every start; after each, go on with the items that are not solved."""
         for restart in range(self.restarts):
-            self.climb(work, items, restart)
+            self.climb(batch, items, restart)
 
-    def climb(self, work: Work, items: Tensor, restart: int) -> None:
-        """One climb of the items that resist."""
-        work.search(
-            work.resisting(items),
-            load=lambda some: self._load(work, some, restart),
-            step=lambda rows: self._step(work, rows),
-            forwards=self.eot,
-            backwards=self.eot,
-        )
+    def climb(self, batch: SearchBatch, items: Tensor, restart: int) -> None:
+        """One climb of the items that are not solved."""
+        start, step = partial(self._start, batch, restart), partial(self._step, batch)
+        batch.run(batch.unsolved(items), start, step, forwards=self.eot, backwards=self.eot)
 
-    def loss(self, work: Work, rows: _Ascent) -> Callable[[Tensor, Tensor], Tensor]:
+    def loss(self, batch: SearchBatch, state: APGDState) -> Callable[[Tensor, Tensor], Tensor]:
         """What is driven up: the victim's own loss."""
-        return work.victim.losses
+        return batch.victim.losses
 
-    def targets(self, work: Work, items: Tensor, rows: Tries, restart: int) -> Tensor:
+    def targets(self, batch: SearchBatch, items: Tensor, state: BudgetSearch, restart: int) -> Tensor:
         """The class that each row aims at (M,); none here."""
-        return rows.labels
+        return state.labels
 
-    def _load(self, work: Work, items: Tensor, restart: int) -> _Ascent:
-        tries = Tries(**work.start(items))
-        offset = random_offset(self.norm, work.draws(items), tries.clean.shape[1:], restart=restart)
-        # From the surface of the ball.
+    def _start(self, batch: SearchBatch, restart: int, items: Tensor) -> APGDState:
+        state = batch.start(items)
+        offset = random_offset(self.norm, batch.rng(items), state.clean.shape[1:], restart=restart)
+        # From the surface of the ball, as the authors' code does.
         order = torch.inf if self.norm == "linf" else 2
         offset = offset / per_image(torch.linalg.vector_norm(offset.flatten(1), ord=order, dim=1), offset)
-        tries.current = (tries.clean + per_image(tries.radius, offset) * offset).clamp_(0, 1)
+        state.current = (state.clean + per_image(state.radius, offset) * offset).clamp_(0, 1)
         counts = torch.zeros_like(items)
-        low = torch.full_like(tries.radius, -torch.inf)
-        return _Ascent(
-            **vars(tries),
-            target=self.targets(work, items, tries, restart),
-            previous=tries.current,
-            best=tries.current,
-            slope=torch.zeros_like(tries.clean),
-            peak=low,
-            last=-low,
-            peak_before=-low,
+        lowest = torch.full_like(state.radius, -torch.inf)
+        return APGDState(
+            **vars(state),
+            target=self.targets(batch, items, state, restart),
+            previous=state.current,
+            best=state.current,
+            best_gradient=torch.zeros_like(state.clean),
+            best_loss=lowest,
+            previous_loss=-lowest,
+            checkpoint_loss=-lowest,
             halved=torch.ones_like(items, dtype=torch.bool),
-            stride=2 * tries.radius,
-            rises=counts,
-            since=counts,
+            stepsize=2 * state.radius,
+            increases=counts,
+            steps_since=counts,
             window=torch.full_like(items, self.first_window),
         )
 
-    def _step(self, work: Work, rows: _Ascent) -> Tensor:
-        gradient, loss, fooled = self._look(work, rows)
-        better = loss > rows.peak
-        rows.best = torch.where(per_image(better | fooled, rows.best), rows.current, rows.best)
-        rows.slope = torch.where(per_image(better, gradient), gradient, rows.slope)
-        rows.peak = torch.where(better, loss, rows.peak)
-        rows.rises = rows.rises + (loss > rows.last).long()
-        rows.last = loss
-        first = rows.taken == 0
-        rows.peak_before = torch.where(first, loss, rows.peak_before)
-        rows.since = torch.where(first, 0, rows.since + 1)
-        here, gradient = self._checkpoint(rows, gradient)
-        moved = self._move(rows, here, gradient)
-        rows.previous = here
-        done = fooled | (rows.taken >= self.steps)
-        rows.current = torch.where(per_image(done, moved), rows.best, moved)
+    def _step(self, batch: SearchBatch, state: APGDState) -> Tensor:
+        gradient, loss, fooled = self._evaluate(batch, state)
+        better = loss > state.best_loss
+        state.best = torch.where(per_image(better | fooled, state.best), state.current, state.best)
+        state.best_gradient = torch.where(per_image(better, gradient), gradient, state.best_gradient)
+        state.best_loss = torch.where(better, loss, state.best_loss)
+        state.increases = state.increases + (loss > state.previous_loss).long()
+        state.previous_loss = loss
+        first = state.steps_done == 0
+        state.checkpoint_loss = torch.where(first, loss, state.checkpoint_loss)
+        state.steps_since = torch.where(first, 0, state.steps_since + 1)
+        here, gradient = self._checkpoint(state, gradient)
+        moved = self._move(state, here, gradient)
+        state.previous = here
+        done = fooled | (state.steps_done >= self.steps)
+        state.current = torch.where(per_image(done, moved), state.best, moved)
         return done
 
-    def _look(self, work: Work, rows: _Ascent) -> tuple[Tensor, Tensor, Tensor]:
+    def _evaluate(self, batch: SearchBatch, state: APGDState) -> tuple[Tensor, Tensor, Tensor]:
         """Gradient, loss and who is fooled, averaged over ``eot`` passes; fooled by most of them."""
-        loss = self.loss(work, rows)
-        passes = [work.victim.gradient(rows.current, rows.labels, loss) for _ in range(self.eot)]
-        value = sum(loss(outputs, rows.labels) for _, outputs in passes) / self.eot
-        votes = torch.stack([work.victim.judge(outputs, rows.labels) for _, outputs in passes]).float().mean(dim=0)
+        loss = self.loss(batch, state)
+        passes = [batch.victim.gradient(state.current, state.labels, loss) for _ in range(self.eot)]
+        value = sum(loss(outputs, state.labels) for _, outputs in passes) / self.eot
+        fooled = torch.stack([batch.victim.is_fooled(outputs, state.labels) for _, outputs in passes])
         gradient = passes[0][0] if self.eot == 1 else torch.stack([gradient for gradient, _ in passes]).mean(dim=0)
-        return gradient, torch.as_tensor(value), votes > 0.5
+        return gradient, torch.as_tensor(value), fooled.float().mean(dim=0) > 0.5
 
-    def _checkpoint(self, rows: _Ascent, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    def _checkpoint(self, state: APGDState, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """Where due, judge the progress, halve the step and go back; returns where to step from, and its gradient."""
-        due = rows.since == rows.window
+        due = state.steps_since == state.window
         if not due.any():
-            return rows.current, gradient
-        wavering = rows.rises <= _LEAST_RISES * rows.window
-        stuck = ~rows.halved & (rows.peak_before >= rows.peak)
-        halve = due & (wavering | stuck)
-        rows.halved = torch.where(due, halve, rows.halved)
-        rows.peak_before = torch.where(due, rows.peak, rows.peak_before)
-        rows.stride = torch.where(halve, rows.stride / 2, rows.stride)
-        rows.window = torch.where(due, (rows.window - self.narrowing).clamp_min(self.least_window), rows.window)
-        rows.since, rows.rises = rows.since.masked_fill(due, 0), rows.rises.masked_fill(due, 0)
-        back = per_image(halve, rows.current)
-        return torch.where(back, rows.best, rows.current), torch.where(back, rows.slope, gradient)
+            return state.current, gradient
+        oscillating = state.increases <= _LEAST_INCREASES * state.window
+        stuck = ~state.halved & (state.checkpoint_loss >= state.best_loss)
+        halve = due & (oscillating | stuck)
+        state.halved = torch.where(due, halve, state.halved)
+        state.checkpoint_loss = torch.where(due, state.best_loss, state.checkpoint_loss)
+        state.stepsize = torch.where(halve, state.stepsize / 2, state.stepsize)
+        state.window = torch.where(due, (state.window - self.narrowing).clamp_min(self.least_window), state.window)
+        state.steps_since, state.increases = state.steps_since.masked_fill(due, 0), state.increases.masked_fill(due, 0)
+        back = per_image(halve, state.current)
+        return torch.where(back, state.best, state.current), torch.where(back, state.best_gradient, gradient)
 
-    def _move(self, rows: _Ascent, here: Tensor, gradient: Tensor) -> Tensor:
+    def _move(self, state: APGDState, here: Tensor, gradient: Tensor) -> Tensor:
         """A gradient step, pulled along the last move."""
-        plain = ascend(here, rows.clean, gradient, self.norm, stride=rows.stride, radius=rows.radius)
-        share = per_image(torch.where(rows.taken == 0, 1.0, _MOMENTUM), plain)
-        pulled = here + share * (plain - here) + (1 - share) * (here - rows.previous)
-        return within(pulled, rows.clean, self.norm, rows.radius)
+        plain = ascend(here, state.clean, gradient, self.norm, stepsize=state.stepsize, radius=state.radius)
+        share = per_image(torch.where(state.steps_done == 0, 1.0, _MOMENTUM), plain)
+        pulled = here + share * (plain - here) + (1 - share) * (here - state.previous)
+        return within(pulled, state.clean, self.norm, state.radius)
 
 
-@attack(
-    "apgd-ce",
-    norm="linf",
-    norms=("linf", "l2"),
-    kind="fixed",
-    loss="any",
-    access="gradient",
-    cost="standard",
-    tags=_TAGS,
-    reference=_REFERENCE,
-)
+@native("apgd-ce", "linf", "l2", reference=_REFERENCE, cost="standard", loss="any")
 class APGDCE(APGD):
     """Auto-PGD on the cross entropy.
 
@@ -202,37 +188,19 @@ class APGDCE(APGD):
         super().__init__(norm, steps, restarts, eot)
 
 
-@attack(
-    "apgd-dlr",
-    norm="linf",
-    norms=("linf", "l2"),
-    kind="fixed",
-    access="gradient",
-    cost="standard",
-    tags=_TAGS,
-    reference=_REFERENCE,
-)
+@native("apgd-dlr", "linf", "l2", reference=_REFERENCE, cost="standard")
 class APGDDLR(APGDCE):
     """Auto-PGD on the difference of logits ratio, which no rescaling of the logits can flatten.
 
     Croce, Hein 2020, arXiv 2003.01690. It needs three classes. Parameters as in ``apgd-ce``.
     """
 
-    def loss(self, work: Work, rows: _Ascent) -> Callable[[Tensor, Tensor], Tensor]:
+    def loss(self, batch: SearchBatch, state: APGDState) -> Callable[[Tensor, Tensor], Tensor]:
         """The difference of logits ratio."""
         return dlr
 
 
-@attack(
-    "apgd-t",
-    norm="linf",
-    norms=("linf", "l2"),
-    kind="fixed",
-    access="gradient",
-    cost="standard",
-    tags=_TAGS,
-    reference=_REFERENCE,
-)
+@native("apgd-t", "linf", "l2", reference=_REFERENCE, cost="standard")
 class APGDT(APGD):
     """Auto-PGD towards each of the likeliest wrong classes in turn, on the targeted difference of logits ratio.
 
@@ -259,24 +227,24 @@ class APGDT(APGD):
             raise GauntletError(f"apgd-t needs targets >= 1, got {targets}.")
         self.most_targets = targets
 
-    def pursue(self, work: Work, items: Tensor) -> None:
+    def search(self, batch: SearchBatch, items: Tensor) -> None:
         """One climb for each restart and target, of the items that resist."""
         if not len(items):
             return
-        classes = work.victim.outputs(work.images[:1]).shape[1]
-        work.spend(items[:1], 1)
+        classes = batch.victim.outputs(batch.images[:1]).shape[1]
+        batch.count_queries(items[:1], 1)
         for trial in range(self.restarts * min(self.most_targets, classes - 1)):
-            self.climb(work, items, trial)
+            self.climb(batch, items, trial)
 
-    def targets(self, work: Work, items: Tensor, rows: Tries, restart: int) -> Tensor:
+    def targets(self, batch: SearchBatch, items: Tensor, state: BudgetSearch, restart: int) -> Tensor:
         """The wrong classes in turn, by the logits of the original image."""
-        work.spend(items, 1)
-        classes = wrong_classes(work.victim.outputs(rows.clean), rows.labels)
+        batch.count_queries(items, 1)
+        classes = wrong_classes(batch.victim.outputs(state.clean), state.labels)
         return classes[:, restart % min(self.most_targets, classes.shape[1])]
 
-    def loss(self, work: Work, rows: _Ascent) -> Callable[[Tensor, Tensor], Tensor]:
+    def loss(self, batch: SearchBatch, state: APGDState) -> Callable[[Tensor, Tensor], Tensor]:
         """The targeted difference of logits ratio."""
-        return lambda outputs, labels: targeted_dlr(outputs, labels, rows.target)
+        return lambda outputs, labels: targeted_dlr(outputs, labels, state.target)
 
 
 def wrong_classes(outputs: Tensor, labels: Tensor) -> Tensor:

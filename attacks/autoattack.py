@@ -6,26 +6,25 @@ from typing import Literal
 
 from torch import Tensor
 
-from ..registry import GauntletError, attack
+from ..registry import GauntletError
 from .apgd import APGDCE, APGDDLR, APGDT
-from .budget import BudgetAttack, Work
+from .budget import BudgetAttack, SearchBatch
 from .fab import FABT
+from .native import native
 from .square import Square
 
 Lp = Literal["linf", "l2"]
 Version = Literal["standard", "fast", "rand"]
 
 
-@attack(
+@native(
     "autoattack",
-    norm="linf",
-    norms=("linf", "l2"),
-    kind="fixed",
-    access="gradient",
-    cost="full",
-    few={"version": "fast"},
-    tags=("native", "white-box", "cascade"),
+    "linf",
+    "l2",
     reference="Croce, Hein 2020, arXiv 2003.01690",
+    cost="full",
+    tags=("cascade",),
+    few={"version": "fast"},
 )
 class AutoAttack(BudgetAttack):
     """A cascade in which each attack sees only the images that the ones before could not fool.
@@ -67,11 +66,11 @@ class AutoAttack(BudgetAttack):
             ratio = (APGDDLR(norm, steps),)
         return APGDCE(norm, steps), *ratio, FABT(norm, steps, self.targets), Square(norm, self.queries)
 
-    def pursue(self, work: Work, items: Tensor) -> None:
+    def search(self, batch: SearchBatch, items: Tensor) -> None:
         """Run the cascade."""
         if not len(items):
             return
-        classes = work.victim.outputs(work.images[:1]).shape[1]
-        work.spend(items[:1], 1)
+        classes = batch.victim.outputs(batch.images[:1]).shape[1]
+        batch.count_queries(items[:1], 1)
         for part in self.parts(classes):
-            part.pursue(work, work.resisting(items))
+            part.search(batch, batch.unsolved(items))

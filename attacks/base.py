@@ -13,10 +13,10 @@ from torch import Tensor
 
 from ..datasets.per_image_rng import PerImageRNG
 from ..registry import GauntletError
-from .norms import into_ball, per_image, perturbation_norms
+from .norms import per_image, perturbation_norms
 from .victim import Victim
 
-Kind = Literal["fixed", "minimisation", "other"]
+Kind = Literal["fixed", "minimum-norm", "other"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class AttackResult:
         norms: Size of each perturbation (N,), in the attack's norm.
         forwards: Image forwards that this result took; passes that several epsilons share count in each of them.
         backwards: Image backwards, likewise.
-        smallest: For minimisation attacks, the smallest adversarial size found (N,), infinite where there is none.
+        smallest: For minimum-norm attacks, the smallest adversarial size found (N,), infinite where there is none.
     """
 
     epsilon: float
@@ -49,7 +49,7 @@ class Attack(ABC):
 
     Attributes:
         norm: ``linf``, ``l2``, ``l1`` or ``l0``: the norm in which budgets are measured.
-        kind: ``fixed`` (spends a budget), ``minimisation`` (looks for the nearest adversarial) or ``other``.
+        kind: ``fixed`` (uses a given budget), ``minimum-norm`` (looks for the nearest adversarial) or ``other``.
     """
 
     norm: str = "linf"
@@ -65,13 +65,22 @@ class Attack(ABC):
             images: Correctly classified images (N, C, H, W), float32 in [0, 1], on the victim's device.
             labels: Their labels (N,), int64.
             epsilons: Budgets, each >= 0; at 0 the images come back bit for bit.
-            rng: The draws of these images.
+            rng: The random numbers of these images.
 
         Returns:
             One result for each epsilon, in order.
 
         Raises:
             GauntletError: An epsilon is negative or not a number, or the victim cannot be attacked in this way.
+
+        >>> layer = torch.nn.Linear(4, 2)
+        >>> _ = layer.weight.data.copy_(torch.tensor([[1.0], [-1.0]]).expand(2, 4)), layer.bias.data.zero_()
+        >>> images, labels = torch.full((1, 1, 2, 2), 0.25), torch.tensor([0])
+        >>> with Victim(torch.nn.Sequential(torch.nn.Flatten(), layer)) as victim:
+        ...     rng = PerImageRNG("example", torch.arange(1))
+        ...     small, large = FGSM().run(victim, images, labels, [0.1, 0.3], rng=rng)
+        >>> small.success.item(), large.success.item()
+        (False, True)
         """
         for epsilon in epsilons:
             check_epsilon(epsilon, self.norm)
@@ -99,45 +108,29 @@ class Attack(ABC):
         return AttackResult(0.0, images, fooled, images.new_zeros(len(images)), len(images), 0, smallest)
 
 
-class MinimisationAttack(Attack):
-    """An attack that looks for the nearest adversarial image, once for all epsilons."""
-
-    kind: Kind = "minimisation"
-
-    @abstractmethod
-    def closest(
-        self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: PerImageRNG
-    ) -> Tensor:
-        """The nearest adversarial images found (N, C, H, W); where none was found, anything."""
-
-    def attack(
-        self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: PerImageRNG
-    ) -> Iterable[AttackResult]:
-        """Search once, then shrink what was found into each ball and predict again."""
-        forwards, backwards = victim.forwards, victim.backwards
-        nearest = presentable(self.closest(victim, images, labels, epsilons, rng), images)
-        fooled = victim.fooled(nearest, labels)
-        norms = perturbation_norms(nearest, images, self.norm)
-        smallest = torch.where(fooled, norms, math.inf)
-        forwards, backwards = victim.forwards - forwards, victim.backwards - backwards
-        for epsilon in epsilons:
-            before = victim.forwards
-            adversarial = into_ball(nearest, images, self.norm, epsilon)
-            result = verified(victim, images, labels, adversarial, self.norm, epsilon)
-            spent = forwards + victim.forwards - before
-            yield replace(result, forwards=spent, backwards=backwards, smallest=smallest)
-
-
 def check_epsilon(epsilon: float, norm: str) -> None:
-    """Raise a :class:`GauntletError` unless it is a budget: finite, >= 0, and a whole number of pixels in L0."""
+    """Check that an epsilon is a budget.
+
+    Raises:
+        GauntletError: It is negative, infinite or NaN, or in L0 not a whole number of pixels.
+
+    >>> check_epsilon(2.5, "l0")
+    Traceback (most recent call last):
+        ...
+    gauntlet.registry.errors.GauntletError: An L0 epsilon must be a whole number of pixels, got 2.5.
+    """
     if not 0 <= epsilon < math.inf:
         raise GauntletError(f"An epsilon must be a finite number >= 0, got {epsilon!r}.")
     if norm == "l0" and epsilon != int(epsilon):
         raise GauntletError(f"An L0 epsilon must be a whole number of pixels, got {epsilon:g}.")
 
 
-def presentable(adversarial: Tensor, images: Tensor) -> Tensor:
-    """Adversarial images in [0, 1]; one that holds NaN or infinity is replaced by its original."""
+def sanitized(adversarial: Tensor, images: Tensor) -> Tensor:
+    """Adversarial images (N, C, H, W) clamped to [0, 1]; one with NaN or infinite pixels becomes its original.
+
+    >>> sanitized(torch.tensor([1.5, torch.nan]).view(2, 1, 1, 1), torch.full((2, 1, 1, 1), 0.25)).flatten().tolist()
+    [1.0, 0.25]
+    """
     broken = ~adversarial.flatten(1).isfinite().all(dim=1)
     return torch.where(per_image(broken, images), images, adversarial).clamp(0, 1)
 
@@ -145,7 +138,10 @@ def presentable(adversarial: Tensor, images: Tensor) -> Tensor:
 def verified(
     victim: Victim, images: Tensor, labels: Tensor, adversarial: Tensor, norm: str, epsilon: float
 ) -> AttackResult:
-    """The result of returning ``adversarial``, with predictions made now; it counts those forwards only."""
+    """The result of returning ``adversarial`` (N, C, H, W) for ``images``, with one prediction on each made now.
+
+    It counts the forwards of that prediction only.
+    """
     before = victim.forwards
     success = victim.fooled(adversarial, labels)
     norms = perturbation_norms(adversarial, images, norm)

@@ -19,7 +19,7 @@ from ..registry import ATTACKS, Entry, GauntletError
 from .base import Attack, AttackResult
 from .diagnostics import disagreement, lost_gradients
 from .function import build_attack
-from .known_models import Constant, Known, Masked, Randomised, exact_distances, linear, trained
+from .known_models import Constant, KnownModel, Masked, Randomised, exact_distances, linear, trained
 from .norms import check_ball
 from .victim import Victim
 
@@ -72,7 +72,7 @@ def verify(name: str, *, full: bool = False, **parameters: Any) -> list[Finding]
     """Verify a registered attack; with ``full`` at its own settings, else with :func:`few_steps`.
 
     Raises:
-        GauntletError: It is unknown or cannot work here.
+        GauntletError: It is unknown or cannot batch here.
     """
     quick = {} if full else few_steps(ATTACKS.get(name))
     return examine(build_attack(name, {**quick, **parameters}))
@@ -136,7 +136,7 @@ def _linear(attack: Attack) -> tuple[bool, str]:
 
 def _constant(attack: Attack) -> tuple[bool, str]:
     images = trained().images[:8]
-    (result,) = _run(attack, Known(Constant(), images, torch.full((8,), 3)), [AMPLE[attack.norm]])
+    (result,) = _run(attack, KnownModel(Constant(), images, torch.full((8,), 3)), [AMPLE[attack.norm]])
     claimed = int(result.success.sum())
     if result.smallest is not None:
         claimed = max(claimed, int(result.smallest.isfinite().sum()))
@@ -163,7 +163,7 @@ def _masked(attack: Attack) -> tuple[bool, str]:
 def _randomised(attack: Attack) -> tuple[bool, str]:
     open_ = trained()
     with seeded(0, torch.device("cpu")):
-        known = Known(Randomised(open_.model), open_.images, open_.labels)
+        known = KnownModel(Randomised(open_.model), open_.images, open_.labels)
         (result,) = _run(attack, known, [AMPLE[attack.norm]])
         with Victim(known.model) as victim:
             again = victim.fooled(result.images, known.labels)
@@ -188,7 +188,7 @@ def _trained(attack: Attack) -> tuple[bool, str]:
     return True, f"It fools {_percent(ample)} at epsilon {ample.epsilon:g}; at epsilon 0 images come back unchanged."
 
 
-def _run(attack: Attack, known: Known, epsilons: Sequence[float]) -> list[AttackResult]:
+def _run(attack: Attack, known: KnownModel, epsilons: Sequence[float]) -> list[AttackResult]:
     """The results, each checked to be finite, in the box and in its ball."""
     with Victim(known.model, surrogate=Victim(trained().model)) as victim:
         draws = PerImageRNG("conformance", torch.arange(len(known.images)))
@@ -200,10 +200,10 @@ def _run(attack: Attack, known: Known, epsilons: Sequence[float]) -> list[Attack
     return results
 
 
-def _right(model: torch.nn.Module, known: Known) -> Known:
+def _right(model: torch.nn.Module, known: KnownModel) -> KnownModel:
     with torch.no_grad():
         right = model(known.images).argmax(dim=1) == known.labels
-    return Known(model, known.images[right], known.labels[right])
+    return KnownModel(model, known.images[right], known.labels[right])
 
 
 def _percent(result: AttackResult) -> str:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..datasets.per_image_rng import PerImageRNG
-from ..registry import GauntletError, attack
-from .base import MinimisationAttack
+from ..registry import GauntletError
 from .losses import margin
-from .minimum_norm import Search, nearest, start
+from .minimum_norm import IterativeMinimumNormAttack, MinimumNormSearch
+from .native import native
 from .norms import per_image
 from .victim import Victim
 
@@ -21,7 +21,7 @@ _DECAYS = (0.9, 0.999)  # of Adam
 
 
 @dataclass
-class _Weighing(Search):
+class CWState(MinimumNormSearch):
     """State of the search.
 
     Attributes:
@@ -33,7 +33,7 @@ class _Weighing(Search):
         low: Largest weight known to fail.
         high: Smallest weight known to succeed.
         found: Whether this weight succeeded.
-        inner: Steps taken with this weight.
+        inner: Steps steps_done with this weight.
         trials: Weights tried.
         before: Loss at the last check of progress.
     """
@@ -51,16 +51,8 @@ class _Weighing(Search):
     before: Tensor
 
 
-@attack(
-    "cw-l2",
-    norm="l2",
-    kind="minimisation",
-    access="gradient",
-    cost="full",
-    tags=("native", "white-box"),
-    reference="Carlini, Wagner 2016, arXiv 1608.04644",
-)
-class CarliniWagner(MinimisationAttack):
+@native("cw-l2", "l2", reference="Carlini, Wagner 2016, arXiv 1608.04644", kind="minimum-norm", cost="full")
+class CarliniWagner(IterativeMinimumNormAttack):
     """Adam on squared distance plus weighted margin, in a variable that keeps the image inside the box.
 
     Carlini, Wagner 2016, arXiv 1608.04644. Weight and early abort are each image's own, so that results do not depend
@@ -92,19 +84,11 @@ class CarliniWagner(MinimisationAttack):
         self.trials, self.steps, self.stepsize = trials, steps, stepsize
         self.confidence, self.initial_weight = confidence, initial_weight
 
-    def closest(
-        self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: PerImageRNG
-    ) -> Tensor:
-        """One search for each image."""
-        return nearest(
-            victim, images, lambda items: self._load(images, labels, items), lambda rows: self._step(victim, rows)
-        )
-
-    def _load(self, images: Tensor, labels: Tensor, items: Tensor) -> _Weighing:
-        fields = start(images, labels, items)
+    def start(self, victim: Victim, fields: dict[str, Any]) -> CWState:
+        """At the originals, with the first weight."""
         origin = ((2 * fields["clean"] - 1) * 0.999999).atanh()
-        nothing, none = torch.zeros_like(origin), torch.zeros_like(fields["size"])
-        return _Weighing(
+        nothing, none = torch.zeros_like(origin), torch.zeros_like(fields["best_size"])
+        return CWState(
             **fields,
             origin=origin,
             shift=nothing,
@@ -114,49 +98,50 @@ class CarliniWagner(MinimisationAttack):
             low=none,
             high=none + torch.inf,
             found=none.bool(),
-            inner=torch.zeros_like(items),
-            trials=torch.zeros_like(items),
+            inner=torch.zeros_like(fields["item"]),
+            trials=torch.zeros_like(fields["item"]),
             before=none + torch.inf,
         )
 
-    def _step(self, victim: Victim, rows: _Weighing) -> Tensor:
-        squeezed = (rows.origin + rows.shift).tanh()
-        rows.current = (squeezed + 1) / 2
-        slope, outputs = victim.gradient(rows.current, rows.labels, margin)
-        lack = self.confidence - margin(outputs, rows.labels)
-        offset = rows.current - (rows.origin.tanh() + 1) / 2
-        loss = rows.weight * lack.clamp_min(0) + offset.square().flatten(1).sum(dim=1)
-        fooled = victim.judge(outputs, rows.labels) & (lack <= 0)
-        rows.note(fooled, self.norm)
-        rows.found = rows.found | fooled
-        pull = per_image(torch.where(lack > 0, rows.weight, torch.zeros_like(lack)), slope) * slope.nan_to_num(0)
-        self._descend(rows, (2 * offset - pull) * (1 - squeezed.square()) / 2)
-        rows.inner = rows.inner + 1
-        due = (rows.inner - 1) % math.ceil(self.steps / 10) == 0
-        stalled = due & ~(loss <= 0.9999 * rows.before)
-        rows.before = torch.where(due, loss, rows.before)
-        self._reweigh(rows, stalled | (rows.inner >= self.steps))
-        return rows.trials >= self.trials
+    def step(self, victim: Victim, state: CWState, rng: PerImageRNG) -> Tensor:
+        """One step of Adam with the weight of now, and the next weight where its trial is over."""
+        squeezed = (state.origin + state.shift).tanh()
+        state.current = (squeezed + 1) / 2
+        slope, outputs = victim.gradient(state.current, state.labels, margin)
+        lack = self.confidence - margin(outputs, state.labels)
+        offset = state.current - (state.origin.tanh() + 1) / 2
+        loss = state.weight * lack.clamp_min(0) + offset.square().flatten(1).sum(dim=1)
+        fooled = victim.is_fooled(outputs, state.labels) & (lack <= 0)
+        state.keep_nearest(fooled, self.norm)
+        state.found = state.found | fooled
+        pull = per_image(torch.where(lack > 0, state.weight, torch.zeros_like(lack)), slope) * slope.nan_to_num(0)
+        self._descend(state, (2 * offset - pull) * (1 - squeezed.square()) / 2)
+        state.inner = state.inner + 1
+        due = (state.inner - 1) % math.ceil(self.steps / 10) == 0
+        stalled = due & ~(loss <= 0.9999 * state.before)
+        state.before = torch.where(due, loss, state.before)
+        self._reweigh(state, stalled | (state.inner >= self.steps))
+        return state.trials >= self.trials
 
-    def _descend(self, rows: _Weighing, gradient: Tensor) -> None:
+    def _descend(self, state: CWState, gradient: Tensor) -> None:
         """One step of Adam, each row by its own count."""
         fast, slow = _DECAYS
-        rows.first = fast * rows.first + (1 - fast) * gradient
-        rows.second = slow * rows.second + (1 - slow) * gradient.square()
-        count = per_image(rows.inner + 1, gradient)
-        mean, square = rows.first / (1 - fast**count), rows.second / (1 - slow**count)
-        rows.shift = rows.shift - self.stepsize * mean / (square.sqrt() + 1e-8)
+        state.first = fast * state.first + (1 - fast) * gradient
+        state.second = slow * state.second + (1 - slow) * gradient.square()
+        count = per_image(state.inner + 1, gradient)
+        mean, square = state.first / (1 - fast**count), state.second / (1 - slow**count)
+        state.shift = state.shift - self.stepsize * mean / (square.sqrt() + 1e-8)
 
-    def _reweigh(self, rows: _Weighing, over: Tensor) -> None:
+    def _reweigh(self, state: CWState, over: Tensor) -> None:
         """Where a trial is over, choose the next weight and start from the original again."""
         if not over.any():
             return
-        rows.high = torch.where(over & rows.found, rows.weight, rows.high)
-        rows.low = torch.where(over & ~rows.found, rows.weight, rows.low)
-        following = torch.where(rows.high.isinf(), rows.weight * 10, (rows.low + rows.high) / 2)
-        rows.weight = torch.where(over, following, rows.weight)
-        rows.trials = rows.trials + over.long()
-        rows.inner, rows.found = rows.inner.masked_fill(over, 0), rows.found & ~over
-        rows.before = rows.before.masked_fill(over, torch.inf)
-        keep = per_image((~over).to(rows.shift.dtype), rows.shift)
-        rows.shift, rows.first, rows.second = rows.shift * keep, rows.first * keep, rows.second * keep
+        state.high = torch.where(over & state.found, state.weight, state.high)
+        state.low = torch.where(over & ~state.found, state.weight, state.low)
+        following = torch.where(state.high.isinf(), state.weight * 10, (state.low + state.high) / 2)
+        state.weight = torch.where(over, following, state.weight)
+        state.trials = state.trials + over.long()
+        state.inner, state.found = state.inner.masked_fill(over, 0), state.found & ~over
+        state.before = state.before.masked_fill(over, torch.inf)
+        keep = per_image((~over).to(state.shift.dtype), state.shift)
+        state.shift, state.first, state.second = state.shift * keep, state.first * keep, state.second * keep

@@ -3,38 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..datasets.per_image_rng import PerImageRNG
-from ..registry import GauntletError, attack
-from .base import MinimisationAttack
-from .minimum_norm import Search, nearest, start
+from ..registry import GauntletError
+from .minimum_norm import IterativeMinimumNormAttack, MinimumNormSearch
+from .native import native
 from .norms import lengths, per_image
-from .steps import steepest
+from .steps import steepest_direction
 from .victim import Victim
 
 
 @dataclass
-class _Sphere(Search):
+class DDNState(MinimumNormSearch):
     """``radius`` is that of the sphere (M,)."""
 
     radius: Tensor
 
 
-@attack(
-    "ddn",
-    norm="l2",
-    kind="minimisation",
-    access="gradient",
-    cost="fast",
-    tags=("native", "white-box"),
-    reference="Rony et al. 2019, arXiv 1811.09600",
-)
-class DDN(MinimisationAttack):
+@native("ddn", "l2", reference="Rony et al. 2019, arXiv 1811.09600", kind="minimum-norm")
+class DDN(IterativeMinimumNormAttack):
     """Decoupled direction and norm.
 
     Rony, Hafemann, Oliveira, Ben Ayed, Sabourin, Granger 2019, arXiv 1811.09600. It follows the cross entropy, which
@@ -56,29 +48,23 @@ class DDN(MinimisationAttack):
             )
         self.steps, self.initial_radius, self.gamma = steps, initial_radius, gamma
 
-    def closest(
-        self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: PerImageRNG
-    ) -> Tensor:
-        """One search for each image."""
+    def start(self, victim: Victim, fields: dict[str, Any]) -> DDNState:
+        """On a sphere of the initial radius."""
+        return DDNState(**fields, radius=torch.full_like(fields["best_size"], self.initial_radius))
 
-        def load(items: Tensor) -> _Sphere:
-            fields = start(images, labels, items)
-            return _Sphere(**fields, radius=torch.full_like(fields["size"], self.initial_radius))
-
-        return nearest(victim, images, load, lambda rows: self._step(victim, rows))
-
-    def _step(self, victim: Victim, rows: _Sphere) -> Tensor:
-        gradient, outputs = victim.gradient(rows.current, rows.labels)
-        fooled = victim.judge(outputs, rows.labels)
-        rows.note(fooled, self.norm)
-        stride = falling(rows.taken, self.steps, 1.0, 0.01)
-        offset = rows.current - rows.clean + per_image(stride, gradient) * steepest(gradient, "l2")
-        rows.radius = rows.radius * torch.where(fooled, 1 - self.gamma, 1 + self.gamma)
-        offset = offset * per_image(rows.radius / lengths(offset), offset)
-        rows.current = (rows.clean + offset).clamp(0, 1)
-        return rows.taken + 1 >= self.steps
+    def step(self, victim: Victim, state: DDNState, rng: PerImageRNG) -> Tensor:
+        """A step along the gradient, and onto the sphere of the new radius."""
+        gradient, outputs = victim.gradient(state.current, state.labels)
+        fooled = victim.is_fooled(outputs, state.labels)
+        state.keep_nearest(fooled, self.norm)
+        stride = cosine_decay(state.steps_done, self.steps, 1.0, 0.01)
+        offset = state.current - state.clean + per_image(stride, gradient) * steepest_direction(gradient, "l2")
+        state.radius = state.radius * torch.where(fooled, 1 - self.gamma, 1 + self.gamma)
+        offset = offset * per_image(state.radius / lengths(offset), offset)
+        state.current = (state.clean + offset).clamp(0, 1)
+        return state.steps_done + 1 >= self.steps
 
 
-def falling(taken: Tensor, steps: int, first: float, last: float) -> Tensor:
+def cosine_decay(steps_done: Tensor, steps: int, first: float, last: float) -> Tensor:
     """A quantity that falls from ``first`` to ``last`` along half a cosine (M,)."""
-    return last + (first - last) * (1 + torch.cos(math.pi * taken / steps)) / 2
+    return last + (first - last) * (1 + torch.cos(math.pi * steps_done / steps)) / 2

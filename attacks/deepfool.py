@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from ..datasets.per_image_rng import PerImageRNG
-from ..registry import GauntletError, attack
-from .base import MinimisationAttack
-from .minimum_norm import Search, nearest, start
+from ..registry import GauntletError
+from .minimum_norm import IterativeMinimumNormAttack, MinimumNormSearch
+from .native import native
 from .norms import per_image
 from .victim import Victim
 
 
 @dataclass
-class _Crossing(Search):
+class DeepFoolState(MinimumNormSearch):
     """``classes`` are the candidates (M, K), the predicted one first; ``moved`` is the sum of steps (M, C, H, W)."""
 
     classes: Tensor
     moved: Tensor
 
 
-@attack(
-    "deepfool",
-    norm="l2",
-    norms=("l2", "linf"),
-    kind="minimisation",
-    access="gradient",
-    cost="fast",
-    tags=("native", "white-box"),
-    reference="Moosavi-Dezfooli et al. 2015, arXiv 1511.04599",
-)
-class DeepFool(MinimisationAttack):
+@native("deepfool", "l2", "linf", reference="Moosavi-Dezfooli et al. 2015, arXiv 1511.04599", kind="minimum-norm")
+class DeepFool(IterativeMinimumNormAttack):
     """Steps to the nearest linearised boundary until the image is across.
 
     Moosavi-Dezfooli, Fawzi, Frossard 2015, arXiv 1511.04599. The gradients of all candidate classes come from one
@@ -59,27 +49,21 @@ class DeepFool(MinimisationAttack):
             raise GauntletError(f"deepfool needs steps >= 1 and candidates >= 2, got {steps} and {candidates}.")
         self.norm, self.steps, self.candidates, self.overshoot = norm, steps, candidates, overshoot
 
-    def closest(
-        self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: PerImageRNG
-    ) -> Tensor:
-        """Cross, one search for each image."""
+    def start(self, victim: Victim, fields: dict[str, Any]) -> DeepFoolState:
+        """With the likeliest classes as candidates."""
+        classes = victim.outputs(fields["clean"]).argsort(dim=1, descending=True)[:, : self.candidates]
+        return DeepFoolState(**fields, classes=classes, moved=torch.zeros_like(fields["clean"]))
 
-        def load(items: Tensor) -> _Crossing:
-            fields = start(images, labels, items)
-            classes = victim.outputs(fields["clean"]).argsort(dim=1, descending=True)[:, : self.candidates]
-            return _Crossing(**fields, classes=classes, moved=torch.zeros_like(fields["clean"]))
-
-        return nearest(victim, images, load, lambda rows: self._step(victim, rows))
-
-    def _step(self, victim: Victim, rows: _Crossing) -> Tensor:
-        others, base = rows.classes[:, 1:], rows.classes[:, 0]
-        slopes, outputs = victim.slopes(rows.current, others, base)
+    def step(self, victim: Victim, state: DeepFoolState, rng: PerImageRNG) -> Tensor:
+        """Across the nearest linearised boundary."""
+        others, base = state.classes[:, 1:], state.classes[:, 0]
+        slopes, outputs = victim.logit_difference_gradients(state.current, others, base)
         gaps = (outputs.gather(1, others) - outputs.gather(1, base[:, None])).abs()
         steepness = torch.linalg.vector_norm(slopes.flatten(2), ord=2 if self.norm == "l2" else 1, dim=2) + 1e-8
         distance, best = (gaps / steepness).min(dim=1)
-        every = torch.arange(len(rows), device=best.device)
+        every = torch.arange(len(state), device=best.device)
         slope = slopes[every, best]
         unit = slope * per_image(1 / steepness[every, best], slope) if self.norm == "l2" else slope.sign()
-        rows.moved = rows.moved + per_image(distance + 1e-4, slope) * unit
-        rows.current = rows.best = (rows.clean + (1 + self.overshoot) * rows.moved).clamp(0, 1)
-        return victim.fooled(rows.current, rows.labels) | (rows.taken + 1 >= self.steps)
+        state.moved = state.moved + per_image(distance + 1e-4, slope) * unit
+        state.current = state.best = (state.clean + (1 + self.overshoot) * state.moved).clamp(0, 1)
+        return victim.fooled(state.current, state.labels) | (state.steps_done + 1 >= self.steps)

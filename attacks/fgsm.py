@@ -10,28 +10,18 @@ import torch
 from torch import Tensor
 
 from ..datasets.per_image_rng import PerImageRNG
-from ..registry import attack
 from .base import Attack, AttackResult, verified
+from .native import native
 from .norms import per_image
 from .steps import ascend, random_offset
 from .victim import Victim
 
 
-@attack(
-    "fgsm",
-    norm="linf",
-    norms=("linf", "l2"),
-    kind="fixed",
-    loss="any",
-    access="gradient",
-    cost="fast",
-    tags=("native", "white-box", "single-step"),
-    reference="Goodfellow et al. 2014, arXiv 1412.6572",
-)
+@native("fgsm", "linf", "l2", reference="Goodfellow et al. 2014, arXiv 1412.6572", loss="any", tags=("single-step",))
 class FGSM(Attack):
     """Fast gradient (sign) method: a single step of size epsilon.
 
-    Goodfellow, Shlens, Szegedy 2014, arXiv 1412.6572. Without a random start the gradient is taken once for all
+    Goodfellow, Shlens, Szegedy 2014, arXiv 1412.6572. Without a random start the gradient is steps_done once for all
     epsilons.
 
     Args:
@@ -54,21 +44,12 @@ class FGSM(Attack):
             start = images if unit is None else (images + per_image(radius, images) * unit).clamp_(0, 1)
             if gradient is None or self.random_start:
                 gradient, _ = victim.gradient(start, labels)
-            adversarial = ascend(start, images, gradient, self.norm, stride=radius, radius=radius)
+            adversarial = ascend(start, images, gradient, self.norm, stepsize=radius, radius=radius)
             result = verified(victim, images, labels, adversarial, self.norm, epsilon)
             yield replace(result, forwards=2 * len(images), backwards=len(images))
 
 
-@attack(
-    "fgm-l2",
-    norm="l2",
-    kind="fixed",
-    loss="any",
-    access="gradient",
-    cost="fast",
-    tags=("native", "white-box", "single-step"),
-    reference="Goodfellow et al. 2014, arXiv 1412.6572",
-)
+@native("fgm-l2", "l2", reference="Goodfellow et al. 2014, arXiv 1412.6572", loss="any", tags=("single-step",))
 def fgm_l2(random_start: bool = False) -> FGSM:
     """Fast gradient method: a single step of L2 size epsilon along the gradient."""
     return FGSM("l2", random_start)

@@ -2,45 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from ..datasets.per_image_rng import PerImageRNG
-from ..registry import GauntletError, attack
-from .base import MinimisationAttack
-from .ddn import falling
+from ..registry import GauntletError
+from .ddn import cosine_decay
 from .l1 import project_l1
 from .losses import margin
-from .minimum_norm import Search, nearest, start
+from .minimum_norm import IterativeMinimumNormAttack, MinimumNormSearch
+from .native import native
 from .norms import per_image, perturbation_norms, project
-from .steps import steepest
+from .steps import steepest_direction
 from .victim import Victim
 
 _DUAL = {"linf": 1, "l2": 2, "l1": torch.inf}
 
 
 @dataclass
-class _Ball(Search):
+class FMNState(MinimumNormSearch):
     """``radius`` is that of the ball (M,), infinite until the boundary has been estimated."""
 
     radius: Tensor
 
 
-@attack(
-    "fmn",
-    norm="l2",
-    norms=("linf", "l2", "l1", "l0"),
-    kind="minimisation",
-    access="gradient",
-    cost="fast",
-    tags=("native", "white-box"),
-    reference="Pintor et al. 2021, arXiv 2102.12827",
-)
-class FMN(MinimisationAttack):
+@native("fmn", "l2", "linf", "l1", "l0", reference="Pintor et al. 2021, arXiv 2102.12827", kind="minimum-norm")
+class FMN(IterativeMinimumNormAttack):
     """Fast minimum norm.
 
     Pintor, Roli, Brendel, Biggio 2021, arXiv 2102.12827. The radius goes to the estimated distance of the boundary
@@ -72,51 +62,44 @@ class FMN(MinimisationAttack):
         self.norm, self.steps, self.gamma = norm, steps, gamma
         self.first_stride, self.last_stride = first_stride, last_stride
 
-    def closest(
-        self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: PerImageRNG
-    ) -> Tensor:
-        """One search for each image."""
+    def start(self, victim: Victim, fields: dict[str, Any]) -> FMNState:
+        """In a ball without bound, in L0 of one pixel."""
+        radius = torch.full_like(fields["best_size"], 1.0 if self.norm == "l0" else torch.inf)
+        return FMNState(**fields, radius=radius)
 
-        def load(items: Tensor) -> _Ball:
-            fields = start(images, labels, items)
-            return _Ball(
-                **fields, radius=fields["size"].clone() if self.norm != "l0" else torch.ones_like(fields["size"])
-            )
+    def step(self, victim: Victim, state: FMNState, rng: PerImageRNG) -> Tensor:
+        """A step along the gradient, and into the ball of the new radius."""
+        gradient, outputs = victim.gradient(state.current, state.labels, margin)
+        fooled = victim.is_fooled(outputs, state.labels)
+        state.keep_nearest(fooled, self.norm)
+        gradient = free(gradient, state.current)
+        gamma = cosine_decay(state.steps_done, self.steps, self.gamma, 0.001)
+        state.radius = self._radius(state, fooled, gamma, gradient, margin(outputs, state.labels))
+        stride = cosine_decay(state.steps_done, self.steps, self.first_stride, self.last_stride)
+        offset = state.current - state.clean + per_image(stride, gradient) * steepest_direction(gradient, "l2")
+        state.current = (state.clean + self._project(offset, state)).clamp(0, 1)
+        return state.steps_done + 1 >= self.steps
 
-        return nearest(victim, images, load, lambda rows: self._step(victim, rows))
-
-    def _step(self, victim: Victim, rows: _Ball) -> Tensor:
-        gradient, outputs = victim.gradient(rows.current, rows.labels, margin)
-        fooled = victim.judge(outputs, rows.labels)
-        rows.note(fooled, self.norm)
-        gradient = free(gradient, rows.current)
-        gamma = falling(rows.taken, self.steps, self.gamma, 0.001)
-        rows.radius = self._radius(rows, fooled, gamma, gradient, margin(outputs, rows.labels))
-        stride = falling(rows.taken, self.steps, self.first_stride, self.last_stride)
-        offset = rows.current - rows.clean + per_image(stride, gradient) * steepest(gradient, "l2")
-        rows.current = (rows.clean + self._project(offset, rows)).clamp(0, 1)
-        return rows.taken + 1 >= self.steps
-
-    def _radius(self, rows: _Ball, fooled: Tensor, gamma: Tensor, gradient: Tensor, gap: Tensor) -> Tensor:
+    def _radius(self, state: FMNState, fooled: Tensor, gamma: Tensor, gradient: Tensor, gap: Tensor) -> Tensor:
         """The next radius (M,)."""
         if self.norm == "l0":
-            smaller = torch.minimum(rows.radius - 1, (rows.radius * (1 - gamma)).floor()).minimum(rows.size)
-            larger = torch.maximum(rows.radius + 1, (rows.radius * (1 + gamma)).floor())
-            most = rows.clean[0, 0].numel()
+            smaller = torch.minimum(state.radius - 1, (state.radius * (1 - gamma)).floor()).minimum(state.best_size)
+            larger = torch.maximum(state.radius + 1, (state.radius * (1 + gamma)).floor())
+            most = state.clean[0, 0].numel()
             return torch.where(fooled, smaller, larger).clamp(1, most)
-        size = perturbation_norms(rows.current, rows.clean, self.norm)
+        size = perturbation_norms(state.current, state.clean, self.norm)
         steepness = torch.linalg.vector_norm(gradient.flatten(1), ord=_DUAL[self.norm], dim=1).clamp_min(1e-12)
         estimate = torch.maximum(size + gap.abs() / steepness, size * (1 + gamma))
-        larger = torch.where(rows.size.isfinite(), rows.radius * (1 + gamma), estimate)
-        return torch.where(fooled, torch.minimum(rows.radius * (1 - gamma), rows.size), larger)
+        larger = torch.where(state.best_size.isfinite(), state.radius * (1 + gamma), estimate)
+        return torch.where(fooled, torch.minimum(state.radius * (1 - gamma), state.best_size), larger)
 
-    def _project(self, offset: Tensor, rows: _Ball) -> Tensor:
-        radius = rows.radius.nan_to_num(posinf=torch.finfo(offset.dtype).max)
+    def _project(self, offset: Tensor, state: FMNState) -> Tensor:
+        radius = state.radius.nan_to_num(posinf=torch.finfo(offset.dtype).max)
         if self.norm == "l1":
-            return project_l1(offset, rows.clean, radius)
+            return project_l1(offset, state.clean, radius)
         if self.norm != "l0":
             return project(offset, self.norm, radius)
-        inside = (rows.clean + offset).clamp(0, 1) - rows.clean
+        inside = (state.clean + offset).clamp(0, 1) - state.clean
         return inside * largest_pixels(inside, radius)
 
 

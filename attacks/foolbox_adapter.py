@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from ..datasets.per_image_rng import PerImageRNG, seeded
 from ..registry import GauntletError, NotAvailable
-from .base import Attack, AttackResult, MinimisationAttack, presentable, verified
+from .base import Attack, AttackResult, sanitized, verified
 from .foolbox_row import HIDDEN, STARTS, Row, foolbox
+from .minimum_norm import MinimumNormAttack
 from .norms import into_ball
 from .victim import Victim
 
@@ -26,7 +27,7 @@ class FoolboxAttack(Attack):
 
     Args:
         row: Which one.
-        chunk: Images in one call of foolbox. It draws random numbers per call, so another chunk gives other draws.
+        chunk: Images in one call of foolbox. It draws random numbers per call, so another chunk gives others.
         norm: In which distances are measured, where foolbox lets one choose.
         **parameters: Those of the foolbox class.
     """
@@ -46,7 +47,7 @@ class FoolboxAttack(Attack):
 
     def _check(self, row: Row) -> None:
         if row.unavailable:
-            raise NotAvailable(f"{row.name} cannot work here: {row.unavailable}.")
+            raise NotAvailable(f"{row.name} cannot batch here: {row.unavailable}.")
         for package in row.requires:
             if importlib.util.find_spec(package) is None:
                 raise NotAvailable(f"{row.name} needs the package {package}: pip install 'gauntlet-bench[{package}]'.")
@@ -59,18 +60,18 @@ class FoolboxAttack(Attack):
         for part in _slices(len(images), self.chunk):
             x, y = images[part], labels[part]
             with seeded(rng.select(part).seed(self.row.name), victim.device), torch.enable_grad():
-                call = _Call(self, victim, budget)
-                parts.append(presentable(call.from_starts(x, y) if self.row.start else call.apart(x, y), x))
+                call = _ChunkRun(self, victim, budget)
+                parts.append(sanitized(call.from_starts(x, y) if self.row.start else call.apart(x, y), x))
         return torch.cat(parts)
 
 
-class _Call:
+class _ChunkRun:
     """One chunk: a foolbox attack of its own (some keep state), the model as foolbox wants it, and the budget."""
 
     def __init__(self, attack: FoolboxAttack, victim: Victim, budget: dict[str, Any]) -> None:
         self.row, self.victim, self.budget = attack.row, victim, budget
         self.original = attack.build()
-        module = _Patient(victim.module) if attack.row.endless else victim.module
+        module = _StallGuard(victim.module) if attack.row.endless else victim.module
         self.model = foolbox.PyTorchModel(module, bounds=(0, 1), device=victim.device)
 
     def __call__(self, images: Tensor, labels: Tensor, **starts: Tensor) -> Tensor:
@@ -143,7 +144,7 @@ class _Call:
         return foolbox.criteria.TargetedMisclassification(wrong.argmax(dim=1))
 
 
-class _Patient(nn.Module):
+class _StallGuard(nn.Module):
     """Stops an attack that asks about the same images again and again, hoping for another answer."""
 
     def __init__(self, inner: nn.Module, patience: int = 10) -> None:
@@ -182,12 +183,10 @@ class FoolboxFixed(FoolboxAttack):
             yield replace(result, forwards=victim.forwards - forwards, backwards=victim.backwards - backwards)
 
 
-class FoolboxMinimisation(MinimisationAttack, FoolboxAttack):
+class FoolboxMinimumNorm(MinimumNormAttack, FoolboxAttack):
     """A foolbox attack that looks for the nearest adversarial: it runs once for all epsilons."""
 
-    def closest(
-        self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: PerImageRNG
-    ) -> Tensor:
+    def find_nearest(self, victim: Victim, images: Tensor, labels: Tensor, rng: PerImageRNG) -> Tensor:
         """Run without foolbox's early stop, so that the epsilons asked for cannot change what is found."""
         return self.perturb(victim, images, labels, rng, early_stop=None)
 
@@ -208,7 +207,7 @@ class FoolboxOther(FoolboxAttack):
 
 _ADAPTERS: dict[str, type[FoolboxAttack]] = {
     "fixed": FoolboxFixed,
-    "minimisation": FoolboxMinimisation,
+    "minimum-norm": FoolboxMinimumNorm,
     "other": FoolboxOther,
 }
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY

@@ -46,7 +46,7 @@ class Row:
         chunk: Images in one call, by default.
         coupling: How an image's result depends on the others of its chunk, beyond the random numbers; or empty.
         fault: ``weak: why`` or ``broken: why``, or empty.
-        unavailable: Why it cannot work here, or empty.
+        unavailable: Why it cannot batch here, or empty.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Row:
     def kind(self) -> Kind:
         """Whether it spends a budget, looks for the nearest adversarial, or does neither."""
         if issubclass(self.original, foolbox.attacks.base.MinimizationAttack):
-            return "minimisation"
+            return "minimum-norm"
         return "fixed" if issubclass(self.original, foolbox.attacks.base.FixedEpsilonAttack) else "other"
 
     @property

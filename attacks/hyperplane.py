@@ -8,7 +8,7 @@ from torch import Tensor
 from .norms import per_image
 
 
-def onto_hyperplane(points: Tensor, normals: Tensor, gain: Tensor, norm: str) -> Tensor:
+def project_onto_hyperplane(points: Tensor, normals: Tensor, gain: Tensor, norm: str) -> Tensor:
     """The smallest move d with ``normals . d = gain`` that keeps ``points + d`` in [0, 1].
 
     Every coordinate moves in the direction that helps, at the rate that the norm asks for (all alike in Linf, as the

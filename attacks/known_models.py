@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownModel:
     """A model, images that it gets right, and their labels."""
 
     model: nn.Module
@@ -56,7 +56,7 @@ class Randomised(nn.Module):
 
 
 @functools.cache
-def linear(count: int = 24) -> Known:
+def linear(count: int = 24) -> KnownModel:
     """Ten linear classes on grey 8 x 8 images of which no pixel is near 0 or 1."""
     generator = torch.Generator().manual_seed(1)
     layer = nn.Linear(64, 10)
@@ -65,11 +65,11 @@ def linear(count: int = 24) -> Known:
         layer.bias.copy_(-layer.weight.sum(dim=1) / 2)
         images = 0.5 + 0.1 * torch.randn(count, 1, 8, 8, generator=generator).clamp(-2, 2)
         model = nn.Sequential(nn.Flatten(), layer).eval()
-        return Known(model, images, model(images).argmax(dim=1))
+        return KnownModel(model, images, model(images).argmax(dim=1))
 
 
 @functools.cache
-def trained(count: int = 24) -> Known:
+def trained(count: int = 24) -> KnownModel:
     """A small convolutional network, trained for a second on scikit-learn's digits, and test digits it gets right."""
     from sklearn.datasets import load_digits
 
@@ -89,10 +89,10 @@ def trained(count: int = 24) -> Known:
     images, labels = images[1200:], labels[1200:]
     with torch.no_grad():
         right = model.eval()(images).argmax(dim=1) == labels
-    return Known(model, images[right][:count], labels[right][:count])
+    return KnownModel(model, images[right][:count], labels[right][:count])
 
 
-def exact_distances(known: Known, norm: str) -> Tensor:
+def exact_distances(known: KnownModel, norm: str) -> Tensor:
     """Smallest perturbation (N,) that changes the prediction of a linear model; a lower bound where pixels clip.
 
     Without clipping it is the least of gap_k / ||w_k - w_y||_q over the other classes k, with q dual to the norm. In

@@ -60,16 +60,16 @@ def sparse_direction(gradient: Tensor, current: Tensor, share: float = 0.01) -> 
     return (chosen / chosen.sum(dim=1, keepdim=True).clamp_min(1)).view_as(gradient) * gradient.sign()
 
 
-def uniform_in_l1(draws: PerImageRNG, shape: torch.Size, restart: int = 0) -> Tensor:
+def uniform_in_l1(rng: PerImageRNG, shape: torch.Size, restart: int = 0) -> Tensor:
     """Perturbations (N, *shape), uniform in the unit L1 ball: signed exponentials over their sum and one more."""
     count = math.prod(shape)
-    waits = -torch.log1p(-draws.uniform((count + 1,), purpose="start sizes", restart=restart))
-    signs = (draws.uniform((count,), purpose="start signs", restart=restart) < 0.5).float() * 2 - 1
+    waits = -torch.log1p(-rng.uniform((count + 1,), purpose="start sizes", restart=restart))
+    signs = (rng.uniform((count,), purpose="start signs", restart=restart) < 0.5).float() * 2 - 1
     inside = signs * waits[:, :count] / waits.sum(dim=1, keepdim=True)
     return inside.view(-1, *shape)
 
 
-def l1_step(current: Tensor, clean: Tensor, gradient: Tensor, stride: Tensor, radius: Tensor) -> Tensor:
-    """A sparse step of L1 length ``stride`` (N,) up the gradient, projected onto ball and box."""
-    moved = current + per_image(stride, current) * sparse_direction(gradient, current)
+def l1_step(current: Tensor, clean: Tensor, gradient: Tensor, stepsize: Tensor, radius: Tensor) -> Tensor:
+    """A sparse step of L1 length ``stepsize`` (N,) up the gradient, projected onto ball and box."""
+    moved = current + per_image(stepsize, current) * sparse_direction(gradient, current)
     return add_l1(clean, project_l1(moved - clean, clean, radius), radius)

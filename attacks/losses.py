@@ -42,7 +42,7 @@ def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
     return chosen / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12)
 
 
-def loss_named(name: LossName) -> Loss | None:
+def get_loss(name: LossName) -> Loss | None:
     """The loss of that name; None for ``xent``, which is the victim's own loss."""
     return {"xent": None, "margin": margin, "dlr": dlr}[name]
 

@@ -8,32 +8,23 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..registry import GauntletError, attack
-from .budget import Work
+from ..registry import GauntletError
+from .budget import SearchBatch
 from .losses import LossName
+from .native import native
 from .norms import per_image
-from .pgd import PGD, Climb
+from .pgd import PGD, PGDState
 from .steps import ascend
 
 
 @dataclass
-class _Rolling(Climb):
-    """``velocity`` is the decayed sum of its gradients (M, C, H, W)."""
+class MIFGSMState(PGDState):
+    """State of MI-FGSM: ``velocity`` is the decayed sum of the gradients (M, C, H, W)."""
 
     velocity: Tensor
 
 
-@attack(
-    "mi-fgsm",
-    norm="linf",
-    norms=("linf", "l2"),
-    kind="fixed",
-    loss="any",
-    access="gradient",
-    cost="fast",
-    tags=("native", "white-box"),
-    reference="Dong et al. 2018, arXiv 1710.06081",
-)
+@native("mi-fgsm", "linf", "l2", reference="Dong et al. 2018, arXiv 1710.06081", loss="any")
 class MIFGSM(PGD):
     """Momentum iterative method: steps along a decayed sum of gradients, each of L1 norm 1.
 
@@ -63,14 +54,16 @@ class MIFGSM(PGD):
         super().__init__(norm, steps, stepsize, random_start=False, stop_when_fooled=stop_when_fooled, loss=loss)
         self.decay = decay
 
-    def load(self, work: Work, items: Tensor, restart: int) -> _Rolling:
+    def start(self, batch: SearchBatch, restart: int, items: Tensor) -> MIFGSMState:
         """As in ``pgd``, at rest."""
-        rows = super().load(work, items, restart)
-        return _Rolling(**vars(rows), velocity=torch.zeros_like(rows.clean))
+        state = super().start(batch, restart, items)
+        return MIFGSMState(**vars(state), velocity=torch.zeros_like(state.clean))
 
-    def move(self, rows: Climb, gradient: Tensor) -> Tensor:
+    def move(self, state: PGDState, gradient: Tensor) -> Tensor:
         """Step along the velocity."""
-        assert isinstance(rows, _Rolling)
+        assert isinstance(state, MIFGSMState)
         size = gradient.flatten(1).abs().sum(dim=1).clamp_min(1e-12)
-        rows.velocity = self.decay * rows.velocity + (gradient / per_image(size, gradient)).nan_to_num_(0)
-        return ascend(rows.current, rows.clean, rows.velocity, self.norm, stride=rows.stride, radius=rows.radius)
+        state.velocity = self.decay * state.velocity + (gradient / per_image(size, gradient)).nan_to_num_(0)
+        return ascend(
+            state.current, state.clean, state.velocity, self.norm, stepsize=state.stepsize, radius=state.radius
+        )

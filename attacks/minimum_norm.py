@@ -1,64 +1,115 @@
-"""What searches for the nearest adversarial image have in common: the best found, and one active set."""
+"""Attacks that look for the nearest adversarial image, once for all epsilons."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeVar
+import math
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .active import Paths, drive
-from .norms import per_image, perturbation_norms
+from ..datasets.per_image_rng import PerImageRNG
+from .base import Attack, AttackResult, Kind, sanitized, verified
+from .budget import SearchState, run_active_set
+from .norms import into_ball, per_image, perturbation_norms
 from .victim import Victim
 
 
+class MinimumNormAttack(Attack):
+    """An attack that looks for the nearest adversarial image; a subclass writes :meth:`find_nearest`."""
+
+    kind: Kind = "minimum-norm"
+
+    @abstractmethod
+    def find_nearest(self, victim: Victim, images: Tensor, labels: Tensor, rng: PerImageRNG) -> Tensor:
+        """The nearest adversarial images found (N, C, H, W).
+
+        An image for which none was found may come back as anything of its shape: a prediction is made on each.
+        """
+
+    def attack(
+        self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: PerImageRNG
+    ) -> Iterable[AttackResult]:
+        """Search once, then shrink what was found into each ball and predict again."""
+        forwards, backwards = victim.forwards, victim.backwards
+        nearest = sanitized(self.find_nearest(victim, images, labels, rng), images)
+        fooled = victim.fooled(nearest, labels)
+        norms = perturbation_norms(nearest, images, self.norm)
+        smallest = torch.where(fooled, norms, math.inf)
+        forwards, backwards = victim.forwards - forwards, victim.backwards - backwards
+        for epsilon in epsilons:
+            before = victim.forwards
+            adversarial = into_ball(nearest, images, self.norm, epsilon)
+            result = verified(victim, images, labels, adversarial, self.norm, epsilon)
+            total = forwards + victim.forwards - before
+            yield replace(result, forwards=total, backwards=backwards, smallest=smallest)
+
+
 @dataclass
-class Search(Paths):
+class MinimumNormSearch(SearchState):
     """Searches for the nearest adversarial image.
 
     Attributes:
-        best: The nearest adversarial image so far; the original where there is none.
-        size: The size of that perturbation (M,), infinite where there is none.
+        best: The nearest adversarial image so far (M, C, H, W); the original where there is none.
+        best_size: The size of that perturbation (M,), infinite where there is none.
     """
 
     best: Tensor
-    size: Tensor
+    best_size: Tensor
 
-    def note(self, fooled: Tensor, norm: str) -> Tensor:
-        """Remember the current images where they fool (a mask) and are nearer; returns where that was so."""
+    def keep_nearest(self, fooled: Tensor, norm: str) -> None:
+        """Remember the current images where they fool (a mask (M,)) and are nearer than the best so far."""
         size = perturbation_norms(self.current, self.clean, norm)
-        nearer = fooled & (size < self.size)
+        nearer = fooled & (size < self.best_size)
         self.best = torch.where(per_image(nearer, self.best), self.current, self.best)
-        self.size = torch.where(nearer, size, self.size)
-        return nearer
+        self.best_size = torch.where(nearer, size, self.best_size)
 
 
-S = TypeVar("S", bound=Search)
+class IterativeMinimumNormAttack(MinimumNormAttack):
+    """A minimum-norm attack that searches step by step; a subclass writes :meth:`start` and :meth:`step`."""
+
+    @abstractmethod
+    def start(self, victim: Victim, fields: dict[str, Any]) -> Any:
+        """The state of some searches, from the fields of :class:`MinimumNormSearch`."""
+
+    @abstractmethod
+    def step(self, victim: Victim, state: Any, rng: PerImageRNG) -> Tensor:
+        """Advance the searches in place by one step; returns which are done (M,), with their ``best`` image set.
+
+        Args:
+            victim: Under attack.
+            state: What :meth:`start` made.
+            rng: The random numbers of all images of the run; ``rng.select(state.item)`` are those of the searches.
+        """
+
+    def find_nearest(self, victim: Victim, images: Tensor, labels: Tensor, rng: PerImageRNG) -> Tensor:
+        """One search for each image."""
+        best = torch.empty_like(images)
+
+        def finish(state: MinimumNormSearch) -> None:
+            best[state.item] = state.best
+
+        run_active_set(
+            torch.arange(len(images), device=images.device),
+            capacity=victim.batch_size,
+            start=lambda items: self.start(victim, initial_fields(images[items], labels[items], items)),
+            step=lambda state: self.step(victim, state, rng),
+            finish=finish,
+        )
+        return best
 
 
-def start(images: Tensor, labels: Tensor, items: Tensor) -> dict[str, Any]:
-    """The fields of :class:`Search` for some images, at the originals."""
-    clean = images[items]
+def initial_fields(clean: Tensor, labels: Tensor, items: Tensor) -> dict[str, Any]:
+    """The fields of :class:`MinimumNormSearch` for M searches that start at their images ``clean`` (M, C, H, W)."""
     return {
         "item": items,
-        "taken": torch.zeros_like(items),
+        "steps_done": torch.zeros_like(items),
         "clean": clean,
         "current": clean.clone(),
-        "labels": labels[items],
+        "labels": labels,
         "best": clean.clone(),
-        "size": torch.full((len(items),), torch.inf, dtype=images.dtype, device=images.device),
+        "best_size": torch.full((len(items),), torch.inf, dtype=clean.dtype, device=clean.device),
     }
-
-
-def nearest(victim: Victim, images: Tensor, load: Callable[[Tensor], S], step: Callable[[S], Tensor]) -> Tensor:
-    """Drive one search for each image; returns what each found (N, C, H, W)."""
-    best = torch.empty_like(images)
-
-    def leave(rows: S) -> None:
-        best[rows.item] = rows.best
-
-    items = torch.arange(len(images), device=images.device)
-    drive(items, room=victim.batch_size, load=load, step=step, leave=leave)
-    return best

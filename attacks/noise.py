@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ..datasets.per_image_rng import PerImageRNG
-from ..registry import GauntletError, attack
-from .budget import BudgetAttack, Tries, Work
+from ..registry import GauntletError
+from .budget import BudgetAttack, BudgetSearch, SearchBatch
+from .native import native
 from .norms import lengths, per_image
 
 _RAUBER = "Rauber, Bethge 2020, arXiv 2007.07677"
@@ -20,7 +22,7 @@ class Noise(BudgetAttack):
 
     Args:
         norm: ``linf`` or ``l2``.
-        repeats: PerImageRNG to try; an image leaves at the first that fools.
+        repeats: Draws to try; an image leaves at the first that fools.
         clipping_aware: In L2, scale the noise so that it has the size of the budget after clipping to [0, 1] rather
             than before.
     """
@@ -32,40 +34,32 @@ class Noise(BudgetAttack):
             raise GauntletError(f"Noise knows clipping_aware in l2 only, got norm {norm!r}.")
         self.norm, self.repeats, self.clipping_aware = norm, repeats, clipping_aware
 
-    def draw(self, draws: PerImageRNG, shape: torch.Size, step: Tensor) -> Tensor:
+    def draw(self, rng: PerImageRNG, shape: torch.Size, step: Tensor) -> Tensor:
         """Noise (N, *shape) of any size, or in Linf within [-1, 1]; ``step`` is the number of the draw (N,)."""
         raise NotImplementedError
 
-    def pursue(self, work: Work, items: Tensor) -> None:
+    def search(self, batch: SearchBatch, items: Tensor) -> None:
         """Try one draw after the other."""
-        work.search(
-            items,
-            load=lambda some: Tries(**work.start(some)),
-            step=lambda rows: self._step(work, rows),
-            forwards=0,
-        )
+        batch.run(items, batch.start, partial(self._step, batch), forwards=0)
 
-    def _step(self, work: Work, rows: Tries) -> Tensor:
-        noise = self._noise(work, rows)
+    def _step(self, batch: SearchBatch, state: BudgetSearch) -> Tensor:
+        noise = self._noise(batch, state)
+        size = state.radius
         if self.norm == "l2":
-            size = (
-                clipped_scale(noise, rows.clean, rows.radius) if self.clipping_aware else rows.radius / lengths(noise)
-            )
-        else:
-            size = rows.radius
-        rows.current = (rows.clean + per_image(size, noise) * noise).clamp(0, 1)
-        done = rows.taken + 1 >= self.repeats
-        more = ~done  # the last draw is judged when the row has left
+            size = clipped_scale(noise, state.clean, size) if self.clipping_aware else size / lengths(noise)
+        state.current = (state.clean + per_image(size, noise) * noise).clamp(0, 1)
+        done = state.steps_done + 1 >= self.repeats
+        more = ~done  # the last draw is judged when the search has ended
         if more.any():
-            work.spend(rows.item[more], 1)
-            done[more] = work.victim.fooled(rows.current[more], rows.labels[more])
+            batch.count_queries(state.item[more], 1)
+            done[more] = batch.victim.fooled(state.current[more], state.labels[more])
         return done
 
-    def _noise(self, work: Work, rows: Tries) -> Tensor:
-        """One draw for each image and repeat: its epsilons share it."""
-        count = len(work.images)
-        draw, place = (rows.taken * count + rows.item % count).unique(return_inverse=True)
-        return self.draw(work.draws(draw % count), rows.clean.shape[1:], draw // count)[place]
+    def _noise(self, batch: SearchBatch, state: BudgetSearch) -> Tensor:
+        """Noise (M, C, H, W) of the draws that are due; the epsilons of an image share each draw."""
+        count = len(batch.images)
+        draw, place = (state.steps_done * count + state.item % count).unique(return_inverse=True)
+        return self.draw(batch.rng(draw % count), state.clean.shape[1:], draw // count)[place]
 
 
 def clipped_scale(noise: Tensor, clean: Tensor, radius: Tensor) -> Tensor:
@@ -88,45 +82,26 @@ def clipped_scale(noise: Tensor, clean: Tensor, radius: Tensor) -> Tensor:
     return torch.where(bend < speed.shape[1], scale, most).squeeze(1).to(noise.dtype)
 
 
-@attack(
-    "gaussian-noise",
-    norm="l2",
-    kind="fixed",
-    loss="any",
-    access="none",
-    cost="fast",
-    tags=("native", "noise"),
-    reference=_RAUBER,
-)
+@native("gaussian-noise", "l2", reference=_RAUBER, access="none", loss="any", tags=("noise",))
 class GaussianNoise(Noise):
     """Gaussian noise of L2 size epsilon.
 
     Rauber, Bethge 2020, arXiv 2007.07677.
 
     Args:
-        repeats: PerImageRNG to try; an image leaves at the first that fools.
+        repeats: Draws to try; an image leaves at the first that fools.
         clipping_aware: Scale the noise so that it has size epsilon after clipping to [0, 1] rather than before.
     """
 
     def __init__(self, repeats: int = 1, clipping_aware: bool = False) -> None:
         super().__init__("l2", repeats, clipping_aware)
 
-    def draw(self, draws: PerImageRNG, shape: torch.Size, step: Tensor) -> Tensor:
+    def draw(self, rng: PerImageRNG, shape: torch.Size, step: Tensor) -> Tensor:
         """Standard normal."""
-        return draws.normal(shape, purpose="noise", step=step)
+        return rng.normal(shape, purpose="noise", step=step)
 
 
-@attack(
-    "uniform-noise",
-    norm="linf",
-    norms=("linf", "l2"),
-    kind="fixed",
-    loss="any",
-    access="none",
-    cost="fast",
-    tags=("native", "noise"),
-    reference=_RAUBER,
-)
+@native("uniform-noise", "linf", "l2", reference=_RAUBER, access="none", loss="any", tags=("noise",))
 class UniformNoise(Noise):
     """Uniform noise of size epsilon.
 
@@ -134,13 +109,13 @@ class UniformNoise(Noise):
 
     Args:
         norm: ``linf`` (each pixel uniform in [-epsilon, epsilon]) or ``l2`` (scaled to that size).
-        repeats: PerImageRNG to try; an image leaves at the first that fools.
+        repeats: Draws to try; an image leaves at the first that fools.
         clipping_aware: In L2, scale the noise so that it has size epsilon after clipping to [0, 1] rather than before.
     """
 
     def __init__(self, norm: Literal["linf", "l2"] = "linf", repeats: int = 1, clipping_aware: bool = False) -> None:
         super().__init__(norm, repeats, clipping_aware)
 
-    def draw(self, draws: PerImageRNG, shape: torch.Size, step: Tensor) -> Tensor:
+    def draw(self, rng: PerImageRNG, shape: torch.Size, step: Tensor) -> Tensor:
         """Uniform in [-1, 1]."""
-        return 2 * draws.uniform(shape, purpose="noise", step=step) - 1
+        return 2 * rng.uniform(shape, purpose="noise", step=step) - 1

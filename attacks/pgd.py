@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ..registry import GauntletError, attack
-from .budget import BudgetAttack, Tries, Work
-from .losses import LossName, loss_named
+from ..registry import GauntletError
+from .budget import BudgetAttack, BudgetSearch, SearchBatch
+from .losses import LossName, get_loss
+from .native import native
 from .norms import per_image
 from .steps import ascend, displaced, random_offset
 
@@ -18,23 +20,13 @@ _DEFAULTS = {"linf": (40, 1 / 30), "l2": (50, 0.05), "l1": (50, 0.05)}
 
 
 @dataclass
-class Climb(Tries):
-    """A climb: ``stride`` is the length of its steps (M,)."""
+class PGDState(BudgetSearch):
+    """State of PGD: ``stepsize`` is the length of its steps (M,), in pixel units."""
 
-    stride: Tensor
+    stepsize: Tensor
 
 
-@attack(
-    "pgd",
-    norm="linf",
-    norms=("linf", "l2", "l1"),
-    kind="fixed",
-    loss="any",
-    access="gradient",
-    cost="fast",
-    tags=("native", "white-box"),
-    reference="Madry et al. 2017, arXiv 1706.06083",
-)
+@native("pgd", "linf", "l2", "l1", reference="Madry et al. 2017, arXiv 1706.06083", loss="any")
 class PGD(BudgetAttack):
     """Projected gradient descent; an image leaves as soon as it is fooled.
 
@@ -74,7 +66,7 @@ class PGD(BudgetAttack):
         self.random_start = random_start
         self.restarts = restarts
         self.stop_when_fooled = stop_when_fooled
-        self.loss = loss_named(loss)
+        self.loss = get_loss(loss)
         self._check()
 
     def _check(self) -> None:
@@ -85,54 +77,39 @@ class PGD(BudgetAttack):
         if self.restarts > 1 and not self.random_start:
             raise GauntletError("pgd with restarts > 1 needs random_start: true, or every restart is the same.")
 
-    def pursue(self, work: Work, items: Tensor) -> None:
-        """Climb from every start; after each, go on with the items that resist."""
+    def search(self, batch: SearchBatch, items: Tensor) -> None:
+        """Climb from every start; after each, go on with the items that are not solved."""
         for restart in range(self.restarts):
-            work.search(
-                work.resisting(items),
-                load=lambda some, restart=restart: self.load(work, some, restart),  # type: ignore[misc]
-                step=lambda rows: self._step(work, rows),
-                backwards=1,
-            )
+            start, step = partial(self.start, batch, restart), partial(self._step, batch)
+            batch.run(batch.unsolved(items), start, step, backwards=1)
 
-    def load(self, work: Work, items: Tensor, restart: int) -> Climb:
+    def start(self, batch: SearchBatch, restart: int, items: Tensor) -> PGDState:
         """Start some items: at their images, or at a random point of the ball."""
-        fields = work.start(items)
-        # In double precision first: a stride is the very number that rel_stepsize times epsilon gives.
-        strides = torch.tensor([self.rel_stepsize * epsilon for epsilon in work.epsilons], device=items.device)
-        rows = Climb(**fields, stride=strides[items // len(work.images)])
+        # In double precision first: a step is the very number that rel_stepsize times epsilon gives.
+        stepsizes = torch.tensor([self.rel_stepsize * epsilon for epsilon in batch.epsilons], device=items.device)
+        state = PGDState(**vars(batch.start(items)), stepsize=stepsizes[items // len(batch.images)])
         if self.random_start:
-            unit = random_offset(self.norm, work.draws(items), rows.clean.shape[1:], restart=restart)
-            rows.current = displaced(rows.clean, per_image(rows.radius, unit) * unit, self.norm, rows.radius)
-        return rows
+            unit = random_offset(self.norm, batch.rng(items), state.clean.shape[1:], restart=restart)
+            state.current = displaced(state.clean, per_image(state.radius, unit) * unit, self.norm, state.radius)
+        return state
 
-    def _step(self, work: Work, rows: Climb) -> Tensor:
-        gradient, outputs = work.victim.gradient(rows.current, rows.labels, self.loss)
-        moved = self.move(rows, gradient)
-        done = rows.taken + 1 >= self.steps
+    def _step(self, batch: SearchBatch, state: PGDState) -> Tensor:
+        gradient, outputs = batch.victim.gradient(state.current, state.labels, self.loss)
+        moved = self.move(state, gradient)
+        done = state.steps_done + 1 >= self.steps
         if self.stop_when_fooled:
-            fooled = work.victim.judge(outputs, rows.labels)
-            moved[fooled] = rows.current[fooled]
+            fooled = batch.victim.is_fooled(outputs, state.labels)
+            moved[fooled] = state.current[fooled]  # the image that was judged, not the one after it
             done |= fooled
-        rows.current = moved
+        state.current = moved
         return done
 
-    def move(self, rows: Climb, gradient: Tensor) -> Tensor:
+    def move(self, state: PGDState, gradient: Tensor) -> Tensor:
         """The next images."""
-        return ascend(rows.current, rows.clean, gradient, self.norm, stride=rows.stride, radius=rows.radius)
+        return ascend(state.current, state.clean, gradient, self.norm, stepsize=state.stepsize, radius=state.radius)
 
 
-@attack(
-    "bim",
-    norm="linf",
-    norms=("linf", "l2", "l1"),
-    kind="fixed",
-    loss="any",
-    access="gradient",
-    cost="fast",
-    tags=("native", "white-box"),
-    reference="Kurakin et al. 2016, arXiv 1607.02533",
-)
+@native("bim", "linf", "l2", "l1", reference="Kurakin et al. 2016, arXiv 1607.02533", loss="any")
 def bim(
     norm: Literal["linf", "l2", "l1"] = "linf",
     steps: int = 10,

@@ -35,7 +35,7 @@ class ReconstructionVictim(Victim):
         """The errors (N,)."""
         return outputs[:, 0]
 
-    def judge(self, outputs: Tensor, labels: Tensor) -> Tensor:
+    def is_fooled(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Nothing is fooled: an error has no threshold."""
         return torch.zeros(len(outputs), dtype=torch.bool, device=outputs.device)
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..datasets.per_image_rng import PerImageRNG
-from ..registry import GauntletError, attack
-from .base import MinimisationAttack
-from .ddn import falling
+from ..registry import GauntletError
+from .ddn import cosine_decay
 from .losses import margin
-from .minimum_norm import Search, nearest, start
+from .minimum_norm import IterativeMinimumNormAttack, MinimumNormSearch
+from .native import native
 from .norms import per_image
 from .victim import Victim
 
@@ -21,22 +21,14 @@ _SOFTNESS = 1e-3  # sigma: a pixel's perturbation p counts p^2 / (p^2 + sigma)
 
 
 @dataclass
-class _Sparse(Search):
+class SigmaZeroState(MinimumNormSearch):
     """``threshold`` is the size below which a pixel's perturbation is erased (M,)."""
 
     threshold: Tensor
 
 
-@attack(
-    "sigma-zero",
-    norm="l0",
-    kind="minimisation",
-    access="gradient",
-    cost="standard",
-    tags=("native", "white-box"),
-    reference="Cinà et al. 2024, arXiv 2402.01879",
-)
-class SigmaZero(MinimisationAttack):
+@native("sigma-zero", "l0", reference="Cinà et al. 2024, arXiv 2402.01879", kind="minimum-norm", cost="standard")
+class SigmaZero(IterativeMinimumNormAttack):
     """Descends margin and smoothed L0 norm together, and erases what stays below a threshold that adapts.
 
     Cinà, Villani, Pintor, Schönherr, Biggio, Pelillo 2024, arXiv 2402.01879. The threshold rises while the image
@@ -58,32 +50,26 @@ class SigmaZero(MinimisationAttack):
             )
         self.steps, self.threshold, self.adaptation = steps, threshold, adaptation
 
-    def closest(
-        self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: PerImageRNG
-    ) -> Tensor:
-        """One search for each image."""
+    def start(self, victim: Victim, fields: dict[str, Any]) -> SigmaZeroState:
+        """With the first threshold."""
+        return SigmaZeroState(**fields, threshold=torch.full_like(fields["best_size"], self.threshold))
 
-        def load(items: Tensor) -> _Sparse:
-            fields = start(images, labels, items)
-            return _Sparse(**fields, threshold=torch.full_like(fields["size"], self.threshold))
-
-        return nearest(victim, images, load, lambda rows: self._step(victim, rows))
-
-    def _step(self, victim: Victim, rows: _Sparse) -> Tensor:
-        slope, outputs = victim.gradient(rows.current, rows.labels, margin)
-        fooled = victim.judge(outputs, rows.labels)
-        rows.note(fooled, self.norm)
-        stride = falling(rows.taken, self.steps, 1.0, 0.1)
+    def step(self, victim: Victim, state: SigmaZeroState, rng: PerImageRNG) -> Tensor:
+        """A step downhill, without the pixels whose perturbation stays below the threshold."""
+        slope, outputs = victim.gradient(state.current, state.labels, margin)
+        fooled = victim.is_fooled(outputs, state.labels)
+        state.keep_nearest(fooled, self.norm)
+        stride = cosine_decay(state.steps_done, self.steps, 1.0, 0.1)
         change = torch.where(fooled, self.adaptation, -self.adaptation) * stride
-        rows.threshold = torch.where(rows.taken == 0, rows.threshold, (rows.threshold + change).clamp(0, 1))
-        offset = rows.current - rows.clean
-        lacking = per_image(margin(outputs, rows.labels) <= 0, slope)
+        state.threshold = torch.where(state.steps_done == 0, state.threshold, (state.threshold + change).clamp(0, 1))
+        offset = state.current - state.clean
+        lacking = per_image(margin(outputs, state.labels) <= 0, slope)
         downhill = _density(offset) - torch.where(lacking, slope.nan_to_num(0), 0.0)
         largest = downhill.flatten(1).abs().amax(dim=1).clamp_min(1e-12)
-        moved = (rows.current - per_image(stride / largest, slope) * downhill).clamp(0, 1)
-        size = (moved - rows.clean).abs().amax(dim=1, keepdim=True)
-        rows.current = torch.where(size >= per_image(rows.threshold, size), moved, rows.clean)
-        return rows.taken + 1 >= self.steps
+        moved = (state.current - per_image(stride / largest, slope) * downhill).clamp(0, 1)
+        size = (moved - state.clean).abs().amax(dim=1, keepdim=True)
+        state.current = torch.where(size >= per_image(state.threshold, size), moved, state.clean)
+        return state.steps_done + 1 >= self.steps
 
 
 def _density(offset: Tensor) -> Tensor:

@@ -14,24 +14,24 @@ from .victim import Victim
 ROUNDS = 12
 
 
-def smallest_budgets(
+def smallest_epsilons(
     attack: Attack, victim: Victim, images: Tensor, labels: Tensor, rng: PerImageRNG, *, rounds: int = ROUNDS
 ) -> Tensor:
     """Smallest successful epsilon (N,) by bisection, infinite where the largest one fails.
 
     The protocol of Schott et al. 2018, arXiv 1805.09190: the search is between 0 and the largest distance that two
     images can have, which ``rounds`` halvings leave known to ``largest / 2 ** rounds`` (to a pixel in L0). For a
-    minimisation attack it is what it found, without a search.
+    minimum-norm attack it is what it found, without a search.
 
     Args:
         attack: One that spends a budget or looks for the nearest adversarial.
         victim: The model, entered.
         images: Correctly classified images (N, C, H, W).
         labels: Their labels (N,).
-        rng: Their draws: each round uses the same, so that only the budget changes.
+        rng: Their random numbers: each round uses the same, so that only the budget changes.
         rounds: Halvings.
     """
-    largest = widest(attack.norm, images)
+    largest = largest_distance(attack.norm, images)
     first = attack.run(victim, images, labels, [largest], rng=rng)[0]
     if first.smallest is not None:
         return first.smallest.double()
@@ -48,7 +48,7 @@ def smallest_budgets(
     return high
 
 
-def widest(norm: str, images: Tensor) -> float:
+def largest_distance(norm: str, images: Tensor) -> float:
     """The largest distance that two images can have: 1 in Linf, sqrt(CHW) in L2, CHW in L1, the pixels in L0."""
     values = images[0].numel()
     return {"linf": 1.0, "l2": math.sqrt(values), "l1": float(values), "l0": float(values // images.shape[1])}[norm]

@@ -12,22 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..datasets.per_image_rng import PerImageRNG
-from ..registry import GauntletError, attack
+from ..registry import GauntletError
 from .base import AttackResult, Kind
-from .budget import BudgetAttack, Tries, Work
+from .budget import BudgetAttack, BudgetSearch, SearchBatch
+from .native import native
 from .norms import per_image
 from .victim import Victim
 
 
-@attack(
-    "spatial",
-    norm="none",
-    kind="other",
-    access="decision",
-    cost="fast",
-    tags=("native", "black-box"),
-    reference="Engstrom et al. 2019, arXiv 1712.02779",
-)
+@native("spatial", "none", reference="Engstrom et al. 2019, arXiv 1712.02779", kind="other", access="decision")
 class Spatial(BudgetAttack):
     """Rotates and translates, through a grid from the smallest change to the largest, until an image fools.
 
@@ -66,15 +59,15 @@ class Spatial(BudgetAttack):
         (result,) = super().attack(victim, images, labels, epsilons[:1], rng)
         return [replace(result, epsilon=epsilon) for epsilon in epsilons]
 
-    def pursue(self, work: Work, items: Tensor) -> None:
+    def search(self, batch: SearchBatch, items: Tensor) -> None:
         """Go through the grid; the image that resists keeps its last place."""
         grid = self.grid.to(items.device)
 
-        def step(rows: Tries) -> Tensor:
-            rows.current = transformed(rows.clean, *grid[rows.taken].unbind(dim=1))
-            return work.victim.fooled(rows.current, rows.labels) | (rows.taken + 1 >= len(grid))
+        def step(state: BudgetSearch) -> Tensor:
+            state.current = transformed(state.clean, *grid[state.steps_done].unbind(dim=1))
+            return batch.victim.fooled(state.current, state.labels) | (state.steps_done + 1 >= len(grid))
 
-        work.search(items, load=lambda some: Tries(**work.start(some)), step=step)
+        batch.run(items, batch.start, step)
 
 
 def transformed(images: Tensor, degrees: Tensor, right: Tensor, down: Tensor) -> Tensor:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ..registry import GauntletError, attack
-from .budget import BudgetAttack, Tries, Work
+from ..registry import GauntletError
+from .budget import BudgetAttack, BudgetSearch, SearchBatch
 from .losses import margin
+from .native import native
 from .norms import per_image
-from .square_l2 import moved, tiles
-from .square_patches import corners, signs
+from .square_l2 import initial_tiles, move_windows
+from .square_patches import random_corners, random_signs
 from .steps import within
 
 #: The share of the image that a square covers is halved at each of these shares of the queries.
@@ -28,7 +30,7 @@ _MOST = 8
 
 
 @dataclass
-class Squares(Tries):
+class SquareState(BudgetSearch):
     """State of the search.
 
     Attributes:
@@ -51,7 +53,7 @@ class Squares(Tries):
 
 
 @dataclass(frozen=True)
-class Proposal:
+class SquareProposal:
     """New values (N, C, P) at some places (N, P) of an image each; ``new`` tells which change anything (N,)."""
 
     places: Tensor
@@ -59,22 +61,13 @@ class Proposal:
     new: Tensor
 
     def put(self, images: Tensor, chosen: Tensor) -> Tensor:
-        """Put the values of the chosen rows into as many images (N, C, H, W), in place."""
+        """Put the values of the chosen state into as many images (N, C, H, W), in place."""
         flat = images.flatten(2)
         flat.scatter_(2, self.places[chosen][:, None].expand(-1, images.shape[1], -1), self.values[chosen])
         return images
 
 
-@attack(
-    "square",
-    norm="linf",
-    norms=("linf", "l2"),
-    kind="fixed",
-    access="score",
-    cost="full",
-    tags=("native", "black-box"),
-    reference="Andriushchenko et al. 2020, arXiv 1912.00049",
-)
+@native("square", "linf", "l2", reference="Andriushchenko et al. 2020, arXiv 1912.00049", access="score", cost="full")
 class Square(BudgetAttack):
     """Square attack: keep a random square of pixels at the ball's surface whenever it lowers the margin.
 
@@ -107,112 +100,112 @@ class Square(BudgetAttack):
             raise GauntletError(f"square needs 0 < initial_share <= 1, got {initial_share}.")
         self.norm, self.queries, self.initial_share, self.restarts = norm, queries, initial_share, restarts
 
-    def pursue(self, work: Work, items: Tensor) -> None:
+    def search(self, batch: SearchBatch, items: Tensor) -> None:
         """Search from every start; after each, go on with the items that resist."""
-        height, width = work.images.shape[2:]
+        height, width = batch.images.shape[2:]
         sides = self._sides(height, width).to(items.device)
         for restart in range(self.restarts):
-            work.search(
-                work.resisting(items),
-                load=lambda some, restart=restart: self._load(work, some, restart),  # type: ignore[misc]
-                step=lambda rows, restart=restart: self._step(work, rows, sides, restart),  # type: ignore[misc]
-                forwards=0,
-            )
+            start, step = partial(self._start, batch, restart), partial(self._step, batch, sides, restart)
+            batch.run(batch.unsolved(items), start, step, forwards=0)
 
-    def _load(self, work: Work, items: Tensor, restart: int) -> Squares:
+    def _start(self, batch: SearchBatch, restart: int, items: Tensor) -> SquareState:
         """At an image of stripes in Linf, of tiles in L2, which the first query asks about."""
-        tries, draws = Tries(**work.start(items)), work.draws(items)
-        shape, radius = tries.clean.shape[1:], per_image(tries.radius, tries.clean)
+        state, rng = batch.start(items), batch.rng(items)
+        shape, radius = state.clean.shape[1:], per_image(state.radius, state.clean)
         if self.norm == "linf":
-            start = signs(draws.uniform((shape[0], 1, shape[2]), purpose="stripes", restart=restart))
+            start = random_signs(rng.uniform((shape[0], 1, shape[2]), purpose="stripes", restart=restart))
         else:
-            start = tiles(draws, shape, restart)
+            start = initial_tiles(rng, shape, restart)
             start = start / per_image(start.flatten(1).norm(dim=1).clamp_min(1e-12), start)
-        tries.current = within(tries.clean + radius * start, tries.clean, self.norm, tries.radius)
-        return Squares(
-            **vars(tries),
-            loss=torch.full_like(tries.radius, -torch.inf),
-            low=(tries.clean - radius).clamp(0, 1).flatten(2),
-            high=(tries.clean + radius).clamp(0, 1).flatten(2),
+        state.current = within(state.clean + radius * start, state.clean, self.norm, state.radius)
+        return SquareState(
+            **vars(state),
+            loss=torch.full_like(state.radius, -torch.inf),
+            low=(state.clean - radius).clamp(0, 1).flatten(2),
+            high=(state.clean + radius).clamp(0, 1).flatten(2),
             accepted=torch.zeros_like(items),
             drawn=torch.full_like(items, -_DRAWN),
             corner=items.new_zeros(len(items), _DRAWN),
             bright=torch.zeros(len(items), _DRAWN, shape[0], dtype=torch.bool, device=items.device),
         )
 
-    def _step(self, work: Work, rows: Squares, sides: Tensor, restart: int) -> Tensor:
-        """Try the next squares of every row on its current image, and go on from the first good one."""
-        taken = self._ahead(rows, work.victim.batch_size)
-        row = torch.arange(len(rows), device=taken.device).repeat_interleave(taken)
-        turn = torch.arange(len(row), device=row.device) - (taken.cumsum(0) - taken)[row]
-        step = rows.taken[row] + turn
-        made = (self._squares if self.norm == "linf" else self._bumps)(work, rows, row, step, sides, restart)
-        fooled = torch.zeros(len(rows), dtype=torch.bool, device=row.device)
+    def _step(self, batch: SearchBatch, sides: Tensor, restart: int, state: SquareState) -> Tensor:
+        """Try the next squares of every search on its current image, and go on from the first good one."""
+        tried = self._count_ahead(state, batch.victim.batch_size)
+        row = torch.arange(len(state), device=tried.device).repeat_interleave(tried)
+        turn = torch.arange(len(row), device=row.device) - (tried.cumsum(0) - tried)[row]
+        step = state.steps_done[row] + turn
+        made = (self._squares if self.norm == "linf" else self._bumps)(batch, state, row, step, sides, restart)
+        fooled = torch.zeros(len(state), dtype=torch.bool, device=row.device)
         # A small square often falls where it changes nothing: the answer is known.
         asked = made.new.nonzero().squeeze(1)
         if len(asked):
             source = row[asked]
-            outputs, labels = work.victim.outputs(made.put(rows.current[source], asked)), rows.labels[source]
-            work.spend(rows.item, source.bincount(minlength=len(rows)))
-            through, loss = work.victim.judge(outputs, labels), margin(outputs, labels)
-            better = _first(source, through | (loss > rows.loss[source]))
+            outputs, labels = batch.victim.outputs(made.put(state.current[source], asked)), state.labels[source]
+            batch.count_queries(state.item, source.bincount(minlength=len(state)))
+            through, loss = batch.victim.is_fooled(outputs, labels), margin(outputs, labels)
+            better = _first(source, through | (loss > state.loss[source]))
             kept, chosen = source[better], asked[better]
-            rows.current[kept] = made.put(rows.current[kept], chosen)
-            rows.loss[kept] = loss[better]
-            rows.accepted[kept] += 1
+            state.current[kept] = made.put(state.current[kept], chosen)
+            state.loss[kept] = loss[better]
+            state.accepted[kept] += 1
             fooled[kept] = through[better]
-            taken[kept] = turn[chosen] + 1
-        rows.taken += taken - 1  # the driver adds the last one
-        return fooled | (rows.taken + 1 >= self.queries)
+            tried[kept] = turn[chosen] + 1
+        state.steps_done += tried - 1  # run_active_set adds the last one
+        return fooled | (state.steps_done + 1 >= self.queries)
 
-    def _ahead(self, rows: Squares, room: int) -> Tensor:
+    def _count_ahead(self, state: SquareState, room: int) -> Tensor:
         """Squares to try on each image (M,): half as many as it took for one to be kept: few are void."""
-        most = min(max(room // len(rows), 1), _MOST)
-        half = rows.taken // (2 * rows.accepted.clamp_min(1))
-        return half.clamp(1, most).minimum(self.queries - rows.taken)
+        most = min(max(room // len(state), 1), _MOST)
+        half = state.steps_done // (2 * state.accepted.clamp_min(1))
+        return half.clamp(1, most).minimum(self.queries - state.steps_done)
 
-    def _squares(self, work: Work, rows: Squares, row: Tensor, step: Tensor, sides: Tensor, restart: int) -> Proposal:
-        """One square more on the current images of some rows (N,), to the surface of the Linf ball."""
-        if bool((step >= rows.drawn[row] + _DRAWN).any()):
-            self._draw(work, rows, sides, restart)
-        channels, height, width = rows.clean.shape[1:]
-        side, place = sides[step], step - rows.drawn[row]
+    def _squares(
+        self, batch: SearchBatch, state: SquareState, row: Tensor, step: Tensor, sides: Tensor, restart: int
+    ) -> SquareProposal:
+        """One square more on the current images of some searches (N,), to the surface of the Linf ball."""
+        if bool((step >= state.drawn[row] + _DRAWN).any()):
+            self._draw(batch, state, sides, restart)
+        channels, height, width = state.clean.shape[1:]
+        side, place = sides[step], step - state.drawn[row]
         # Smaller squares than the largest of this step come to their last row and column again.
         within_square = torch.arange(int(side.max()), device=side.device).minimum(side[:, None] - 1)
-        corner = rows.corner[row, place]
+        corner = state.corner[row, place]
         places = (corner[:, None, None] + width * within_square[:, :, None] + within_square[:, None]).flatten(1)
-        # Positions (N, C, P) in all images of all rows: their pixels are read without copies of the images.
+        # Positions (N, C, P) in all images of all searches: their pixels are read without copies of the images.
         plane = row[:, None] * channels + torch.arange(channels, device=row.device)
         spread = plane[:, :, None] * (height * width) + places[:, None]
-        bright = rows.bright[row, place, :, None]
-        values, now = torch.where(bright, rows.high.take(spread), rows.low.take(spread)), rows.current.take(spread)
+        bright = state.bright[row, place, :, None]
+        values, now = torch.where(bright, state.high.take(spread), state.low.take(spread)), state.current.take(spread)
         first = step == 0
         values = torch.where(first[:, None, None], now, values)
-        return Proposal(places, values, (values != now).flatten(1).any(dim=1) | first)
+        return SquareProposal(places, values, (values != now).flatten(1).any(dim=1) | first)
 
-    def _draw(self, work: Work, rows: Squares, sides: Tensor, restart: int) -> None:
-        """The next squares of those rows that have few left."""
-        height, width = rows.clean.shape[2:]
-        due = (rows.taken >= rows.drawn + _DRAWN // 2).nonzero().squeeze(1)
-        rows.drawn[due] = rows.taken[due]
-        steps = (rows.taken[due, None] + torch.arange(_DRAWN, device=due.device)).flatten()
-        draws = work.draws(rows.item[due].repeat_interleave(_DRAWN))
-        numbers = draws.uniform((2 + rows.clean.shape[1],), purpose="square", step=steps, restart=restart)
+    def _draw(self, batch: SearchBatch, state: SquareState, sides: Tensor, restart: int) -> None:
+        """Draw the next squares of those searches that have few left."""
+        height, width = state.clean.shape[2:]
+        due = (state.steps_done >= state.drawn + _DRAWN // 2).nonzero().squeeze(1)
+        state.drawn[due] = state.steps_done[due]
+        steps = (state.steps_done[due, None] + torch.arange(_DRAWN, device=due.device)).flatten()
+        rng = batch.rng(state.item[due].repeat_interleave(_DRAWN))
+        numbers = rng.uniform((2 + state.clean.shape[1],), purpose="square", step=steps, restart=restart)
         side = sides[steps.clamp_max(self.queries - 1)]
-        down, along = corners(numbers[:, :2], side, height, width).unbind(dim=1)
-        rows.corner[due] = (down * width + along).view(-1, _DRAWN)
-        rows.bright[due] = (numbers[:, 2:] >= 0.5).view(len(due), _DRAWN, -1)
+        down, along = random_corners(numbers[:, :2], side, height, width).unbind(dim=1)
+        state.corner[due] = (down * width + along).view(-1, _DRAWN)
+        state.bright[due] = (numbers[:, 2:] >= 0.5).view(len(due), _DRAWN, -1)
 
-    def _bumps(self, work: Work, rows: Squares, row: Tensor, step: Tensor, sides: Tensor, restart: int) -> Proposal:
-        """One window erased and another filled on the current images of some rows (N,), which stay on the L2 sphere."""
-        clean, current, radius, first = rows.clean[row], rows.current[row], rows.radius[row], step == 0
-        offset = moved(current - clean, radius, sides[step], work.draws(rows.item[row]), step, restart)
+    def _bumps(
+        self, batch: SearchBatch, state: SquareState, row: Tensor, step: Tensor, sides: Tensor, restart: int
+    ) -> SquareProposal:
+        """One window erased and another filled on the current images of some searches (N,), on the L2 sphere."""
+        clean, current, radius, first = state.clean[row], state.current[row], state.radius[row], step == 0
+        offset = move_windows(current - clean, radius, sides[step], batch.rng(state.item[row]), step, restart)
         size = offset.flatten(1).norm(dim=1).clamp_min(1e-12)
         candidate = within(clean + per_image(radius / size, offset) * offset, clean, "l2", radius)
         candidate = torch.where(per_image(first, candidate), current, candidate).flatten(2)
         places = torch.arange(candidate.shape[2], device=first.device).expand(len(row), -1)
         changed = (candidate != current.flatten(2)).flatten(1).any(dim=1)
-        return Proposal(places, candidate, changed | first)
+        return SquareProposal(places, candidate, changed | first)
 
     def _sides(self, height: int, width: int) -> Tensor:
         """Side of the square at each query (queries,); in L2 an odd one, at least 3."""

@@ -7,23 +7,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..datasets.per_image_rng import PerImageRNG
-from .square_patches import corners, positions, signs, window
+from .square_patches import coordinates_from, random_corners, random_signs, square_masks
 
 
-def tiles(draws: PerImageRNG, shape: torch.Size, restart: int) -> Tensor:
+def initial_tiles(rng: PerImageRNG, shape: torch.Size, restart: int) -> Tensor:
     """Perturbations (N, C, H, W) to start from: a grid of five by five bumps of random sign."""
     channels, height, width = shape
     side = max(min(height, width) // 5, 1)
     down, along = height // side, width // side
-    where = torch.zeros(1, 2, dtype=torch.int64, device=draws.indices.device)
+    where = torch.zeros(1, 2, dtype=torch.int64, device=rng.indices.device)
     upright = torch.zeros(1, dtype=torch.bool, device=where.device)
     bump = bumps(where, where[:, 0] + side, upright, side, side)[0, 0]
-    sign = signs(draws.uniform((channels, down, along), purpose="tiles", restart=restart))
+    sign = random_signs(rng.uniform((channels, down, along), purpose="tiles", restart=restart))
     spread = sign.repeat_interleave(side, dim=2).repeat_interleave(side, dim=3) * bump.repeat(down, along)
     return F.pad(spread, (0, width - along * side, 0, height - down * side))
 
 
-def moved(offset: Tensor, radius: Tensor, side: Tensor, draws: PerImageRNG, step: Tensor, restart: int) -> Tensor:
+def move_windows(offset: Tensor, radius: Tensor, side: Tensor, rng: PerImageRNG, step: Tensor, restart: int) -> Tensor:
     """One proposal (Andriushchenko et al. 2020, arXiv 1912.00049, algorithm 3).
 
     The perturbation in one window is erased; its length, with what the ball still leaves, goes into another window,
@@ -33,15 +33,15 @@ def moved(offset: Tensor, radius: Tensor, side: Tensor, draws: PerImageRNG, step
         offset: Perturbations (M, C, H, W).
         radius: Their largest L2 norm (M,).
         side: Sides of the windows (M,).
-        draws: Of the images.
-        step: Queries taken (M,).
+        rng: Of the images.
+        step: Queries steps_done (M,).
         restart: Number of the search.
     """
     channels, height, width = offset.shape[1:]
-    numbers = draws.uniform((5 + channels,), purpose="windows", step=step, restart=restart)
-    to, off = (corners(numbers[:, pair], side, height, width) for pair in (slice(0, 2), slice(2, 4)))
-    here, there = window(to, side, height, width), window(off, side, height, width)
-    sign = signs(numbers[:, 5:])[:, :, None, None]
+    numbers = rng.uniform((5 + channels,), purpose="windows", step=step, restart=restart)
+    to, off = (random_corners(numbers[:, pair], side, height, width) for pair in (slice(0, 2), slice(2, 4)))
+    here, there = square_masks(to, side, height, width), square_masks(off, side, height, width)
+    sign = random_signs(numbers[:, 5:])[:, :, None, None]
     direction = sign * bumps(to, side, numbers[:, 4] < 0.5, height, width) + _unit(offset * here)
     unused = (radius.square() - offset.square().sum(dim=(1, 2, 3))).clamp_min(0)[:, None, None, None] / channels
     freed = (offset * (here | there)).square().sum(dim=(2, 3), keepdim=True)
@@ -54,7 +54,7 @@ def bumps(corner: Tensor, side: Tensor, lying: Tensor, height: int, width: int) 
     Each is a pyramid: at distance d from its centre (in the larger of the two directions) it is the sum of
     ``1 / (k + 1)^2`` over k from d to half the side.
     """
-    down, along = positions(corner, height, width)
+    down, along = coordinates_from(corner, height, width)
     lying, size = lying[:, None, None], side[:, None, None]
     first, second = torch.where(lying, along, down), torch.where(lying, down, along)
     half = size // 2
@@ -63,7 +63,7 @@ def bumps(corner: Tensor, side: Tensor, lying: Tensor, height: int, width: int) 
     distance = torch.maximum((first - centre).abs(), (second - half).abs()).minimum(half + 1)
     terms = 1 / torch.arange(1, max(height, width) + 2, device=side.device) ** 2
     sums = F.pad(terms.cumsum(0), (1, 0))
-    inside = window(corner, side, height, width)[:, 0]
+    inside = square_masks(corner, side, height, width)[:, 0]
     value = (sums[half + 1] - sums[distance]) * inside
     return (_unit(value * upper) - _unit(value * ~upper))[:, None] / 2**0.5
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def corners(numbers: Tensor, side: Tensor, height: int, width: int) -> Tensor:
+def random_corners(numbers: Tensor, side: Tensor, height: int, width: int) -> Tensor:
     """Upper left corners (M, 2) of square windows, uniform over the places where they fit.
 
     Args:
@@ -19,20 +19,20 @@ def corners(numbers: Tensor, side: Tensor, height: int, width: int) -> Tensor:
     return (numbers * room).long()
 
 
-def window(corner: Tensor, side: Tensor, height: int, width: int) -> Tensor:
+def square_masks(corner: Tensor, side: Tensor, height: int, width: int) -> Tensor:
     """Masks (M, 1, H, W) of windows."""
-    down, along = positions(corner, height, width)
+    down, along = coordinates_from(corner, height, width)
     side = side[:, None, None]
     return ((down >= 0) & (down < side) & (along >= 0) & (along < side))[:, None]
 
 
-def positions(corner: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+def coordinates_from(corner: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     """Row (M, H, 1) and column (M, 1, W) of each pixel, counted from its window's corner."""
     down = torch.arange(height, device=corner.device)[None] - corner[:, :1]
     along = torch.arange(width, device=corner.device)[None] - corner[:, 1:]
     return down[:, :, None], along[:, None, :]
 
 
-def signs(numbers: Tensor) -> Tensor:
+def random_signs(numbers: Tensor) -> Tensor:
     """-1 or 1, from uniform numbers in [0, 1)."""
     return torch.where(numbers < 0.5, -1.0, 1.0)

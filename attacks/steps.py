@@ -12,7 +12,7 @@ from .l1 import l1_step, uniform_in_l1
 from .norms import add_l1, lengths, per_image, project
 
 
-def ascend(current: Tensor, clean: Tensor, gradient: Tensor, norm: str, *, stride: Tensor, radius: Tensor) -> Tensor:
+def ascend(current: Tensor, clean: Tensor, gradient: Tensor, norm: str, *, stepsize: Tensor, radius: Tensor) -> Tensor:
     """One step up the gradient, projected onto the ball around ``clean`` and clipped to [0, 1].
 
     Args:
@@ -20,12 +20,12 @@ def ascend(current: Tensor, clean: Tensor, gradient: Tensor, norm: str, *, strid
         clean: Centres of the balls, same shape.
         gradient: Gradient of the loss at ``current``.
         norm: ``linf``, ``l2`` or ``l1`` (a sparse step).
-        stride: Length of the step (N,).
+        stepsize: Length of the step (N,).
         radius: Radius of the balls (N,).
     """
     if norm == "l1":
-        return l1_step(current, clean, gradient, stride, radius)
-    moved = current + per_image(stride, current) * steepest(gradient, norm)
+        return l1_step(current, clean, gradient, stepsize, radius)
+    moved = current + per_image(stepsize, current) * steepest_direction(gradient, norm)
     return within(moved, clean, norm, radius)
 
 
@@ -39,7 +39,7 @@ def displaced(clean: Tensor, offset: Tensor, norm: str, radius: Tensor) -> Tenso
     return add_l1(clean, offset, radius) if norm == "l1" else (clean + offset).clamp_(0, 1)
 
 
-def steepest(gradient: Tensor, norm: str) -> Tensor:
+def steepest_direction(gradient: Tensor, norm: str) -> Tensor:
     """Direction of unit size in which the loss grows fastest; zero where the gradient is zero or not a number."""
     if norm == "linf":
         return gradient.sign()  # the sign of NaN is 0
@@ -47,13 +47,13 @@ def steepest(gradient: Tensor, norm: str) -> Tensor:
     return (gradient * per_image(1 / size, gradient)).nan_to_num_(0)
 
 
-def random_offset(norm: str, draws: PerImageRNG, shape: torch.Size, *, restart: int = 0) -> Tensor:
+def random_offset(norm: str, rng: PerImageRNG, shape: torch.Size, *, restart: int = 0) -> Tensor:
     """Perturbations (N, *shape), uniform in the unit ball of the norm."""
     if norm == "linf":
-        return draws.uniform(shape, purpose="start", restart=restart) * 2 - 1
+        return rng.uniform(shape, purpose="start", restart=restart) * 2 - 1
     if norm == "l1":
-        return uniform_in_l1(draws, shape, restart)
-    direction = draws.normal(shape, purpose="start direction", restart=restart)
+        return uniform_in_l1(rng, shape, restart)
+    direction = rng.normal(shape, purpose="start direction", restart=restart)
     direction /= per_image(lengths(direction), direction)
-    distance = draws.uniform((), purpose="start distance", restart=restart) ** (1 / math.prod(shape))
+    distance = rng.uniform((), purpose="start distance", restart=restart) ** (1 / math.prod(shape))
     return direction * per_image(distance, direction)

@@ -8,25 +8,26 @@ from typing import Any, Literal
 from torch import Tensor
 
 from ..datasets.per_image_rng import PerImageRNG
-from ..registry import ATTACKS, GauntletError, Selected, attack, select_one
+from ..registry import ATTACKS, GauntletError, Selected, select_one
 from .base import Attack, AttackResult, verified
 from .function import build_attack
+from .native import native
 from .victim import Victim
 
 Spec = str | dict[str, Any]
 _DEFAULT: Spec = "pgd"
 
 
-@attack(
+@native(
     "transfer",
-    norm="linf",
-    norms=("linf", "l2", "l1", "l0"),
-    kind="fixed",
-    access="none",
-    cost="fast",
-    requirements=("surrogate",),
-    tags=("native", "black-box"),
+    "linf",
+    "l2",
+    "l1",
+    "l0",
     reference="Papernot et al. 2016, arXiv 1605.07277",
+    access="none",
+    tags=("black-box",),
+    requirements=("surrogate",),
 )
 class Transfer(Attack):
     """Attacks a surrogate, and shows the victim what came out.

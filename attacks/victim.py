@@ -22,14 +22,14 @@ class Victim:
     On entry the module is put in eval mode, its parameters are frozen and laid out for speed on ``device``; on exit,
     also after an exception, every training flag, ``requires_grad``, device and memory format is as it was.
 
-    A victim of another kind (a reconstruction loss, a detector's score) overrides :meth:`losses` and :meth:`judge`.
+    A victim of another kind (a reconstruction loss, a detector's score) overrides :meth:`losses` and :meth:`is_fooled`.
 
     Args:
         module: Maps images (N, C, H, W) to logits (N, classes).
         device: Where the passes run; images and labels are expected there.
         batch_size: Most images in one pass.
         memory_format: Layout of 4-D weights and images. By default ``channels_last`` on a CPU, where convolutions are
-            up to twice as fast in it, and contiguous elsewhere; a module that cannot work on the former (it calls
+            up to twice as fast in it, and contiguous elsewhere; a module that cannot batch on the former (it calls
             ``view``) gets the latter.
         surrogate: Another victim, entered and left with this one, on which attacks may make their images.
     """
@@ -51,7 +51,7 @@ class Victim:
         self._original = module
         default = torch.channels_last if self.device.type == "cpu" else torch.contiguous_format
         self._format = memory_format or default
-        self._module: _Counted | None = None
+        self._module: _CountingModule | None = None
 
     def __enter__(self) -> Self:
         module = self._original
@@ -60,13 +60,13 @@ class Victim:
         self._buffers = [(part, name, value) for part in module.modules() for name, value in part._buffers.items()]
         try:
             module.eval().requires_grad_(False)
-            self._lay_out(self._format)
+            self._set_memory_format(self._format)
             if self.surrogate is not None:
                 self.surrogate.__enter__()
         except BaseException:
             self._restore()
             raise
-        self._module = _Counted(module, self).eval()
+        self._module = _CountingModule(module, self).eval()
         return self
 
     def __exit__(
@@ -115,7 +115,7 @@ class Victim:
 
     def fooled(self, images: Tensor, labels: Tensor) -> Tensor:
         """Which predictions (N,) differ from the labels; NaN logits never do."""
-        return self.judge(self.outputs(images), labels)
+        return self.is_fooled(self.outputs(images), labels)
 
     def gradient(
         self, images: Tensor, labels: Tensor, loss: Callable[[Tensor, Tensor], Tensor] | None = None
@@ -137,7 +137,7 @@ class Victim:
         gradients, outputs = zip(*(self._gradients(*part, (loss or self.losses,)) for part in parts), strict=True)
         return torch.cat([gradient[0] for gradient in gradients]), torch.cat(outputs)
 
-    def slopes(self, images: Tensor, classes: Tensor, base: Tensor) -> tuple[Tensor, Tensor]:
+    def logit_difference_gradients(self, images: Tensor, classes: Tensor, base: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients of logit differences: one forward, then one backward for each of them on the kept graph.
 
         Args:
@@ -159,7 +159,7 @@ class Victim:
         """What an attack drives up (N,), from outputs; differentiable."""
         return F.cross_entropy(outputs, labels, reduction="none")
 
-    def judge(self, outputs: Tensor, labels: Tensor) -> Tensor:
+    def is_fooled(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Which outputs count as fooled (N,)."""
         return (outputs.argmax(dim=1) != labels) & ~outputs.isnan().any(dim=1)
 
@@ -208,10 +208,10 @@ class Victim:
         except RuntimeError as error:
             if self._format is torch.contiguous_format or "view size is not compatible" not in str(error):
                 raise
-        self._lay_out(torch.contiguous_format)
+        self._set_memory_format(torch.contiguous_format)
         return self._original(images.contiguous())
 
-    def _lay_out(self, memory_format: torch.memory_format) -> None:
+    def _set_memory_format(self, memory_format: torch.memory_format) -> None:
         self._format = memory_format
         for parameter, data, _ in self._parameters:
             # Not contiguous(): it leaves a layout that fits both formats, as one channel does, and convolutions then
@@ -238,7 +238,7 @@ def _difference(outputs: Tensor, classes: Tensor, base: Tensor, column: int) -> 
     return (outputs.gather(1, classes[:, column : column + 1]) - outputs.gather(1, base[:, None])).squeeze(1)
 
 
-class _Counted(nn.Module):
+class _CountingModule(nn.Module):
     """The victim's module as libraries see it."""
 
     def __init__(self, inner: nn.Module, victim: Victim) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ...attacks import PerImageRNG, build_attack
-from ...attacks.smallest_epsilon import smallest_budgets
+from ...attacks.smallest_epsilon import smallest_epsilons
 from ...registry import GauntletError, Selected
 from .attack_measures import find_targets, measure, measure_minimal, nothing_left
 from .attack_plans import AttackPlan, plan_attack, victim_of
@@ -100,7 +100,7 @@ class AttackEvaluator(Evaluator):
                 if cell not in budgeted:
                     found = results[0].smallest if results else None
                     if found is None:
-                        found = smallest_budgets(attack, victim, x, y, rng)
+                        found = smallest_epsilons(attack, victim, x, y, rng)
                     yield cell.key, measure_minimal(found, targets)
 
 

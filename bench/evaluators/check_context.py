@@ -64,7 +64,7 @@ class AttackRun:
 
     @property
     def kind(self) -> str:
-        """``fixed``, ``minimisation`` or ``other``."""
+        """``fixed``, ``minimum-norm`` or ``other``."""
         return str(self.entry.meta.get("kind", "fixed"))
 
     def measured(self, metric: str) -> float:

@@ -86,17 +86,17 @@ def chance_at_large_budget(evidence: CheckContext) -> CheckResult:
         return CheckResult(False, f"{text}: it does not see the way.", accuracy)
     if never > _LOST:
         return CheckResult(
-            False, f"No minimisation attack ever fools {never:.0%} of the images, whatever the distance.", never
+            False, f"No minimum-norm attack ever fools {never:.0%} of the images, whatever the distance.", never
         )
     return CheckResult(True, f"{text}.", accuracy)
 
 
 def _never_fooled(evidence: CheckContext) -> float:
-    """Share of images for which no white-box minimisation attack finds anything, at any distance."""
+    """Share of images for which no white-box minimum-norm attack finds anything, at any distance."""
     found = [
         dict(zip(arrays["index"][arrays["attacked"]].tolist(), np.isfinite(arrays["smallest"]).tolist(), strict=True))
         for trial in evidence.trials
-        if trial.kind == "minimisation" and trial.gradient and trial.sound
+        if trial.kind == "minimum-norm" and trial.gradient and trial.sound
         for arrays in [trial.result.arrays]
     ]
     common = set(found[0]).intersection(*found[1:]) if found else set()

@@ -26,9 +26,9 @@ R2 = {
     "LinPGDA": ("foolbox/linf/pgd", "linf", "fixed"),
     "L2FGA": ("foolbox/l2/fgm", "l2", "fixed"),
     "L2BIA": ("foolbox/l2/bim", "l2", "fixed"),
-    "L2DFA": ("foolbox/l2/deepfool", "l2", "minimisation"),
+    "L2DFA": ("foolbox/l2/deepfool", "l2", "minimum-norm"),
     "L2AGNA": ("foolbox/l2/gaussian-noise", "l2", "fixed"),
-    "SAPNA": ("foolbox/l2/salt-and-pepper", "l2", "minimisation"),
+    "SAPNA": ("foolbox/l2/salt-and-pepper", "l2", "minimum-norm"),
 }
 
 
@@ -93,7 +93,7 @@ def test_noise_lost_to_clipping_makes_the_perturbation_smaller(trained, some) ->
     assert (result.norms < 2.7).all()
 
 
-def test_a_minimisation_attack_runs_once_for_all_epsilons(trained, some) -> None:
+def test_a_minimum_norm_attack_runs_once_for_all_epsilons(trained, some) -> None:
     one = run("SAPNA", trained, some, [1.5], steps=50)[0]
     three = run("SAPNA", trained, some, [0.3, 1.5, 10.0], steps=50)[1]
     assert torch.equal(one.images, three.images)

@@ -77,7 +77,7 @@ def test_results_describe_themselves(entry, trained, correct) -> None:
         assert result.norms.shape == result.success.shape == (20,)
         assert result.forwards >= 20
         assert (result.backwards > 0) == (entry.meta["access"] == "gradient")
-        assert (result.smallest is not None) == (attack.kind == "minimisation")
+        assert (result.smallest is not None) == (attack.kind == "minimum-norm")
 
 
 @every_attack
@@ -127,7 +127,7 @@ def test_deepfool_finds_the_nearest_boundary_of_a_linear_model_but_for_its_overs
     assert result.success.all()
 
 
-def test_a_minimisation_attack_succeeds_exactly_where_the_budget_covers_what_it_found(linear) -> None:
+def test_a_minimum_norm_attack_succeeds_exactly_where_the_budget_covers_what_it_found(linear) -> None:
     model, images, labels = linear
     exact = exact_distances(model, images, labels, 2)
     budgets = exact.quantile(torch.tensor([0.25, 0.5, 0.75])).tolist()

@@ -11,7 +11,7 @@ from torch import nn
 from gauntlet.attacks import PerImageRNG, Victim, check_ball, perturbation_norms
 from gauntlet.attacks.norms import into_ball, project
 from gauntlet.attacks.pgd import PGD
-from gauntlet.attacks.steps import ascend, random_offset, steepest
+from gauntlet.attacks.steps import ascend, random_offset, steepest_direction
 from gauntlet.registry import GauntletError
 
 offsets = arrays("float32", (4, 2, 3, 3), elements=st.floats(-2, 2, width=32)).map(torch.from_numpy)
@@ -70,7 +70,7 @@ def test_a_step_and_a_shrunk_image_pass_the_check(
 ) -> None:
     images = first.abs() / 2
     limit = torch.full((4,), radius)
-    check_ball(ascend(images, images, second, norm, stride=limit, radius=limit), images, norm, radius)
+    check_ball(ascend(images, images, second, norm, stepsize=limit, radius=limit), images, norm, radius)
     check_ball(into_ball((images + second).clamp(0, 1), images, norm, radius), images, norm, radius)
 
 
@@ -126,7 +126,7 @@ def test_directions_have_unit_size_and_are_zero_where_there_is_no_gradient() -> 
     gradient[1] = 0
     gradient[2, 0, 0, 0] = torch.nan
     for norm in ("linf", "l2"):
-        direction = steepest(gradient, norm)
+        direction = steepest_direction(gradient, norm)
         sizes = perturbation_norms(direction, torch.zeros_like(direction), norm)
         assert direction.isfinite().all()
         torch.testing.assert_close(sizes[:2], torch.tensor([1.0, 0.0]))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog, minimize
 from torch import Tensor
 
-from gauntlet.attacks.hyperplane import onto_hyperplane
+from gauntlet.attacks.hyperplane import project_onto_hyperplane
 from gauntlet.attacks.l1 import project_l1, sparse_direction, uniform_in_l1
 from gauntlet.attacks.noise import clipped_scale
 from gauntlet.datasets.per_image_rng import PerImageRNG
@@ -60,7 +60,7 @@ def test_the_smallest_move_onto_a_hyperplane(seed: int, share: float, norm: str)
     x, w = clean.flatten().double().numpy(), normal.flatten().double().numpy()
     most = float(np.abs(w) @ np.where(w * np.sign(share or 1) > 0, 1 - x, x))
     gain = share * most / 3
-    move = onto_hyperplane(clean, normal, torch.tensor([gain]), norm)
+    move = project_onto_hyperplane(clean, normal, torch.tensor([gain]), norm)
     reached = float((move * normal).sum())
     assert reached == pytest.approx(gain, abs=1e-4 * max(abs(gain), 1))
     assert float((clean + move).min()) >= -1e-5
@@ -90,7 +90,7 @@ def smallest(x: np.ndarray, w: np.ndarray, gain: float, norm: str) -> float:
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_out_of_reach_a_move_goes_as_far_as_the_box_lets_it(norm) -> None:
     clean, normal = problem(3)
-    move = onto_hyperplane(clean, normal, torch.full((6,), 1e3), norm)
+    move = project_onto_hyperplane(clean, normal, torch.full((6,), 1e3), norm)
     torch.testing.assert_close(clean + move, (normal > 0).float(), rtol=0, atol=1e-6)
 
 

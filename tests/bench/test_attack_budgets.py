@@ -8,7 +8,7 @@ import torch
 
 from gauntlet.attacks import PerImageRNG, Victim
 from gauntlet.attacks.known_models import exact_distances, linear, trained
-from gauntlet.attacks.smallest_epsilon import smallest_budgets, widest
+from gauntlet.attacks.smallest_epsilon import largest_distance, smallest_epsilons
 from gauntlet.bench.runner import run_suite
 from gauntlet.registry import ATTACKS
 from gauntlet.results import load_results
@@ -22,7 +22,7 @@ ONLY_ATTACKS = {"detectors": None, "ood": None, "evaluators": ["attack"]}
 def search(name: str, known, **parameters) -> torch.Tensor:
     with Victim(known.model) as victim:
         draws = PerImageRNG("k", torch.arange(len(known.images)))
-        return smallest_budgets(ATTACKS.create(name, **parameters), victim, known.images, known.labels, draws)
+        return smallest_epsilons(ATTACKS.create(name, **parameters), victim, known.images, known.labels, draws)
 
 
 def test_bisection_finds_the_least_budget_that_succeeds_and_not_less() -> None:
@@ -48,7 +48,7 @@ def test_on_a_linear_model_no_budget_is_below_the_exact_distance(name, norm, par
     assert (found[found.isfinite()] / exact[found.isfinite()]).median() < 3
 
 
-def test_a_minimisation_attack_needs_no_search() -> None:
+def test_a_minimum_norm_attack_needs_no_search() -> None:
     known = trained()
     with Victim(known.model) as victim:
         draws = PerImageRNG("k", torch.arange(len(known.images)))
@@ -58,7 +58,12 @@ def test_a_minimisation_attack_needs_no_search() -> None:
 
 def test_the_search_is_as_wide_as_two_images_can_be_apart() -> None:
     images = torch.zeros(1, 3, 4, 5)
-    assert [widest(norm, images) for norm in ("linf", "l2", "l1", "l0")] == [1.0, pytest.approx(60**0.5), 60.0, 20.0]
+    assert [largest_distance(norm, images) for norm in ("linf", "l2", "l1", "l0")] == [
+        1.0,
+        pytest.approx(60**0.5),
+        60.0,
+        20.0,
+    ]
 
 
 def test_minimal_gives_the_median_over_all_images_with_errors_as_zero(tmp_path) -> None:

@@ -208,7 +208,7 @@ def test_attacks_on_fewer_images_are_compared_on_the_images_they_share() -> None
     assert "leaves 0.0%, the others 50.0%" in look("black-box-loses", trials=(few, trial("pgd", 0.3, [1, 5, 6]))).text
 
 
-def test_a_model_that_no_minimisation_attack_fools_is_in_doubt_and_a_constant_one_is_not() -> None:
+def test_a_model_that_no_minimum_norm_attack_fools_is_in_doubt_and_a_constant_one_is_not() -> None:
     verdict = look("chance-at-large-budget", Constant(), trials=())
     assert verdict.passed  # it is at chance, whatever an attack does
     never = trial("foolbox/l2/deepfool", 1.0, list(range(10)))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from gauntlet.attacks.foolbox_adapter import _Patient
+from gauntlet.attacks.foolbox_adapter import _StallGuard
 from gauntlet.bench import device_images
 from gauntlet.bench.context import Resources
 from gauntlet.bench.paths import cache_folder
@@ -42,11 +42,11 @@ def test_cuda_does_not_round_to_tf32(device: str, tf32: None):
 def test_patience_begins_on_any_device():
     """Before, the first images were compared with none on the CPU, which CUDA (and `meta`) refuses."""
     images = torch.zeros(2, 1, 4, 4, device="meta")
-    assert _Patient(torch.nn.Flatten())(images).shape == (2, 16)
+    assert _StallGuard(torch.nn.Flatten())(images).shape == (2, 16)
 
 
 def test_patience_still_ends():
-    patient, images = _Patient(torch.nn.Flatten(), patience=3), torch.zeros(2, 1, 4, 4)
+    patient, images = _StallGuard(torch.nn.Flatten(), patience=3), torch.zeros(2, 1, 4, 4)
     for _ in range(3):
         patient(images)
     with pytest.raises(ValueError, match="too small to change an image"):

@@ -107,7 +107,7 @@ def test_pgd_is_within_a_twentieth_of_a_bare_loop_where_hardly_an_image_leaves(t
         ("fmn", {}, "L2FMNAttack", 256, 1),
     ],
 )
-def test_minimisation_attacks_are_faster_than_foolboxes(
+def test_minimum_norm_attacks_are_faster_than_foolboxes(
     benchmark, target, fastest, name, parameters, peer, images, least
 ) -> None:
     import foolbox
