@@ -67,6 +67,9 @@ class APGD(BudgetAttack):
         steps: Gradient steps.
         restarts: Random starts to try on an image that resists.
         eot: Passes over which gradient and loss are averaged, for models that are random.
+
+    Raises:
+        GauntletError: A parameter is out of range.
     """
 
     def __init__(self, norm: str, steps: int, restarts: int, eot: int) -> None:
@@ -88,7 +91,7 @@ class APGD(BudgetAttack):
         batch.run(batch.unsolved(items), start, step, forwards=self.eot, backwards=self.eot)
 
     def loss(self, batch: SearchBatch, state: APGDState) -> Callable[[Tensor, Tensor], Tensor]:
-        """What is driven up: the victim's own loss."""
+        """What is driven up, a loss (M,) of outputs and labels: the victim's own."""
         return batch.victim.losses
 
     def targets(self, batch: SearchBatch, items: Tensor, state: BudgetSearch, restart: int) -> Tensor:
@@ -128,18 +131,19 @@ class APGD(BudgetAttack):
         state.best_loss = torch.where(better, loss, state.best_loss)
         state.increases = state.increases + (loss > state.previous_loss).long()
         state.previous_loss = loss
-        first = state.steps_done == 0
+        first = state.steps_done == 0  # the loss of the start: a checkpoint compares with it, and counts no step
         state.checkpoint_loss = torch.where(first, loss, state.checkpoint_loss)
         state.steps_since = torch.where(first, 0, state.steps_since + 1)
         here, gradient = self._checkpoint(state, gradient)
         moved = self._move(state, here, gradient)
         state.previous = here
         done = fooled | (state.steps_done >= self.steps)
+        # Who is fooled leaves with the image that did it, whose loss need not be its highest: `best` holds that one.
         state.current = torch.where(per_image(done, moved), state.best, moved)
         return done
 
     def _evaluate(self, batch: SearchBatch, state: APGDState) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradient, loss and who is fooled, averaged over ``eot`` passes; fooled by most of them."""
+        """Gradient (M, C, H, W) and loss (M,), means over ``eot`` passes, and who is fooled in most of them (M,)."""
         loss = self.loss(batch, state)
         passes = [batch.victim.gradient(state.current, state.labels, loss) for _ in range(self.eot)]
         value = sum(loss(outputs, state.labels) for _, outputs in passes) / self.eot
@@ -148,10 +152,11 @@ class APGD(BudgetAttack):
         return gradient, torch.as_tensor(value), fooled.float().mean(dim=0) > 0.5
 
     def _checkpoint(self, state: APGDState, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """Where due, judge the progress, halve the step and go back; returns where to step from, and its gradient."""
+        """Where due, judge the progress, halve the step and go back; returns where to step from, and gradients."""
         due = state.steps_since == state.window
         if not due.any():
             return state.current, gradient
+        # The two conditions of the paper (section 3.1).
         oscillating = state.increases <= _LEAST_INCREASES * state.window
         stuck = ~state.halved & (state.checkpoint_loss >= state.best_loss)
         halve = due & (oscillating | stuck)
@@ -164,8 +169,9 @@ class APGD(BudgetAttack):
         return torch.where(back, state.best, state.current), torch.where(back, state.best_gradient, gradient)
 
     def _move(self, state: APGDState, here: Tensor, gradient: Tensor) -> Tensor:
-        """A gradient step, pulled along the last move."""
+        """The next images (M, C, H, W): a gradient step, pulled along the last move."""
         plain = ascend(here, state.clean, gradient, self.norm, stepsize=state.stepsize, radius=state.radius)
+        # Nothing has moved before the first step, so that it takes the gradient alone.
         share = per_image(torch.where(state.steps_done == 0, 1.0, _MOMENTUM), plain)
         pulled = here + share * (plain - here) + (1 - share) * (here - state.previous)
         return within(pulled, state.clean, self.norm, state.radius)
@@ -212,6 +218,9 @@ class APGDT(APGD):
         targets: Classes to aim at, likeliest first; at most all wrong ones.
         restarts: Random starts for each of them.
         eot: Passes over which gradient and loss are averaged, for models that are random.
+
+    Raises:
+        GauntletError: A parameter is out of range.
     """
 
     def __init__(

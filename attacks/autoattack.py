@@ -40,6 +40,9 @@ class AutoAttack(BudgetAttack):
         steps: Steps of the gradient attacks.
         targets: Classes that apgd-t and fab-t aim at.
         queries: Queries of square.
+
+    Raises:
+        GauntletError: A parameter is out of range.
     """
 
     def __init__(

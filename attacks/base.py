@@ -73,14 +73,18 @@ class Attack(ABC):
         Raises:
             GauntletError: An epsilon is negative or not a number, or the victim cannot be attacked in this way.
 
-        >>> layer = torch.nn.Linear(4, 2)
-        >>> _ = layer.weight.data.copy_(torch.tensor([[1.0], [-1.0]]).expand(2, 4)), layer.bias.data.zero_()
-        >>> images, labels = torch.full((1, 1, 2, 2), 0.25), torch.tensor([0])
-        >>> with Victim(torch.nn.Sequential(torch.nn.Flatten(), layer)) as victim:
-        ...     rng = PerImageRNG("example", torch.arange(1))
-        ...     small, large = FGSM().run(victim, images, labels, [0.1, 0.3], rng=rng)
-        >>> small.success.item(), large.success.item()
-        (False, True)
+        Example:
+            >>> from gauntlet.attacks.fgsm import FGSM
+            >>> layer = torch.nn.Linear(4, 2)
+            >>> weight, bias = torch.tensor([[1.0], [-1.0]]).expand(2, 4), torch.tensor([-1.0, 1.0])
+            >>> layer.load_state_dict({"weight": weight, "bias": bias})
+            <All keys matched successfully>
+            >>> images, labels = torch.full((1, 1, 2, 2), 0.75), torch.tensor([0])
+            >>> with Victim(torch.nn.Sequential(torch.nn.Flatten(), layer)) as victim:
+            ...     rng = PerImageRNG("example", torch.arange(1))
+            ...     small, large = FGSM().run(victim, images, labels, [0.1, 0.6], rng=rng)
+            >>> small.success.item(), large.success.item()
+            (False, True)
         """
         for epsilon in epsilons:
             check_epsilon(epsilon, self.norm)
@@ -91,7 +95,7 @@ class Attack(ABC):
         if len(found) == len(epsilons):
             return found
         unchanged = self._unchanged(victim, images, labels, found[0].smallest if found else None)
-        queue = iter(found)
+        queue = iter(found)  # of the positive epsilons; at 0 nothing was asked
         return [
             next(queue) if epsilon > 0 and found else replace(unchanged, epsilon=float(epsilon)) for epsilon in epsilons
         ]

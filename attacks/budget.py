@@ -140,15 +140,15 @@ class SearchBatch:
         return BudgetSearch(items, torch.zeros_like(items), clean, clean.clone(), labels, radius)
 
     def rng(self, items: Tensor) -> PerImageRNG:
-        """The random numbers of the items' images: every epsilon draws the same."""
+        """The random numbers of the images of some items (M,): every epsilon draws the same."""
         return self._rng.select(items % len(self.images))
 
     def unsolved(self, items: Tensor) -> Tensor:
-        """Those of the items that have not fooled the victim yet."""
+        """Those of the items (M,) that have not fooled the victim yet."""
         return items[~self.success[items]]
 
     def count_queries(self, items: Tensor, forwards: Tensor | int, backwards: Tensor | int = 0) -> None:
-        """Count passes of items, each of which occurs once."""
+        """Count passes of items (M,), each of which occurs once."""
         self.forwards[items] += forwards
         self.backwards[items] += backwards
 

@@ -72,7 +72,7 @@ def verify(name: str, *, full: bool = False, **parameters: Any) -> list[Finding]
     """Verify a registered attack; with ``full`` at its own settings, else with :func:`few_steps`.
 
     Raises:
-        GauntletError: It is unknown or cannot batch here.
+        GauntletError: It is unknown or cannot work here.
     """
     quick = {} if full else few_steps(ATTACKS.get(name))
     return examine(build_attack(name, {**quick, **parameters}))
@@ -116,7 +116,7 @@ def _linear(attack: Attack) -> tuple[bool, str]:
         return True, f"It fools {_percent(result)}; it has no budget to compare."
     exact = exact_distances(known, attack.norm)
     tight, ample = (float(value) for value in (exact.median(), 8 * exact.max()))
-    if attack.norm == "l0":
+    if attack.norm == "l0":  # a whole number of pixels, and all of them
         tight, ample = float(int(tight)), 64.0
     small, large = _run(attack, known, [tight, ample])
     too_near = small.success & (exact > tight * 1.0001 + 1e-6)

@@ -33,7 +33,7 @@ class CWState(MinimumNormSearch):
         low: Largest weight known to fail.
         high: Smallest weight known to succeed.
         found: Whether this weight succeeded.
-        inner: Steps steps_done with this weight.
+        inner: Steps taken with this weight.
         trials: Weights tried.
         before: Loss at the last check of progress.
     """
@@ -64,6 +64,9 @@ class CarliniWagner(IterativeMinimumNormAttack):
         stepsize: Of Adam.
         confidence: Margin to reach.
         initial_weight: The first weight.
+
+    Raises:
+        GauntletError: A parameter is out of range.
     """
 
     norm = "l2"
@@ -86,6 +89,7 @@ class CarliniWagner(IterativeMinimumNormAttack):
 
     def start(self, victim: Victim, fields: dict[str, Any]) -> CWState:
         """At the originals, with the first weight."""
+        # A pixel of 0 or 1 would be at infinity.
         origin = ((2 * fields["clean"] - 1) * 0.999999).atanh()
         nothing, none = torch.zeros_like(origin), torch.zeros_like(fields["best_size"])
         return CWState(
@@ -117,6 +121,7 @@ class CarliniWagner(IterativeMinimumNormAttack):
         pull = per_image(torch.where(lack > 0, state.weight, torch.zeros_like(lack)), slope) * slope.nan_to_num(0)
         self._descend(state, (2 * offset - pull) * (1 - squeezed.square()) / 2)
         state.inner = state.inner + 1
+        # Early abort as in the authors' code, which looks ten times in a trial.
         due = (state.inner - 1) % math.ceil(self.steps / 10) == 0
         stalled = due & ~(loss <= 0.9999 * state.before)
         state.before = torch.where(due, loss, state.before)
@@ -124,7 +129,7 @@ class CarliniWagner(IterativeMinimumNormAttack):
         return state.trials >= self.trials
 
     def _descend(self, state: CWState, gradient: Tensor) -> None:
-        """One step of Adam, each row by its own count."""
+        """One step of Adam along a gradient (M, C, H, W), each search by its own count."""
         fast, slow = _DECAYS
         state.first = fast * state.first + (1 - fast) * gradient
         state.second = slow * state.second + (1 - slow) * gradient.square()
@@ -133,11 +138,12 @@ class CarliniWagner(IterativeMinimumNormAttack):
         state.shift = state.shift - self.stepsize * mean / (square.sqrt() + 1e-8)
 
     def _reweigh(self, state: CWState, over: Tensor) -> None:
-        """Where a trial is over, choose the next weight and start from the original again."""
+        """Where a trial is over (a mask (M,)), choose the next weight and start from the original again."""
         if not over.any():
             return
         state.high = torch.where(over & state.found, state.weight, state.high)
         state.low = torch.where(over & ~state.found, state.weight, state.low)
+        # Ten times more until a weight succeeds, bisection from then on.
         following = torch.where(state.high.isinf(), state.weight * 10, (state.low + state.high) / 2)
         state.weight = torch.where(over, following, state.weight)
         state.trials = state.trials + over.long()

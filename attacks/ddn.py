@@ -36,6 +36,9 @@ class DDN(IterativeMinimumNormAttack):
         steps: Steps; their length falls from 1 to 0.01 along a cosine.
         initial_radius: First radius of the sphere.
         gamma: Share by which the radius changes at each step.
+
+    Raises:
+        GauntletError: A parameter is out of range.
     """
 
     norm = "l2"
@@ -60,6 +63,7 @@ class DDN(IterativeMinimumNormAttack):
         stride = cosine_decay(state.steps_done, self.steps, 1.0, 0.01)
         offset = state.current - state.clean + per_image(stride, gradient) * steepest_direction(gradient, "l2")
         state.radius = state.radius * torch.where(fooled, 1 - self.gamma, 1 + self.gamma)
+        # Onto the sphere even from inside: direction and distance are decoupled.
         offset = offset * per_image(state.radius / lengths(offset), offset)
         state.current = (state.clean + offset).clamp(0, 1)
         return state.steps_done + 1 >= self.steps

@@ -36,6 +36,9 @@ class DeepFool(IterativeMinimumNormAttack):
         steps: Most steps.
         candidates: Classes to consider, likeliest first, with the predicted one.
         overshoot: How far beyond the boundary to go, as a share of the way.
+
+    Raises:
+        GauntletError: A parameter is out of range.
     """
 
     def __init__(
@@ -59,11 +62,13 @@ class DeepFool(IterativeMinimumNormAttack):
         others, base = state.classes[:, 1:], state.classes[:, 0]
         slopes, outputs = victim.logit_difference_gradients(state.current, others, base)
         gaps = (outputs.gather(1, others) - outputs.gather(1, base[:, None])).abs()
+        # The dual norm of a gradient is how fast the gap closes per unit of distance.
         steepness = torch.linalg.vector_norm(slopes.flatten(2), ord=2 if self.norm == "l2" else 1, dim=2) + 1e-8
         distance, best = (gaps / steepness).min(dim=1)
         every = torch.arange(len(state), device=best.device)
         slope = slopes[every, best]
         unit = slope * per_image(1 / steepness[every, best], slope) if self.norm == "l2" else slope.sign()
+        # The authors add 1e-4, so that an image on the boundary still moves.
         state.moved = state.moved + per_image(distance + 1e-4, slope) * unit
         state.current = state.best = (state.clean + (1 + self.overshoot) * state.moved).clamp(0, 1)
         return victim.fooled(state.current, state.labels) | (state.steps_done + 1 >= self.steps)

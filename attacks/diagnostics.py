@@ -9,7 +9,7 @@ from .victim import Victim
 
 
 def lost_gradients(victim: Victim, images: Tensor, labels: Tensor) -> dict[str, float]:
-    """Share of images whose loss gradient is zero or not finite, for the cross entropy and for the margin.
+    """Share of images (N, C, H, W) whose loss gradient is zero or not finite, for the cross entropy and for the margin.
 
     A confident model saturates the cross entropy in single precision, and then loses its gradient there and not in
     the margin (best wrong logit minus true logit).
@@ -17,7 +17,7 @@ def lost_gradients(victim: Victim, images: Tensor, labels: Tensor) -> dict[str, 
     Raises:
         GauntletError: No gradient reaches the images at all.
     """
-    victim.gradient(images[:1], labels[:1])
+    victim.gradient(images[:1], labels[:1])  # raises where no gradient arrives at all
     return {
         "cross entropy": _lost(victim.gradient(images, labels)[0]),
         "margin": _lost(torch.cat([_margin_gradient(victim, *part) for part in _batches(victim, images, labels)])),
@@ -25,7 +25,7 @@ def lost_gradients(victim: Victim, images: Tensor, labels: Tensor) -> dict[str, 
 
 
 def disagreement(victim: Victim, images: Tensor, passes: int = 5) -> tuple[float, float]:
-    """Over several passes of the same images: share whose prediction changes, and largest change of a logit."""
+    """Over several passes of images (N, C, H, W): share whose prediction changes, and largest change of a logit."""
     outputs = torch.stack([victim.outputs(images) for _ in range(passes)])
     changed = (outputs.argmax(dim=2) != outputs[0].argmax(dim=1)).any(dim=0)
     return float(changed.float().mean()), float((outputs - outputs[0]).abs().max())
@@ -34,7 +34,7 @@ def disagreement(victim: Victim, images: Tensor, passes: int = 5) -> tuple[float
 def roughness(
     victim: Victim, images: Tensor, labels: Tensor, *, radius: float = 8 / 255, directions: int = 100
 ) -> float:
-    """Mean relative change of the loss over random sign perturbations of a size, averaged over the images.
+    """Mean relative change of the loss over random sign perturbations of a size, averaged over images (N, C, H, W).
 
     Pintor et al. 2021, arXiv 2106.09947 (unstable predictions).
     """

@@ -51,6 +51,9 @@ class FABT(IterativeMinimumNormAttack):
         steps: Steps for each target and restart.
         targets: Classes to aim at, likeliest first; at most all wrong ones.
         restarts: Walks for each target; those after the first start at a random point near the image.
+
+    Raises:
+        GauntletError: A parameter is out of range.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class FABT(IterativeMinimumNormAttack):
         state.current = self._advance(state, gradient, _target_margin(outputs, pair))
         fooled = victim.fooled(state.current, state.labels)
         state.keep_nearest(fooled, self.norm)
+        # Across the boundary, the way back is where a nearer image may be.
         retreat = state.clean + _RETREAT * (state.current - state.clean)
         state.current = torch.where(per_image(fooled, retreat), retreat, state.current)
         last = state.steps_done + 1 >= self.steps * self.restarts * state.targets.shape[1]
@@ -108,6 +112,7 @@ class FABT(IterativeMinimumNormAttack):
         begin = state.clean
         again = trial >= state.targets.shape[1]
         if bool((fresh & again).any()):
+            # Every target was tried from the original itself; further restarts begin near it, within half the best.
             noise = 2 * rng.select(state.item).uniform(state.clean.shape[1:], purpose="start", step=trial) - 1
             reach = torch.where(again, state.best_size.clamp_max(1.0) / 2, 0.0) / self._length(noise)
             begin = (state.clean + per_image(reach, noise) * noise).clamp(0, 1)
@@ -117,7 +122,7 @@ class FABT(IterativeMinimumNormAttack):
         """Project both image and original onto the plane where the gap closes, and mix the two."""
         gradient = gradient.nan_to_num(0)
         count = len(state)
-        gain_here = -gap
+        gain_here = -gap  # the linearised gap has to close, seen from the image now and from the original
         gain_there = gain_here + (gradient * (state.current - state.clean)).flatten(1).sum(dim=1)
         moves = project_onto_hyperplane(
             torch.cat([state.current, state.clean]),

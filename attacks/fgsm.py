@@ -21,7 +21,7 @@ from .victim import Victim
 class FGSM(Attack):
     """Fast gradient (sign) method: a single step of size epsilon.
 
-    Goodfellow, Shlens, Szegedy 2014, arXiv 1412.6572. Without a random start the gradient is steps_done once for all
+    Goodfellow, Shlens, Szegedy 2014, arXiv 1412.6572. Without a random start the gradient is taken once for all
     epsilons.
 
     Args:
@@ -46,6 +46,7 @@ class FGSM(Attack):
                 gradient, _ = victim.gradient(start, labels)
             adversarial = ascend(start, images, gradient, self.norm, stepsize=radius, radius=radius)
             result = verified(victim, images, labels, adversarial, self.norm, epsilon)
+            # As if run alone, although the epsilons share the gradient.
             yield replace(result, forwards=2 * len(images), backwards=len(images))
 
 

@@ -44,6 +44,9 @@ class FMN(IterativeMinimumNormAttack):
         first_stride: Length of the first step, in L2.
         last_stride: Length of the last.
         gamma: Share by which the radius changes at first; it falls to 0.001.
+
+    Raises:
+        GauntletError: A parameter is out of range.
     """
 
     def __init__(
@@ -104,7 +107,7 @@ class FMN(IterativeMinimumNormAttack):
 
 
 def free(gradient: Tensor, current: Tensor) -> Tensor:
-    """The gradient without the entries that would leave [0, 1], and without NaN."""
+    """A gradient (M, C, H, W) without the entries that would lead out of [0, 1], and without NaN."""
     stuck = ((current <= 0) & (gradient < 0)) | ((current >= 1) & (gradient > 0))
     return gradient.nan_to_num(0).masked_fill(stuck, 0)
 

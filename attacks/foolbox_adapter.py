@@ -30,6 +30,9 @@ class FoolboxAttack(Attack):
         chunk: Images in one call of foolbox. It draws random numbers per call, so another chunk gives others.
         norm: In which distances are measured, where foolbox lets one choose.
         **parameters: Those of the foolbox class.
+
+    Raises:
+        GauntletError: A parameter is out of range, or what it needs is not installed (NotAvailable).
     """
 
     def __init__(self, row: Row, *, chunk: int, norm: str | None = None, **parameters: Any) -> None:
@@ -47,7 +50,7 @@ class FoolboxAttack(Attack):
 
     def _check(self, row: Row) -> None:
         if row.unavailable:
-            raise NotAvailable(f"{row.name} cannot batch here: {row.unavailable}.")
+            raise NotAvailable(f"{row.name} cannot work here: {row.unavailable}.")
         for package in row.requires:
             if importlib.util.find_spec(package) is None:
                 raise NotAvailable(f"{row.name} needs the package {package}: pip install 'gauntlet-bench[{package}]'.")
@@ -95,7 +98,7 @@ class _ChunkRun:
         return found
 
     def apart(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Run; in halves where an image that nothing fools stops foolbox, which itself comes back unchanged."""
+        """Run on images (N, C, H, W); in halves where one that nothing fools stops foolbox: it comes back unchanged."""
         try:
             return self(images, labels)
         except GauntletError as error:
@@ -107,7 +110,7 @@ class _ChunkRun:
         return torch.cat([self.apart(images[part], labels[part]) for part in (slice(middle), slice(middle, None))])
 
     def from_starts(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Run where there is something to start from; foolbox drops the chunk for one image without a start."""
+        """Run on those images (N, C, H, W) that have a start; foolbox drops the whole chunk for one that has none."""
         starts = STARTS[self.row.start]().run(self.model, images, self._criterion(images, labels))
         starts, found = self._with_neighbours(starts, images, labels)
         result = images.clone()
@@ -129,7 +132,7 @@ class _ChunkRun:
             return image
 
     def _with_neighbours(self, starts: Tensor, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Starts, where they fail from an image of another class of the same chunk; and which of them are there."""
+        """Starts (N, C, H, W), where they fail an image of another class of the chunk; and which of them fool (N,)."""
         found = self.victim.fooled(starts, labels)
         for i in (~found).nonzero().flatten().tolist():
             others = (labels != labels[i]).nonzero().flatten()

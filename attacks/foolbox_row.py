@@ -46,7 +46,7 @@ class Row:
         chunk: Images in one call, by default.
         coupling: How an image's result depends on the others of its chunk, beyond the random numbers; or empty.
         fault: ``weak: why`` or ``broken: why``, or empty.
-        unavailable: Why it cannot batch here, or empty.
+        unavailable: Why it cannot work here, or empty.
     """
 
     name: str

@@ -26,15 +26,16 @@ def project_onto_hyperplane(points: Tensor, normals: Tensor, gain: Tensor, norm:
     room = torch.where(slopes > 0, 1 - flat, flat)
     room = torch.where(slopes == 0, torch.zeros_like(room), room)
     steep, need = slopes.abs(), gain.abs()
-    reach = _greedy(steep, room, need) if norm == "l1" else _together(steep, room, need, norm)
+    reach = _move_in_turn(steep, room, need) if norm == "l1" else _move_together(steep, room, need, norm)
     return (reach * slopes.sign()).view_as(points)
 
 
-def _together(steep: Tensor, room: Tensor, need: Tensor, norm: str) -> Tensor:
-    """All coordinates move at once: by ``min(t * rate, room)`` with the t at which the gain is reached."""
+def _move_together(steep: Tensor, room: Tensor, need: Tensor, norm: str) -> Tensor:
+    """All coordinates (N, D) move at once: by ``min(t * rate, room)`` with the t at which the gain (N,) is reached."""
     rate = torch.ones_like(steep) if norm == "linf" else steep
     full = room / rate.clamp_min(1e-30)  # the t at which a coordinate meets the box
     full, order = full.sort(dim=1)
+    # Sums in double precision: thousands of small gains are added, and a difference of them decides.
     done = (steep * room).gather(1, order).double().cumsum(dim=1)  # gain of the coordinates that are at the box
     speeds = (steep * rate).gather(1, order).double()
     moving = speeds.flip(1).cumsum(dim=1).flip(1) - speeds  # gain per t of those that are not
@@ -48,8 +49,8 @@ def _together(steep: Tensor, room: Tensor, need: Tensor, norm: str) -> Tensor:
     return torch.where(enough, (time * rate).minimum(room), room)
 
 
-def _greedy(steep: Tensor, room: Tensor, need: Tensor) -> Tensor:
-    """One coordinate after the other, the steepest first, each to the box, until the gain is reached."""
+def _move_in_turn(steep: Tensor, room: Tensor, need: Tensor) -> Tensor:
+    """One coordinate (N, D) after the other, the steepest first, each to the box, until the gain (N,) is reached."""
     sorted_steep, order = steep.sort(dim=1, descending=True)
     gains = sorted_steep * room.gather(1, order)
     before = gains.cumsum(dim=1) - gains

@@ -38,7 +38,7 @@ class Masked(nn.Module):
         self.inner = inner
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of the inner model."""
+        """Logits (N, 10) of the inner model."""
         return self.inner((images * 31).round() / 31)
 
 
@@ -50,7 +50,7 @@ class Randomised(nn.Module):
         self.inner, self.spread = inner, spread
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of the inner model plus Gaussian noise."""
+        """Logits (N, 10) of the inner model plus Gaussian noise."""
         logits = self.inner(images)
         return logits + self.spread * torch.randn_like(logits)
 

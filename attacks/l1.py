@@ -26,6 +26,7 @@ def project_l1(offset: Tensor, clean: Tensor, radius: Tensor) -> Tensor:
     size = offset.flatten(1).abs().double()
     room = torch.where(offset > 0, 1 - clean, clean).flatten(1).double()
     radius = radius.double()
+    # Most perturbations of a step fit already; sorting is for those that do not.
     threshold = torch.zeros_like(radius)
     long = size.minimum(room).sum(dim=1) > radius
     if long.any():
@@ -48,7 +49,7 @@ def _threshold(size: Tensor, room: Tensor, radius: Tensor) -> Tensor:
 
 
 def sparse_direction(gradient: Tensor, current: Tensor, share: float = 0.01) -> Tensor:
-    """Signs of the largest gradient entries, of L1 norm 1 (SLIDE: Tramèr, Boneh 2019, arXiv 1904.13000).
+    """Signs of the largest entries of gradients (N, C, H, W), of L1 norm 1 (SLIDE: Tramèr, Boneh, arXiv 1904.13000).
 
     Entries that would leave [0, 1] do not compete.
     """

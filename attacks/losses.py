@@ -14,7 +14,12 @@ LossName = Literal["xent", "margin", "dlr"]
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """Largest wrong logit minus the right one (N,) (Carlini, Wagner 2016, arXiv 1608.04644)."""
+    """Largest wrong logit minus the right one (N,), of logits (N, K) (Carlini, Wagner 2016, arXiv 1608.04644).
+
+    >>> import torch
+    >>> margin(torch.tensor([[2.0, 5.0, 1.0]]), torch.tensor([0]))
+    tensor([3.])
+    """
     right = logits.gather(1, labels[:, None]).squeeze(1)
     return logits.scatter(1, labels[:, None], -float("inf")).amax(dim=1) - right
 

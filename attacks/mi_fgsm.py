@@ -37,6 +37,9 @@ class MIFGSM(PGD):
         decay: Share of the sum that is kept at each step.
         stop_when_fooled: As in ``pgd``.
         loss: As in ``pgd``.
+
+    Raises:
+        GauntletError: A parameter is out of range.
     """
 
     def __init__(
@@ -60,9 +63,10 @@ class MIFGSM(PGD):
         return MIFGSMState(**vars(state), velocity=torch.zeros_like(state.clean))
 
     def move(self, state: PGDState, gradient: Tensor) -> Tensor:
-        """Step along the velocity."""
+        """The next images (M, C, H, W): a step along the velocity."""
         assert isinstance(state, MIFGSMState)
         size = gradient.flatten(1).abs().sum(dim=1).clamp_min(1e-12)
+        # A gradient of L1 norm 1 each, as in the paper; foolbox sums their signs instead.
         state.velocity = self.decay * state.velocity + (gradient / per_image(size, gradient)).nan_to_num_(0)
         return ascend(
             state.current, state.clean, state.velocity, self.norm, stepsize=state.stepsize, radius=state.radius

@@ -40,6 +40,7 @@ class MinimumNormAttack(Attack):
         norms = perturbation_norms(nearest, images, self.norm)
         smallest = torch.where(fooled, norms, math.inf)
         forwards, backwards = victim.forwards - forwards, victim.backwards - backwards
+        # Every epsilon counts the whole search: with another list of epsilons its cost would be the same.
         for epsilon in epsilons:
             before = victim.forwards
             adversarial = into_ball(nearest, images, self.norm, epsilon)

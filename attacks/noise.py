@@ -25,6 +25,9 @@ class Noise(BudgetAttack):
         repeats: Draws to try; an image leaves at the first that fools.
         clipping_aware: In L2, scale the noise so that it has the size of the budget after clipping to [0, 1] rather
             than before.
+
+    Raises:
+        GauntletError: A parameter is out of range.
     """
 
     def __init__(self, norm: str, repeats: int, clipping_aware: bool) -> None:
@@ -97,7 +100,7 @@ class GaussianNoise(Noise):
         super().__init__("l2", repeats, clipping_aware)
 
     def draw(self, rng: PerImageRNG, shape: torch.Size, step: Tensor) -> Tensor:
-        """Standard normal."""
+        """Standard normal (N, *shape)."""
         return rng.normal(shape, purpose="noise", step=step)
 
 
@@ -117,5 +120,5 @@ class UniformNoise(Noise):
         super().__init__(norm, repeats, clipping_aware)
 
     def draw(self, rng: PerImageRNG, shape: torch.Size, step: Tensor) -> Tensor:
-        """Uniform in [-1, 1]."""
+        """Uniform in [-1, 1] (N, *shape)."""
         return 2 * rng.uniform(shape, purpose="noise", step=step) - 1

@@ -22,6 +22,14 @@ def perturbation_norms(adversarial: Tensor, images: Tensor, norm: str) -> Tensor
         adversarial: Perturbed images (N, C, H, W).
         images: The originals, same shape.
         norm: ``linf``, ``l2``, ``l1`` or ``l0``.
+
+    Raises:
+        GauntletError: The norm is unknown.
+
+    >>> images = torch.zeros(1, 1, 1, 3)
+    >>> moved = images + torch.tensor([0.3, -0.4, 0.0])
+    >>> [round(perturbation_norms(moved, images, norm).item(), 4) for norm in ("linf", "l2", "l1", "l0")]
+    [0.4, 0.5, 0.7, 2.0]
     """
     offset = adversarial - images
     if norm == "l0":
@@ -38,6 +46,12 @@ def project(offset: Tensor, norm: str, radius: Tensor) -> Tensor:
         offset: Perturbations (N, C, H, W).
         norm: ``linf`` or ``l2``.
         radius: Largest size (N,), one for each image.
+
+    Raises:
+        GauntletError: The norm is another.
+
+    >>> project(torch.tensor([[3.0, 4.0]]), "l2", torch.tensor([1.0]))
+    tensor([[0.6000, 0.8000]])
     """
     radius = per_image(radius, offset)
     if norm == "linf":
@@ -48,7 +62,7 @@ def project(offset: Tensor, norm: str, radius: Tensor) -> Tensor:
 
 
 def into_ball(adversarial: Tensor, images: Tensor, norm: str, epsilon: float) -> Tensor:
-    """Shrink the perturbations that are larger than ``epsilon`` to it; the others stay bit for bit as they are.
+    """Shrink perturbations of images (N, C, H, W) that exceed ``epsilon`` to it; the others stay bit for bit the same.
 
     As in foolbox, one in L2 or L1 is scaled and one in Linf clipped. There is no smaller version of one in L0: beyond
     ``epsilon`` pixels the original comes back.
@@ -83,7 +97,9 @@ def add_l1(images: Tensor, offset: Tensor, radius: Tensor) -> Tensor:
 
 
 def check_ball(adversarial: Tensor, images: Tensor, norm: str, epsilon: float) -> None:
-    """Check adversarial images: finite, in [0, 1], and at most ``epsilon * (1 + 1e-5) + 1e-6`` from the originals.
+    """Check images (N, C, H, W): finite, in [0, 1], within ``epsilon * (1 + 1e-5) + 1e-6`` of the originals.
+
+    The slack is what float32 rounding can add to a perturbation of exactly ``epsilon``.
 
     Raises:
         GauntletError: They are not; the message says by how much.
@@ -102,6 +118,7 @@ def check_ball(adversarial: Tensor, images: Tensor, norm: str, epsilon: float) -
     if low < 0 or high > 1:
         raise GauntletError(f"Adversarial pixels lie in [{low:.9g}, {high:.9g}]; they must lie in [0, 1].")
     largest = float(perturbation_norms(adversarial, images, norm).max()) if norm != "none" else 0.0
+    # Not `largest > epsilon`: a NaN is not within the ball.
     if not largest <= epsilon * (1 + 1e-5) + 1e-6:
         raise GauntletError(
             f"A perturbation has {norm} norm {largest:.7g}, which leaves the ball of radius {epsilon:g} "

@@ -45,6 +45,9 @@ class PGD(BudgetAttack):
         stop_when_fooled: Whether an image leaves when it is fooled, as the image that did it; otherwise it goes all
             the way.
         loss: What is driven up: cross entropy (``xent``; the victim's own loss), ``margin`` or ``dlr``.
+
+    Raises:
+        GauntletError: A parameter is out of range.
     """
 
     def __init__(
@@ -84,7 +87,7 @@ class PGD(BudgetAttack):
             batch.run(batch.unsolved(items), start, step, backwards=1)
 
     def start(self, batch: SearchBatch, restart: int, items: Tensor) -> PGDState:
-        """Start some items: at their images, or at a random point of the ball."""
+        """Start some items (M,): at their images, or at a random point of the ball."""
         # In double precision first: a step is the very number that rel_stepsize times epsilon gives.
         stepsizes = torch.tensor([self.rel_stepsize * epsilon for epsilon in batch.epsilons], device=items.device)
         state = PGDState(**vars(batch.start(items)), stepsize=stepsizes[items // len(batch.images)])
@@ -105,7 +108,7 @@ class PGD(BudgetAttack):
         return done
 
     def move(self, state: PGDState, gradient: Tensor) -> Tensor:
-        """The next images."""
+        """The next images (M, C, H, W)."""
         return ascend(state.current, state.clean, gradient, self.norm, stepsize=state.stepsize, radius=state.radius)
 
 

@@ -36,7 +36,7 @@ class ReconstructionVictim(Victim):
         return outputs[:, 0]
 
     def is_fooled(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Nothing is fooled: an error has no threshold."""
+        """Nothing is fooled (N,): an error has no threshold."""
         return torch.zeros(len(outputs), dtype=torch.bool, device=outputs.device)
 
 

@@ -44,6 +44,9 @@ class SaltAndPepper(IterativeMinimumNormAttack):
     Args:
         steps: Draws for each image.
         across_channels: Whether a pixel changes in all channels at once.
+
+    Raises:
+        GauntletError: A parameter is out of range.
     """
 
     norm = "l2"
@@ -67,7 +70,7 @@ class SaltAndPepper(IterativeMinimumNormAttack):
         half = per_image(state.share / 2, chance)
         candidate = torch.where(chance >= 1 - half, 1.0, torch.where(chance < half, 0.0, state.clean))
         size = (candidate - state.clean).flatten(1).norm(dim=1)
-        closer = size < state.best_size
+        closer = size < state.best_size  # the others could not improve anything: no query
         fooled = torch.zeros_like(closer)
         if closer.any():
             fooled[closer] = victim.fooled(candidate[closer], state.labels[closer])

@@ -38,6 +38,9 @@ class SigmaZero(IterativeMinimumNormAttack):
         steps: Gradient steps; their length (of the largest entry) falls from 1 to 0.1 along a cosine.
         threshold: First threshold.
         adaptation: How fast the threshold changes, in step lengths.
+
+    Raises:
+        GauntletError: A parameter is out of range.
     """
 
     norm = "l0"
@@ -63,8 +66,10 @@ class SigmaZero(IterativeMinimumNormAttack):
         change = torch.where(fooled, self.adaptation, -self.adaptation) * stride
         state.threshold = torch.where(state.steps_done == 0, state.threshold, (state.threshold + change).clamp(0, 1))
         offset = state.current - state.clean
+        # Once it fools, only the number of pixels is driven down.
         lacking = per_image(margin(outputs, state.labels) <= 0, slope)
         downhill = _density(offset) - torch.where(lacking, slope.nan_to_num(0), 0.0)
+        # Normalised by its largest entry: the step length is that of one pixel.
         largest = downhill.flatten(1).abs().amax(dim=1).clamp_min(1e-12)
         moved = (state.current - per_image(stride / largest, slope) * downhill).clamp(0, 1)
         size = (moved - state.clean).abs().amax(dim=1, keepdim=True)

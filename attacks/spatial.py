@@ -32,6 +32,9 @@ class Spatial(BudgetAttack):
         max_translation: Largest translation in each direction, in pixels.
         rotations: Rotations of the grid.
         translations: Translations of the grid, in each direction.
+
+    Raises:
+        GauntletError: A parameter is out of range.
     """
 
     norm = "none"
@@ -49,6 +52,7 @@ class Spatial(BudgetAttack):
         shifts = torch.linspace(-max_translation, max_translation, translations) if translations > 1 else torch.zeros(1)
         scale = (max(max_rotation, 1e-9), max(max_translation, 1e-9))
         grid = list(product(turns.tolist(), shifts.tolist(), shifts.tolist()))
+        # From the smallest change to the largest: an image leaves with the mildest move that fools.
         grid.sort(key=lambda move: (abs(move[0]) / scale[0]) + (abs(move[1]) + abs(move[2])) / scale[1])
         self.grid = torch.tensor(grid)
 

@@ -22,7 +22,7 @@ from .steps import within
 _HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 
 
-#: Squares whose places are drawn at once.
+#: Squares whose places are drawn at once: one call of the generator costs as much for many as for one.
 _DRAWN = 64
 
 #: Most squares that are tried on one image in a pass.
@@ -61,7 +61,7 @@ class SquareProposal:
     new: Tensor
 
     def put(self, images: Tensor, chosen: Tensor) -> Tensor:
-        """Put the values of the chosen state into as many images (N, C, H, W), in place."""
+        """Put the values of the chosen searches into as many images (N, C, H, W), in place."""
         flat = images.flatten(2)
         flat.scatter_(2, self.places[chosen][:, None].expand(-1, images.shape[1], -1), self.values[chosen])
         return images
@@ -85,6 +85,9 @@ class Square(BudgetAttack):
         queries: Most queries for an image.
         initial_share: Share of the image that the first squares cover.
         restarts: Searches to try on an image that resists.
+
+    Raises:
+        GauntletError: A parameter is out of range.
     """
 
     def __init__(
@@ -109,7 +112,7 @@ class Square(BudgetAttack):
             batch.run(batch.unsolved(items), start, step, forwards=0)
 
     def _start(self, batch: SearchBatch, restart: int, items: Tensor) -> SquareState:
-        """At an image of stripes in Linf, of tiles in L2, which the first query asks about."""
+        """Start items (M,) at images of stripes in Linf, of tiles in L2, which the first query asks about."""
         state, rng = batch.start(items), batch.rng(items)
         shape, radius = state.clean.shape[1:], per_image(state.radius, state.clean)
         if self.norm == "linf":
@@ -157,6 +160,7 @@ class Square(BudgetAttack):
     def _count_ahead(self, state: SquareState, room: int) -> Tensor:
         """Squares to try on each image (M,): half as many as it took for one to be kept: few are void."""
         most = min(max(room // len(state), 1), _MOST)
+        # An answer after the first good square is void, so that looking far ahead would waste queries.
         half = state.steps_done // (2 * state.accepted.clamp_min(1))
         return half.clamp(1, most).minimum(self.queries - state.steps_done)
 

@@ -34,7 +34,7 @@ def move_windows(offset: Tensor, radius: Tensor, side: Tensor, rng: PerImageRNG,
         radius: Their largest L2 norm (M,).
         side: Sides of the windows (M,).
         rng: Of the images.
-        step: Queries steps_done (M,).
+        step: Queries taken (M,).
         restart: Number of the search.
     """
     channels, height, width = offset.shape[1:]

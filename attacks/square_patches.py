@@ -34,5 +34,5 @@ def coordinates_from(corner: Tensor, height: int, width: int) -> tuple[Tensor, T
 
 
 def random_signs(numbers: Tensor) -> Tensor:
-    """-1 or 1, from uniform numbers in [0, 1)."""
+    """-1 or 1, from uniform numbers in [0, 1), of the same shape (...,)."""
     return torch.where(numbers < 0.5, -1.0, 1.0)

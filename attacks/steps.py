@@ -30,7 +30,7 @@ def ascend(current: Tensor, clean: Tensor, gradient: Tensor, norm: str, *, steps
 
 
 def within(images: Tensor, clean: Tensor, norm: str, radius: Tensor) -> Tensor:
-    """Images projected onto the ball around ``clean`` and clipped to [0, 1]."""
+    """Images (N, C, H, W) projected onto the ball of ``radius`` (N,) around ``clean`` and clipped to [0, 1]."""
     return (clean + project(images - clean, norm, radius)).clamp_(0, 1)
 
 
@@ -40,7 +40,13 @@ def displaced(clean: Tensor, offset: Tensor, norm: str, radius: Tensor) -> Tenso
 
 
 def steepest_direction(gradient: Tensor, norm: str) -> Tensor:
-    """Direction of unit size in which the loss grows fastest; zero where the gradient is zero or not a number."""
+    """Direction of unit size in which the loss grows fastest, from its gradient (N, C, H, W).
+
+    It is zero where the gradient is zero or not a number.
+
+    >>> steepest_direction(torch.tensor([[0.0, -2.0]]), "linf")
+    tensor([[ 0., -1.]])
+    """
     if norm == "linf":
         return gradient.sign()  # the sign of NaN is 0
     size = lengths(gradient)

@@ -41,6 +41,9 @@ class Transfer(Attack):
             the suite. Outside a suite it is the victim's own :attr:`~gauntlet.attacks.Victim.surrogate` that counts.
         attack: The attack on the surrogate: a name, or a spec as under ``attacks``.
         norm: That of the attack.
+
+    Raises:
+        GauntletError: A parameter is out of range, or the attack on the surrogate does not fit.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Transfer(Attack):
         if entry.has("norm"):
             parameters.setdefault("norm", norm)
         if entry.has("stop_when_fooled"):
+            # Barely beyond the surrogate's boundary is rarely beyond the victim's.
             parameters.setdefault("stop_when_fooled", False)
         self.norm, self.surrogate = norm, surrogate
         self.inner: Attack = build_attack(entry, parameters)
@@ -84,7 +88,11 @@ class Transfer(Attack):
 
 
 def inner_attack(spec: Spec = _DEFAULT) -> Selected:
-    """The attack on the surrogate, with its checked parameters."""
+    """The attack on the surrogate, with its checked parameters.
+
+    Raises:
+        GauntletError: It is unknown, a parameter is wrong, or it is itself a transfer.
+    """
     chosen = select_one(ATTACKS, spec)
     if chosen.entry.name == "transfer":
         raise GauntletError("transfer: the attack on the surrogate cannot be a transfer itself; name another.")

@@ -29,7 +29,7 @@ class Victim:
         device: Where the passes run; images and labels are expected there.
         batch_size: Most images in one pass.
         memory_format: Layout of 4-D weights and images. By default ``channels_last`` on a CPU, where convolutions are
-            up to twice as fast in it, and contiguous elsewhere; a module that cannot batch on the former (it calls
+            up to twice as fast in it, and contiguous elsewhere; a module that cannot work on the former (it calls
             ``view``) gets the latter.
         surrogate: Another victim, entered and left with this one, on which attacks may make their images.
     """
@@ -55,6 +55,7 @@ class Victim:
 
     def __enter__(self) -> Self:
         module = self._original
+        # What the caller gave is put back exactly on exit, so all of it is noted before anything changes.
         self._modes = [(part, part.training) for part in module.modules()]
         self._parameters = [(parameter, parameter.data, parameter.requires_grad) for parameter in module.parameters()]
         self._buffers = [(part, name, value) for part in module.modules() for name, value in part._buffers.items()]
@@ -185,8 +186,12 @@ class Victim:
                 ) from None
         return gradients, outputs.detach()
 
-    def _query(self, images: Tensor) -> Tensor:
-        """One counted pass of the module itself."""
+    def _forward_counted(self, images: Tensor) -> Tensor:
+        """Logits (N, classes) of one counted pass of the module itself.
+
+        Raises:
+            GauntletError: It returned something else.
+        """
         outputs = self._forward(images)
         count = len(images)
         if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != count:
@@ -248,4 +253,4 @@ class _CountingModule(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W)."""
-        return self._victim[0]._query(images)
+        return self._victim[0]._forward_counted(images)

@@ -25,7 +25,7 @@ class OneByOne(nn.Module):
 
 @dataclass
 class Search:
-    """What a run found, what it asked, and the queries of every search, as (item, taken) in order of item."""
+    """What a run found, what it asked, and the queries of every search, as (item, steps_done) in order of item."""
 
     results: list[AttackResult]
     asked: int
@@ -36,10 +36,10 @@ class Search:
 def searched(trained, correct, monkeypatch):
     step, ended = square.Square._step, []
 
-    def watched(self, work, rows, sides, restart):
-        done = step(self, work, rows, sides, restart)
-        assert (rows.taken < self.queries).all()
-        ended.extend(zip(rows.item[done].tolist(), (rows.taken[done] + 1).tolist(), strict=True))
+    def watched(self, batch, sides, restart, state):
+        done = step(self, batch, sides, restart, state)
+        assert (state.steps_done < self.queries).all()
+        ended.extend(zip(state.item[done].tolist(), (state.steps_done[done] + 1).tolist(), strict=True))
         return done
 
     monkeypatch.setattr(square.Square, "_step", watched)
