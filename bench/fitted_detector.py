@@ -34,7 +34,7 @@ class FittedDetector:
 
     def scores(self, outputs: Outputs) -> np.ndarray:
         """Scores (N,) in float64, checked; kept with the outputs."""
-        return outputs.once(("scores", self), lambda: self._score(outputs))
+        return outputs.cached(("scores", self), lambda: self._score(outputs))
 
     def _score(self, outputs: Outputs) -> np.ndarray:
         return np.asarray(checked_scores(self.detector, outputs, self._label).cpu())
@@ -81,7 +81,7 @@ def checked_scores(detector: Detector, outputs: Outputs, label: str) -> Tensor:
     Raises:
         GauntletError: What the detector reads, or what it gives, is NaN or infinite for some image.
     """
-    outputs = outputs.seen_by(detector.needs)
+    outputs = outputs.restricted_to(detector.needs)
     for need in detector.needs:
         # An argmax or a bin would make a number of a NaN. What a model's own outputs may hold is its own affair.
         if not need.startswith("output:") and (bad := outputs.broken(need)):
@@ -111,5 +111,5 @@ def _fit(chosen: Selected, inside: Outputs, context: RowContext) -> Detector:
         train = context.outputs(row.dataset, "train", limit=context.suite.fit_limit)
         val = context.outputs(row.dataset, "val") if getattr(detector, "needs_val", False) else None
         seen = detector.needs
-        detector.fit(train.seen_by(seen), None if val is None else val.seen_by(seen), inside.head)
+        detector.fit(train.restricted_to(seen), None if val is None else val.restricted_to(seen), inside.head)
     return detector

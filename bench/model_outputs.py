@@ -195,7 +195,7 @@ class ModelOutputs:
             head=None if weight is None or bias is None else Head(weight, bias),
             model=self._module,
             image_batches=lambda: (batch for batch, _ in self._batches(load())),
-            reduced=None if features is None else reduced,
+            projected=None if features is None else reduced,
             tap=lambda batch: self._sweeper.tap(batch),
             name="/".join(name),
             layers=tuple(layers),

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..registry import detector
 from .energy import energy
 from .head import apply_head
-from .numerics import by_rows, double, working
+from .numerics import by_rows, compute_dtype, double
 from .outputs import Head
 from .pruning import ratio, survivors
 
@@ -41,7 +41,7 @@ def ash(features: Tensor, head: Head, *, variant: Literal["b", "p", "s"] = "b", 
     """
 
     def logits(part: Tensor) -> Tensor:
-        own = working(part)
+        own = compute_dtype(part)
         kept, places = survivors(own, q, "ash")
         total = own.sum(dim=1, keepdim=True)
         factor: Tensor | None = None

@@ -75,7 +75,7 @@ class Detector(ABC):
             raise GauntletError(f"Detector {self.name!r} must be fitted to training outputs before it can score.")
         return state
 
-    def compact_features(self, outputs: Outputs, width: int | None = None) -> Tensor:
+    def projected_features(self, outputs: Outputs, width: int | None = None) -> Tensor:
         """The (projected) features, shape (N, D).
 
         Args:
@@ -86,7 +86,7 @@ class Detector(ABC):
         Raises:
             GauntletError: They are missing, of another width, or (for a fit) empty or not finite.
         """
-        features = outputs.compact
+        features = outputs.projected_features
         if features is None:
             raise self._lacks("features")
         if width is None:
@@ -98,7 +98,7 @@ class Detector(ABC):
             )
         return features
 
-    def whole_features(self, outputs: Outputs, *, fitting: bool = False) -> Tensor:
+    def full_features(self, outputs: Outputs, *, fitting: bool = False) -> Tensor:
         """The unprojected features, shape (N, D), which the head applies to; checked where a detector is ``fitting``.
 
         Raises:
@@ -131,20 +131,20 @@ class Detector(ABC):
         return (
             outputs
             if bool(known.all())
-            else outputs.once(("known", id(outputs.features)), lambda: outputs.subset(known))
+            else outputs.cached(("known", id(outputs.features)), lambda: outputs.subset(known))
         )
 
     def labelled(self, outputs: Outputs, need: str) -> tuple[Tensor, Tensor]:
-        """One need and the labels (N,) of the images that have a class, to fit to; features are the compact ones.
+        """One need and the labels (N,) of the images that have a class, to fit to; features are the projected ones.
 
         Raises:
             GauntletError: The outputs lack the need, or have no image with a class, or features that are not finite.
         """
-        values = self.compact_features(outputs) if need == "features" else outputs.get(need)
+        values = self.projected_features(outputs) if need == "features" else outputs.get(need)
         if values is None:
             raise self._lacks(need)
         known = self.with_class(outputs)
-        chosen: Any = known.compact if need == "features" else known.get(need)
+        chosen: Any = known.projected_features if need == "features" else known.get(need)
         return chosen.detach(), known.labels.to(values.device)
 
     def required(self, head: Head | None) -> Head:

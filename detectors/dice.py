@@ -41,7 +41,7 @@ class DICE(Detector):
         Raises:
             GauntletError: There are none, they are not finite, or the model has no head.
         """
-        features, head = self.whole_features(train, fitting=True), self.required(head)
+        features, head = self.full_features(train, fitting=True), self.required(head)
         weight = double(head.weight)
         contribution = weight * feature_mean(train, features)
         kept = contribution > quantile(contribution, self.dropped)
@@ -49,4 +49,4 @@ class DICE(Detector):
 
     def score(self, outputs: Outputs) -> Tensor:
         """Scores, shape (N,), in the unit of the logits."""
-        return energy(apply_head(self.whole_features(outputs), self.fitted(self._sparse)))
+        return energy(apply_head(self.full_features(outputs), self.fitted(self._sparse)))

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..registry import GauntletError, detector
 from .base import Detector
 from .moments import feature_mean
-from .numerics import beside, by_rows, double, working
+from .numerics import by_rows, compute_dtype, double, like
 from .outputs import Head, Outputs
 
 
@@ -35,7 +35,7 @@ class FDBD(Detector):
         Raises:
             GauntletError: There are none, they are not finite, or the head has one class only.
         """
-        self._mean = feature_mean(train, self.whole_features(train, fitting=True))
+        self._mean = feature_mean(train, self.full_features(train, fitting=True))
         weight = double(self.required(head).weight)
         if len(weight) < 2:
             raise GauntletError(f"Detector {self.name!r} needs at least two classes, got one.")
@@ -46,8 +46,8 @@ class FDBD(Detector):
         """Scores of at most 0, shape (N,), float64."""
         inverse = self.fitted(self._inverse)
         features, _, logits = self.pull(outputs)
-        mean = beside(self.fitted(self._mean), features)
-        length = by_rows(lambda part: double(torch.linalg.vector_norm(working(part) - mean, dim=1)), features)
+        mean = like(self.fitted(self._mean), features)
+        length = by_rows(lambda part: double(torch.linalg.vector_norm(compute_dtype(part) - mean, dim=1)), features)
         distance = by_rows(lambda part: _distance(double(part), inverse), logits)
         return -torch.where(length > 0, distance / length.masked_fill(length == 0, 1.0), 0.0)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .moments import Moments
-from .numerics import beside, by_rows, double, working
+from .numerics import by_rows, compute_dtype, double, like
 from .triangular import lower, times
 
 
@@ -47,11 +47,11 @@ def nearest_distance(features: Tensor, gaussians: Gaussians) -> Tensor:
     Products are in the precision of the features. The nearest class is found by expanding the square, its distance is
     then summed directly, so that no large numbers cancel in it.
     """
-    origin, white, means = (beside(part, features) for part in gaussians)
+    origin, white, means = (like(part, features) for part in gaussians)
     half = -0.5 * means.square().sum(dim=1)
 
     def score(chunk: Tensor) -> Tensor:
-        own = times(working(chunk) - origin, white)
+        own = times(compute_dtype(chunk) - origin, white)
         nearest = torch.addmm(half, own.detach(), means.T).argmax(dim=1)
         return double(torch.linalg.vector_norm(own - means.index_select(0, nearest), dim=1)).square()
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..registry import GauntletError, detector
-from .numerics import double, working
+from .numerics import compute_dtype, double
 from .probabilities import log_of_sum
 
 
@@ -34,7 +34,7 @@ def gen(logits: Tensor, *, gamma: float = 0.1, top: int = 100) -> Tensor:
         raise GauntletError(f"Detector 'gen' needs gamma above 0 and top of at least 1, got {gamma} and {top}.")
     # Probabilities as shares of the largest, and the sum as a multiple of the largest one's term, (p (1 - p))^gamma:
     # 1 - p is exact where p rounds to 1, and only the factor can underflow, which is in float64.
-    by_class = working(logits.T.contiguous())
+    by_class = compute_dtype(logits.T.contiguous())
     largest = by_class.max(dim=0, keepdim=True)
     logs = (by_class - largest.values).scatter(0, largest.indices, -torch.inf)
     weights = logs.exp()

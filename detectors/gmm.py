@@ -51,7 +51,7 @@ class GMM(Detector):
         """Negative log-densities, shape (N,), in nats, float64."""
         training = self.fitted(self._features)
         total, width = training.shape
-        features = self.compact_features(outputs, width)
+        features = self.projected_features(outputs, width)
         constant = -0.5 * width * math.log(2 * math.pi)
         score = double(features[:0]).new_full((len(features),), -torch.inf)
         for position, members in enumerate(self._members):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .numerics import beside, double, working
+from .numerics import compute_dtype, double, like
 from .outputs import Head
 
 
 def apply_head(features: Tensor, head: Head, factor: Tensor | None = None) -> Tensor:
     """Logits of ``factor * features``, (N, 1) and (N, D): products in the precision of the features, then float64."""
-    products = double(working(features) @ beside(head.weight, features).T)
+    products = double(compute_dtype(features) @ like(head.weight, features).T)
     return (products if factor is None else products * factor) + double(head.bias)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from ..registry import GauntletError, detector
 from .base import Detector
 from .moments import feature_mean
-from .numerics import beside, by_rows, double, working
+from .numerics import by_rows, compute_dtype, double, like
 from .outputs import Head, Outputs
 from .search import Ranking, Search, search, search_of
 
@@ -45,26 +45,26 @@ class KNN(Detector):
         Raises:
             GauntletError: There are fewer than k of them, or they are not finite.
         """
-        features = self.compact_features(train)
+        features = self.projected_features(train)
         if len(features) < self.k:
             raise GauntletError(
                 f"Detector {self.name!r} looks for neighbour k={self.k} among only {len(features)} training images: "
                 "choose a smaller k or more training images."
             )
         self._search = search_of(train)
-        self._centre = beside(feature_mean(train, features), features)
+        self._centre = like(feature_mean(train, features), features)
         if self.normalize:
             # |q - b|^2 = |q|^2 + |b|^2 - 2 q.b: among features of length 1 the product alone ranks the neighbours.
             lengths = self._search.lengths
             silent = lengths == 0
             scale = lengths.masked_fill(silent, 1.0).reciprocal()
-            offset = beside(0.5 * silent, features) if bool(silent.any()) else None
-            self._search.ask("cosine", Ranking(self.k, beside(scale, features), offset))
+            offset = like(0.5 * silent, features) if bool(silent.any()) else None
+            self._search.ask("cosine", Ranking(self.k, like(scale, features), offset))
 
     def score(self, outputs: Outputs) -> Tensor:
         """Distances, shape (N,), float64; in [0, 2] with ``normalize``."""
         search, centre = self.fitted(self._search), self.fitted(self._centre)
-        features = self.compact_features(outputs, len(centre))
+        features = self.projected_features(outputs, len(centre))
         if self.normalize:
             neighbours = search.find("cosine", self.k, outputs).positions[:, -1]
         else:
@@ -82,5 +82,5 @@ class KNN(Detector):
 def _kth_nearest(queries: Tensor, bank: Tensor, centre: Tensor, k: int) -> Tensor:
     """Position in ``bank`` (N, D) of the k-th nearest neighbour of each query (M, D), shape (M,)."""
     # Distances do not depend on the origin, but products are the more exact the shorter the vectors are.
-    offset = by_rows(lambda part: -0.5 * (working(part) - centre).square().sum(dim=1), bank)
-    return search(working(queries) - centre, bank, {"": Ranking(k, offset=offset)})[""].positions[:, -1]
+    offset = by_rows(lambda part: -0.5 * (compute_dtype(part) - centre).square().sum(dim=1), bank)
+    return search(compute_dtype(queries) - centre, bank, {"": Ranking(k, offset=offset)})[""].positions[:, -1]

@@ -7,7 +7,7 @@ from torch import Tensor
 from ..registry import GauntletError, detector
 from .energy import energy
 from .head import apply_head
-from .numerics import by_rows, double, working
+from .numerics import by_rows, compute_dtype, double
 from .outputs import Head
 from .pruning import ratio, sum_of_survivors
 
@@ -36,7 +36,7 @@ def lts(features: Tensor, head: Head, *, p: float = 0.05) -> Tensor:
         raise GauntletError(f"Detector 'lts' needs p above 0 and at most 1, got {p}.")
 
     def logits(part: Tensor) -> Tensor:
-        active = working(part).relu()
+        active = compute_dtype(part).relu()
         factor = double(ratio(active.sum(dim=1), sum_of_survivors(active, 1 - p, "lts"))).square()
         return apply_head(part, head) * factor[:, None]
 

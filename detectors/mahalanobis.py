@@ -33,11 +33,11 @@ class Mahalanobis(Detector):
         Raises:
             GauntletError: No image has a class, or the features are not finite.
         """
-        self.compact_features(train)
+        self.projected_features(train)
         self._gaussians = class_gaussians(class_moments(self.with_class(train)))
 
     def score(self, outputs: Outputs) -> Tensor:
         """Squared distances, shape (N,), float64."""
         gaussians = self.fitted(self._gaussians)
-        features = self.compact_features(outputs, len(gaussians.origin))
+        features = self.projected_features(outputs, len(gaussians.origin))
         return nearest_distance(features, gaussians)

@@ -39,7 +39,7 @@ class MahalanobisPerturbed(Detector):
         Raises:
             GauntletError: No image has a class, or the features are not finite.
         """
-        self.compact_features(train)
+        self.projected_features(train)
         self._gaussians = class_gaussians(class_moments(self.with_class(train)))
 
     def score(self, outputs: Outputs) -> Tensor:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from .numerics import beside, cached_rows, double, mean_row, rounding_of, working
+from .numerics import cached_rows, compute_dtype, double, like, mean_row, rounding_of
 from .outputs import Outputs
 
 #: Columns of a symmetric product that are computed together; the part below their diagonal blocks is not.
@@ -32,13 +32,13 @@ class Moments(NamedTuple):
 
 
 def class_moments(outputs: Outputs) -> Moments:
-    """The moments of an image set's compact features by its labels."""
-    return outputs.once("moments", lambda: _moments(outputs))
+    """The moments of an image set's (projected) features by its labels."""
+    return outputs.cached("moments", lambda: _moments(outputs))
 
 
 def feature_mean(outputs: Outputs, features: Tensor) -> Tensor:
     """Mean (D,) in float64 of ``features`` (N, D), which are the whole or the projected ones of ``outputs``."""
-    return outputs.once(("mean", id(features)), lambda: mean_row(features.detach()))
+    return outputs.cached(("mean", id(features)), lambda: mean_row(features.detach()))
 
 
 def scatter(features: Tensor, prepare: Callable[[Tensor, slice], Tensor]) -> Tensor:
@@ -61,16 +61,16 @@ def _add_products(total: Tensor, rows: Tensor) -> None:
 
 
 def _moments(outputs: Outputs) -> Moments:
-    assert outputs.compact is not None
-    features = outputs.compact.detach()
-    origin = beside(feature_mean(outputs, outputs.compact), features)
+    assert outputs.projected_features is not None
+    features = outputs.projected_features.detach()
+    origin = like(feature_mean(outputs, outputs.projected_features), features)
     _, index, counts = outputs.labels.to(features.device).unique(return_inverse=True, return_counts=True)
     means = _sums_about(origin, features, index, len(counts)) / counts[:, None]
     # In the precision of the features: the rounding of a centre enters the covariance squared.
-    centres = beside(means + double(origin), features)
+    centres = like(means + double(origin), features)
 
     def centred(part: Tensor, place: slice) -> Tensor:
-        return double(working(part) - centres.index_select(0, index[place]))
+        return double(compute_dtype(part) - centres.index_select(0, index[place]))
 
     within = scatter(features, centred) / len(features)
     return Moments(origin, means, double(counts) / len(features), within, rounding_of(features))
@@ -81,6 +81,6 @@ def _sums_about(origin: Tensor, features: Tensor, index: Tensor, classes: int) -
     rows = max(cached_rows(features.shape[1]), 4 * classes)
     sums = double(features[:0]).new_zeros(classes, features.shape[1])
     for part, own in zip(features.split(rows), index.split(rows), strict=True):
-        centred = working(part) - origin
+        centred = compute_dtype(part) - origin
         sums += double(centred.new_zeros(sums.shape).index_add_(0, own, centred))
     return sums

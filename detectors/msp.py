@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..registry import detector
-from .numerics import by_rows, double, working
+from .numerics import by_rows, compute_dtype, double
 from .probabilities import below_top
 from .temperature import check_temperature
 
@@ -37,7 +37,7 @@ def msp(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
 
 def _msp(logits: Tensor, temperature: float) -> Tensor:
     # A high temperature brings all classes so near to each other that single precision could not tell images apart.
-    _, below = below_top(logits, working if temperature == 1 else double)
+    _, below = below_top(logits, compute_dtype if temperature == 1 else double)
     marks = below.sign()  # -1, and 0 for the largest: the sum leaves that out, and counts what ties with it
     tied = len(below) - 1 + marks.sum(dim=0)
     weights = (below if temperature == 1 else below / temperature).exp()

@@ -57,7 +57,7 @@ class NeuronCoverage(Detector):
         Raises:
             GauntletError: There are none, or they are not finite.
         """
-        features, head = self.whole_features(train, fitting=True), self.required(head)
+        features, head = self.full_features(train, fitting=True), self.required(head)
         bins = _Bins.of(self.bins, self.steepness, head, features)
         counts = torch.zeros(features.shape[1], self.bins, dtype=torch.long, device=features.device)
         for part in features.split(cached_rows(features.shape[1])):

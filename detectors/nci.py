@@ -8,7 +8,7 @@ from torch import Tensor
 from ..registry import detector
 from .base import Detector
 from .moments import feature_mean
-from .numerics import beside, by_rows, double, working
+from .numerics import by_rows, compute_dtype, double, like
 from .outputs import Head, Outputs
 
 
@@ -36,17 +36,17 @@ class NCI(Detector):
         Raises:
             GauntletError: There are none, or they are not finite.
         """
-        self._mean = feature_mean(train, self.whole_features(train, fitting=True))
+        self._mean = feature_mean(train, self.full_features(train, fitting=True))
 
     def score(self, outputs: Outputs) -> Tensor:
         """Scores, shape (N,), float64; a feature that is the training mean has no direction and scores 0 for it."""
         features, head, logits = self.pull(outputs)
-        mean, weight = beside(self.fitted(self._mean), features), beside(head.weight, features)
+        mean, weight = like(self.fitted(self._mean), features), like(head.weight, features)
 
         def score(part: Tensor, predicted: Tensor) -> Tensor:
-            centred = working(part) - mean
+            centred = compute_dtype(part) - mean
             length = double(torch.linalg.vector_norm(centred, dim=1))
             along = double((centred * weight[predicted]).sum(dim=1)) / length.masked_fill(length == 0, 1.0)
-            return -along - self.alpha * double(torch.linalg.vector_norm(working(part), ord=1, dim=1))
+            return -along - self.alpha * double(torch.linalg.vector_norm(compute_dtype(part), ord=1, dim=1))
 
         return by_rows(score, features, logits.argmax(dim=1))

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from ..registry import GauntletError, detector
 from .base import Detector
-from .numerics import beside, by_rows, double
+from .numerics import by_rows, double, like
 from .outputs import Head, Outputs
 from .probabilities import log_sum_exp
 from .search import Ranking, Search, search_of
@@ -40,7 +40,7 @@ class NNGuide(Detector):
         Raises:
             GauntletError: There are fewer than k of them, or they are not finite.
         """
-        features = self.compact_features(train).detach()
+        features = self.projected_features(train).detach()
         if len(features) < self.k:
             raise GauntletError(
                 f"Detector {self.name!r} looks for k={self.k} neighbours among only {len(features)} training images: "
@@ -49,13 +49,13 @@ class NNGuide(Detector):
         self._search = search_of(train)
         energies = log_sum_exp(self.pull(train)[1].detach())
         lengths = self._search.lengths
-        self._scale = beside(energies / lengths.masked_fill(lengths == 0, 1.0), features)
+        self._scale = like(energies / lengths.masked_fill(lengths == 0, 1.0), features)
         self._search.ask("energy", Ranking(self.k, self._scale))
 
     def score(self, outputs: Outputs) -> Tensor:
         """Scores, shape (N,), in the squared unit of the logits."""
         search, scale = self.fitted(self._search), self.fitted(self._scale)
-        features = self.compact_features(outputs, search.features.shape[1])
+        features = self.projected_features(outputs, search.features.shape[1])
         found = search.find("energy", self.k, outputs)
 
         def mean_product(own: Tensor, at: Tensor) -> Tensor:

@@ -22,13 +22,13 @@ def double(values: Tensor) -> Tensor:
     return (values.cpu() if values.device.type == "mps" else values).double()
 
 
-def working(values: Tensor) -> Tensor:
+def compute_dtype(values: Tensor) -> Tensor:
     """``values`` in float64 where they are that already, otherwise in float32."""
     return values if values.dtype == torch.float64 else values.float()
 
 
-def beside(values: Tensor, features: Tensor) -> Tensor:
-    """``values`` where ``features`` are and in the precision in which those are worked with."""
+def like(values: Tensor, features: Tensor) -> Tensor:
+    """Move values to the device and compute dtype of ``features``."""
     return values.to(features.device, torch.float64 if features.dtype == torch.float64 else torch.float32)
 
 
@@ -42,7 +42,7 @@ def rounding_of(features: Tensor) -> float:
 def mean_row(values: Tensor) -> Tensor:
     """The mean (D,) of rows (N, D) in float64: of sums of few rows in the precision of the rows. Differentiable."""
     parts = values.split(min(cached_rows(values.shape[1]), 512))
-    return double(torch.stack([working(part).sum(dim=0) for part in parts])).sum(dim=0) / len(values)
+    return double(torch.stack([compute_dtype(part).sum(dim=0) for part in parts])).sum(dim=0) / len(values)
 
 
 def broken_rows(values: Tensor) -> int:

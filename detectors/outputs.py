@@ -38,7 +38,7 @@ class Outputs:
         model: The network in eval mode, or None.
         image_batches: Called without arguments, yields the images in order as float32 batches in [0, 1], shape
             (B, channels, height, width), on the model's device.
-        reduced: What stands in for ``features`` in detectors whose cost grows with D x D or with all training
+        projected: What stands in for ``features`` in detectors whose cost grows with D x D or with all training
             features: the same features projected to fewer dimensions. None means that no projection was needed.
         tap: Maps a batch of images to the model's ``logits``, ``features`` and named outputs, with gradients where
             they are enabled; or None.
@@ -53,7 +53,7 @@ class Outputs:
     head: Head | None = None
     model: nn.Module | None = None
     image_batches: Callable[[], Iterable[Tensor]] | None = None
-    reduced: Tensor | None = None
+    projected: Tensor | None = None
     tap: Callable[[Tensor], dict[str, Tensor]] | None = None
     name: str = ""
     layers: tuple[int, ...] = ()
@@ -63,9 +63,9 @@ class Outputs:
         return len(self.labels)
 
     @property
-    def compact(self) -> Tensor | None:
-        """``reduced`` where the features were projected, the features themselves otherwise."""
-        return self.features if self.reduced is None else self.reduced
+    def projected_features(self) -> Tensor | None:
+        """The features as projected (N, D'), or as they are where no projection was needed."""
+        return self.features if self.projected is None else self.projected
 
     def get(self, need: str) -> Any:
         """The value of one need (``logits``, ``images``, ``output:NAME``, ...), or None where there is none."""
@@ -75,18 +75,18 @@ class Outputs:
             return getattr(self, need)
         return self.named.get(need.removeprefix("output:"))
 
-    def seen_by(self, needs: Sequence[str]) -> Outputs:
-        """The same for a detector with these needs: without the head its features are the compact ones.
+    def restricted_to(self, needs: Sequence[str]) -> Outputs:
+        """The same for a detector with these needs: without the head its features are the projected ones.
 
         So they do not depend on whether some other detector needs whole features. What is made once is made for both.
         """
-        if self.reduced is None or "head" in needs:
+        if self.projected is None or "head" in needs:
             return self
-        view = replace(self, features=self.reduced, reduced=None)
+        view = replace(self, features=self.projected, projected=None)
         view._made = self._made
         return view
 
-    def once(self, key: Any, make: Callable[[], T]) -> T:
+    def cached(self, key: Any, make: Callable[[], T]) -> T:
         """What ``make`` returns, made on the first call with ``key``: what several detectors compute from one set."""
         if key not in self._made:
             self._made[key] = make()
@@ -95,7 +95,7 @@ class Outputs:
     def broken(self, need: str) -> int:
         """Of how many images the value of a need is NaN or infinite; 0 where there is none. Counted once."""
         values = self.get(need)
-        return self.once(("broken", need), lambda: broken_rows(values)) if isinstance(values, Tensor) else 0
+        return self.cached(("broken", need), lambda: broken_rows(values)) if isinstance(values, Tensor) else 0
 
     def subset(self, positions: Any) -> Outputs:
         """The outputs at ``positions`` (a slice, a mask, or whole numbers), in that order."""
@@ -114,7 +114,7 @@ class Outputs:
             head=self.head,
             model=self.model,
             image_batches=None if batches is None else lambda: _pick_images(batches(), chosen),
-            reduced=pick(self.reduced),
+            projected=pick(self.projected),
             tap=self.tap,
             name=self.name,
             layers=self.layers,

@@ -13,7 +13,7 @@ from .base import Detector
 from .gaussians import whitening
 from .head import apply_head
 from .moments import scatter
-from .numerics import beside, by_rows, double, working
+from .numerics import by_rows, compute_dtype, double, like
 from .outputs import Head, Outputs
 from .probabilities import log_probabilities
 from .triangular import times
@@ -41,7 +41,7 @@ class PNML(Detector):
         Raises:
             GauntletError: There are none, or they are not finite.
         """
-        features = self.compact_features(train).detach()
+        features = self.projected_features(train).detach()
         second = scatter(features, lambda part, _: F.normalize(double(part), dim=1))
         kind = features.dtype if features.is_floating_point() else torch.float32
         self._root = whitening(second / len(features), torch.finfo(kind).eps) / math.sqrt(len(features))
@@ -53,14 +53,14 @@ class PNML(Detector):
             GauntletError: The head has one class only.
         """
         root = self.fitted(self._root)
-        compact = self.compact_features(outputs, len(root))
+        compact = self.projected_features(outputs, len(root))
         features, head = self.pull(outputs)
         if len(head.bias) < 2:
             raise GauntletError(f"Detector {self.name!r} needs at least two classes, got one.")
-        single = beside(root, compact)
+        single = like(root, compact)
 
         def scaled(part: Tensor) -> Tensor:
-            return F.normalize(working(part), dim=1)
+            return F.normalize(compute_dtype(part), dim=1)
 
         lengths = by_rows(lambda part: torch.linalg.vector_norm(times(scaled(part), single), dim=1), compact)
         t = double(lengths).square()[:, None]

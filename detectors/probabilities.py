@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .numerics import by_rows, double, working
+from .numerics import by_rows, compute_dtype, double
 
 
 def log_probabilities(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,14 +47,14 @@ def log_sum_exp(logits: Tensor) -> Tensor:
 
 
 def _log_sum_exp(logits: Tensor) -> Tensor:
-    top, below = below_top(logits, working)
+    top, below = below_top(logits, compute_dtype)
     return double(top) + double(below.exp().sum(dim=0)).log()
 
 
 def below_top(logits: Tensor, precision: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
     """The largest of the logits (N, C), shape (N,), and how far each class is from it, (C, N), at most 0.
 
-    ``precision`` is :func:`double` or :func:`working`.
+    ``precision`` is :func:`double` or :func:`compute_dtype`.
     """
     by_class = precision(logits.T.clone(memory_format=torch.contiguous_format))
     top = by_class.detach().amax(dim=0)

@@ -40,7 +40,7 @@ class ReAct(Detector):
         Raises:
             GauntletError: There are none, or they are not finite.
         """
-        self._threshold = quantile(self.whole_features(self.validation(val), fitting=True), self.q)
+        self._threshold = quantile(self.full_features(self.validation(val), fitting=True), self.q)
 
     def score(self, outputs: Outputs) -> Tensor:
         """Scores, shape (N,), in the unit of the logits."""

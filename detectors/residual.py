@@ -34,10 +34,10 @@ class Residual(Detector):
         Raises:
             GauntletError: There are none, they are not finite, or ``dim`` is not below D.
         """
-        dim = principal_dimension(self.compact_features(train).shape[1], self.dim, self.name)
+        dim = principal_dimension(self.projected_features(train).shape[1], self.dim, self.name)
         self._space = fit_residual_space(train, self.required(head), dim)
 
     def score(self, outputs: Outputs) -> Tensor:
         """Lengths, shape (N,), float64."""
         space = self.fitted(self._space)
-        return residual_norm(self.compact_features(outputs, len(space.origin)), space)
+        return residual_norm(self.projected_features(outputs, len(space.origin)), space)

@@ -33,12 +33,12 @@ class RMD(Detector):
         Raises:
             GauntletError: No image has a class, or the features are not finite.
         """
-        self.compact_features(train)
+        self.projected_features(train)
         moments = class_moments(self.with_class(train))
         self._classes, self._everything = class_gaussians(moments), one_gaussian(moments)
 
     def score(self, outputs: Outputs) -> Tensor:
         """Differences of squared distances, shape (N,), float64."""
         classes, everything = self.fitted(self._classes), self.fitted(self._everything)
-        features = self.compact_features(outputs, len(classes.origin))
+        features = self.projected_features(outputs, len(classes.origin))
         return nearest_distance(features, classes) - nearest_distance(features, everything)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .numerics import cached_rows, double, rows_per_chunk, working
+from .numerics import cached_rows, compute_dtype, double, rows_per_chunk
 from .outputs import Outputs
 
 _TILE = 2**16  # training features whose products with the queries are in memory together
@@ -32,7 +32,7 @@ class Ranking(NamedTuple):
 
 
 class Search:
-    """Top-k searches of unit-length queries among the compact features of one image set, which are not copied.
+    """Top-k searches of unit-length queries among the (projected) features of one image set, which are not copied.
 
     Detectors ask for rankings when they are fitted. The first of them that looks into an image set pays for the
     product of its features with the training features; what the others asked for is found in the same sweep, and
@@ -52,10 +52,10 @@ class Search:
 
     def find(self, name: str, k: int, outputs: Outputs) -> Found:
         """The ``k`` largest of a ranking for every image of ``outputs``, whose features are scaled to length 1."""
-        found: dict[str, Found] = outputs.once(self, dict)
+        found: dict[str, Found] = outputs.cached(self, dict)
         if name not in found or found[name].values.shape[1] < k:
-            assert outputs.compact is not None
-            queries = F.normalize(working(outputs.compact.detach()), dim=1)
+            assert outputs.projected_features is not None
+            queries = F.normalize(compute_dtype(outputs.projected_features.detach()), dim=1)
             missing = {key: value for key, value in self._rankings.items() if key == name or key not in found}
             found |= search(queries, self.features, missing)
         return Found(*(part[:, :k] for part in found[name]))
@@ -71,7 +71,7 @@ def search(queries: Tensor, bank: Tensor, rankings: Mapping[str, Ranking]) -> di
         best: dict[str, Found] = {}
         for start in range(0, len(bank), tile):
             place = slice(start, start + tile)
-            near = working(bank[place])
+            near = compute_dtype(bank[place])
             products, values = both[:, : len(chunk) * len(near)].unflatten(1, (len(chunk), len(near)))
             torch.mm(chunk, near.T, out=products)
             for name, (k, scale, offset) in rankings.items():
@@ -95,10 +95,10 @@ def _best(k: int, first: Found | None, second: Found) -> Found:
 
 
 def search_of(train: Outputs) -> Search:
-    """The search among an image set's compact features that all detectors share."""
-    assert train.compact is not None
-    features = train.compact.detach()
-    return train.once("search", lambda: Search(features))
+    """The search among an image set's (projected) features that all detectors share."""
+    assert train.projected_features is not None
+    features = train.projected_features.detach()
+    return train.cached("search", lambda: Search(features))
 
 
 def lengths(features: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..registry import GauntletError, detector
 from .base import Detector
-from .numerics import beside, by_rows, double, mean_row, working
+from .numerics import by_rows, compute_dtype, double, like, mean_row
 from .outputs import Head, Outputs
 
 
@@ -46,7 +46,7 @@ class SHE(Detector):
     def score(self, outputs: Outputs) -> Tensor:
         """Negative inner products, shape (N,), float64."""
         patterns = self.fitted(self._patterns)
-        features = self.compact_features(outputs, patterns.shape[1])
+        features = self.projected_features(outputs, patterns.shape[1])
         predicted = self.pull(outputs)[1].argmax(dim=1)
-        near = beside(patterns, features)
-        return by_rows(lambda part, own: -double((working(part) * near[own]).sum(dim=1)), features, predicted)
+        near = like(patterns, features)
+        return by_rows(lambda part, own: -double((compute_dtype(part) * near[own]).sum(dim=1)), features, predicted)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..registry import GauntletError
 from .moments import class_moments
-from .numerics import beside, by_rows, double, working
+from .numerics import by_rows, compute_dtype, double, like
 from .outputs import Head, Outputs, random_projection
 from .triangular import lower, times
 
@@ -34,7 +34,7 @@ def principal_dimension(width: int, dim: int | None, name: str) -> int:
 
 
 def fit_residual_space(train: Outputs, head: Head, dim: int) -> ResidualSpace:
-    """Principal directions of compact features (N, D) about the origin ``-W+ b``, in which logits are purely linear.
+    """Principal directions of training features (N, D) about the origin ``-W+ b``, in which logits are purely linear.
 
     Where the features are projected, so is the origin.
     """
@@ -49,5 +49,7 @@ def fit_residual_space(train: Outputs, head: Head, dim: int) -> ResidualSpace:
 
 def residual_norm(features: Tensor, space: ResidualSpace) -> Tensor:
     """Lengths (N,) of features (N, D) outside the principal directions, float64."""
-    origin, basis = (beside(part, features) for part in space)
-    return by_rows(lambda part: double(torch.linalg.vector_norm(times(working(part) - origin, basis), dim=1)), features)
+    origin, basis = (like(part, features) for part in space)
+    return by_rows(
+        lambda part: double(torch.linalg.vector_norm(times(compute_dtype(part) - origin, basis), dim=1)), features
+    )

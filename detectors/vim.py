@@ -40,7 +40,7 @@ class ViM(Detector):
         Raises:
             GauntletError: There are none, they are not finite, or ``dim`` is not below D.
         """
-        features = self.compact_features(train).detach()
+        features = self.projected_features(train).detach()
         dim = principal_dimension(features.shape[1], self.dim, self.name)
         self._space = fit_residual_space(train, self.required(head), dim)
         _, _, logits = self.pull(train)
@@ -52,5 +52,5 @@ class ViM(Detector):
         """Scores, shape (N,), in the unit of the logits."""
         space = self.fitted(self._space)
         _, _, logits = self.pull(outputs)
-        residual = residual_norm(self.compact_features(outputs, len(space.origin)), space)
+        residual = residual_norm(self.projected_features(outputs, len(space.origin)), space)
         return self._scale * residual - log_sum_exp(logits)

@@ -42,7 +42,7 @@ class VRA(Detector):
         Raises:
             GauntletError: There are none, or they are not finite.
         """
-        features = self.whole_features(self.validation(val), fitting=True)
+        features = self.full_features(self.validation(val), fitting=True)
         self._bounds = quantile(features, self.low), quantile(features, self.high)
 
     def score(self, outputs: Outputs) -> Tensor:

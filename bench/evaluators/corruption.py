@@ -91,7 +91,7 @@ class Corruption(Evaluator):
             return
         row, chosen = job.row, job.payload["chosen"]
         intact = bench.outputs(row.dataset, "test")
-        clean = intact.once("confidence", lambda: _confidence(intact.logits, row.model.label)[0])
+        clean = intact.cached("confidence", lambda: _confidence(intact.logits, row.model.label)[0])
         for key, severity in job.payload["levels"].items():
             if key in missing:
                 changed = bench.corrupted(row.dataset, chosen, severity)

@@ -189,8 +189,8 @@ class _Judge:
 
     def _answer(self, outputs: Outputs) -> _Answer:
         logits, detector = checked_logits(outputs.logits, self._row.model.label), self._detector.detector
-        seen = outputs.seen_by(detector.needs)
-        return outputs.once(
+        seen = outputs.restricted_to(detector.needs)
+        return outputs.cached(
             ("answer", self._detector),
             lambda: _Answer(
                 score=self._detector.scores(outputs),

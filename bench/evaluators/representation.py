@@ -94,7 +94,7 @@ class Study:
     def _split(self, split: str) -> tuple[Tensor, Tensor]:
         limit = self.bench.suite.fit_limit if split == "train" else None
         outputs = self.bench.outputs(self.row.dataset, split, limit=limit)
-        found = outputs.named.get("embedding", outputs.compact)
+        found = outputs.named.get("embedding", outputs.projected_features)
         if found is None:
             raise GauntletError(f"Model {self.row.model.label!r} yields neither an embedding nor features.")
         if not bool(found.isfinite().all()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,12 +14,9 @@ from torch import Tensor
 from ...attacks import Attack, PerImageRNG, Victim, build_attack
 from ...registry import ATTACKS, GauntletError, recipe, select_one
 from .batch import Batch, hard
-from .hooks import Hook, Objective, Pass
+from .hooks import Hook, LossOutput, Objective, TrainingState
 from .single_step import SINGLE_STEP
 from .trainer import Trainer
-
-if TYPE_CHECKING:
-    from .loop import Loop
 
 #: Ten steps that may cross the ball, all the way even after the network is fooled.
 INNER = {"pgd": {"steps": 10, "rel_stepsize": 0.25, "stop_when_fooled": False}}
@@ -42,27 +39,27 @@ class Adversarial(Hook):
         self.attack, self.epsilon, self.ramp = attack, epsilon, ramp
         self.weights, self.additive = list(weights), additive
 
-    def radius(self, loop: Loop) -> float:
+    def radius(self, loop: TrainingState) -> float:
         """The radius at this step."""
         rising = self.ramp * loop.steps_per_epoch
         return self.epsilon * min(1.0, (loop.step + 1) / rising) if rising else self.epsilon
 
-    def weight(self, loop: Loop) -> float:
+    def weight(self, loop: TrainingState) -> float:
         """The weight in this epoch."""
         return self.weights[min(loop.epoch, len(self.weights) - 1)]
 
-    def examples(self, loop: Loop, batch: Batch, victim: Victim, labels: Tensor) -> Tensor:
+    def examples(self, loop: TrainingState, batch: Batch, victim: Victim, labels: Tensor) -> Tensor:
         """Adversarial images of a batch."""
         draws = PerImageRNG(f"training {loop.seed} {loop.step}", batch.indices)
         with victim:
             found = self.attack.run(victim, batch.images, labels, [self.radius(loop)], rng=draws)
         return found[0].images.detach().to(memory_format=torch.channels_last)
 
-    def victim(self, loop: Loop, batch: Batch) -> Victim:
+    def victim(self, loop: TrainingState, batch: Batch) -> Victim:
         """The network as the attack sees it."""
         return Victim(loop.module, device=loop.device, batch_size=len(batch), memory_format=torch.channels_last)
 
-    def objective(self, loop: Loop, batch: Batch, inner: Objective) -> Pass:
+    def objective(self, loop: TrainingState, batch: Batch, inner: Objective) -> LossOutput:
         """Both passes, or the one that has a weight."""
         weight = self.weight(loop)
         if weight == 0:
@@ -72,7 +69,7 @@ class Adversarial(Hook):
             return inner(replace(batch, images=made))
         clean, adversarial = inner(batch), inner(replace(batch, images=made, outliers=None))
         share = 1.0 if self.additive else 1 - weight
-        return Pass(share * clean.loss + weight * adversarial.loss, clean.logits)
+        return LossOutput(share * clean.loss + weight * adversarial.loss, clean.logits)
 
 
 class _Divergence(Victim):
@@ -96,7 +93,7 @@ class Trades(Adversarial):
         super().__init__(attack, epsilon, ramp, weights, additive=True)
         self.beta = beta
 
-    def objective(self, loop: Loop, batch: Batch, inner: Objective) -> Pass:
+    def objective(self, loop: TrainingState, batch: Batch, inner: Objective) -> LossOutput:
         """TRADES (Zhang et al. 2019, arXiv 1901.08573); the epoch's weight scales beta."""
         strength = self.beta * self.weight(loop)
         if strength == 0:
@@ -112,7 +109,7 @@ class Trades(Adversarial):
         divergence = F.kl_div(
             loop.logits(made).log_softmax(1), clean.logits.log_softmax(1), reduction="batchmean", log_target=True
         )
-        return Pass(clean.loss + strength * divergence, clean.logits)
+        return LossOutput(clean.loss + strength * divergence, clean.logits)
 
 
 @recipe(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,10 +13,7 @@ from torch import Generator, Tensor
 
 from ...registry import AUGMENTATIONS, GauntletError, augmentation, select_one
 from .batch import Batch, probabilities
-from .hooks import Hook
-
-if TYPE_CHECKING:
-    from .loop import Loop
+from .hooks import Hook, TrainingState
 
 #: From a batch, draws and the number of classes to the augmented batch.
 Augmentation = Callable[[Batch, Generator, int], Batch]
@@ -28,7 +25,7 @@ class Augment(Hook):
     def __init__(self, augmentations: Sequence[Augmentation]) -> None:
         self.augmentations = list(augmentations)
 
-    def change(self, loop: Loop, batch: Batch) -> Batch:
+    def transform(self, loop: TrainingState, batch: Batch) -> Batch:
         """Apply them in order."""
         for one in self.augmentations:
             batch = one(batch, loop.rng, len(loop.train.classes))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +15,9 @@ from ...datasets import ImageSet
 from ...registry import GauntletError, recipe
 from ..autoencoder import reconstruction_errors
 from .batch import Batch, as_images
-from .hooks import Hook, Objective, Pass
+from .hooks import Hook, LossOutput, Objective, TrainingState
 from .single_step import FGSMAugmentation, check_radii, gradient_at
 from .trainer import Trainer
-
-if TYPE_CHECKING:
-    from .loop import Loop
 
 
 def losses(module: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
@@ -39,17 +36,17 @@ class Reconstruction(Hook):
 
     replaces = "criterion"
 
-    def change(self, loop: Loop, batch: Batch) -> Batch:
+    def transform(self, loop: TrainingState, batch: Batch) -> Batch:
         """The images, as augmentations left them, are their own targets."""
         return replace(batch, targets=batch.images)
 
-    def objective(self, loop: Loop, batch: Batch, inner: Objective) -> Pass:
+    def objective(self, loop: TrainingState, batch: Batch, inner: Objective) -> LossOutput:
         """The mean error."""
         with loop.precision():
-            return Pass(losses(loop.module, batch.images, batch.targets).float().mean(), None)
+            return LossOutput(losses(loop.module, batch.images, batch.targets).float().mean(), None)
 
     @torch.no_grad()
-    def evaluate(self, loop: Loop, images: ImageSet) -> dict[str, float]:
+    def evaluate(self, loop: TrainingState, images: ImageSet) -> dict[str, float]:
         """The mean error in eval mode; NaN on an empty set."""
         loop.module.eval()
         batches = (as_images(x.to(loop.device)) for x, _, _ in images.batches(1024))
@@ -57,7 +54,7 @@ class Reconstruction(Hook):
         return {"loss": total / len(images) if len(images) else math.nan}
 
 
-def reconstruction_gradient(loop: Loop, batch: Batch, *, detach_target: bool) -> Tensor:
+def reconstruction_gradient(loop: TrainingState, batch: Batch, *, detach_target: bool) -> Tensor:
     """Gradient (N, C, H, W) of each image's reconstruction error at the image.
 
     It flows through the reconstruction and, unless ``detach_target``, through the image as the target.

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from .hooks import Hook
-
-if TYPE_CHECKING:
-    from .loop import Loop
+from .hooks import Hook, TrainingState
 
 
 class WeightAverage(Hook):
@@ -29,7 +25,7 @@ class WeightAverage(Hook):
         self._count = 0
         self._average: dict[str, Tensor] = {}
 
-    def start(self, loop: Loop) -> None:
+    def start(self, loop: TrainingState) -> None:
         """Begin with the weights as they are."""
         if not self._average:
             self._average = {name: value.detach().clone() for name, value in _trainable(loop).items()}
@@ -37,7 +33,7 @@ class WeightAverage(Hook):
             self._average = {name: self._average[name].to(value) for name, value in _trainable(loop).items()}
 
     @torch.no_grad()
-    def after_step(self, loop: Loop) -> None:
+    def after_step(self, loop: TrainingState) -> None:
         """Move the average towards the weights."""
         factor = min(self.decay, (1 + self._count) / (10 + self._count))
         self._count += 1
@@ -45,7 +41,7 @@ class WeightAverage(Hook):
         torch._foreach_lerp_([self._average[name] for name in weights], list(weights.values()), 1 - factor)
 
     @contextmanager
-    def evaluating(self, loop: Loop) -> Iterator[None]:
+    def evaluating(self, loop: TrainingState) -> Iterator[None]:
         """The average in the place of the weights."""
         weights = _trainable(loop)
         kept = {name: value.detach().clone() for name, value in weights.items()}
@@ -69,5 +65,5 @@ class WeightAverage(Hook):
         self._average = {name: value for name, value in state.items() if name != "count"}
 
 
-def _trainable(loop: Loop) -> dict[str, Tensor]:
+def _trainable(loop: TrainingState) -> dict[str, Tensor]:
     return {name: value for name, value in loop.module.named_parameters() if value.requires_grad}

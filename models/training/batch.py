@@ -1,12 +1,15 @@
-"""What goes through the network in one step, and the cross entropy that takes hard and soft targets."""
+"""What goes through the network in one step, its targets in either form, and how a split is judged."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from ...datasets import ImageSet
 
 
 @dataclass(frozen=True)
@@ -43,3 +46,18 @@ def probabilities(targets: Tensor, classes: int) -> Tensor:
 def hard(targets: Tensor) -> Tensor:
     """Targets of either kind as classes (N,): the most probable one."""
     return targets.argmax(1) if targets.is_floating_point() else targets
+
+
+@torch.no_grad()
+def evaluate(module: nn.Module, images: ImageSet, device: torch.device, batch_size: int = 1024) -> tuple[float, float]:
+    """Mean cross entropy and accuracy in eval mode; (nan, nan) on an empty set."""
+    if len(images) == 0:
+        return math.nan, math.nan
+    module.eval()
+    loss, right = 0.0, 0
+    for x, y, _ in images.batches(batch_size):
+        logits = module(as_images(x.to(device)))
+        y = y.to(device)
+        loss += float(F.cross_entropy(logits, y, reduction="sum"))
+        right += int((logits.argmax(1) == y).sum())
+    return loss / len(images), right / len(images)

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 
 from .augment import Augmentation
 from .batch import Batch, as_images, probabilities
-from .hooks import Hook
-
-if TYPE_CHECKING:
-    from .loop import Loop
+from .hooks import Hook, TrainingState
 
 _CHUNK = 512
 
@@ -28,7 +24,7 @@ class Copies(Hook):
     def __init__(self, share: float, augmentations: Sequence[Augmentation]) -> None:
         self.share, self.augmentations = share, list(augmentations)
 
-    def start(self, loop: Loop) -> None:
+    def start(self, loop: TrainingState) -> None:
         """Draw and make the copies. Only the seed decides them, so that a resumed run has the same."""
         rng = torch.Generator(loop.device).manual_seed(loop.seed + 2)
         count = round(self.share * len(loop.train))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,12 +13,9 @@ from ...datasets import ImageSet
 from ...registry import GauntletError
 from ..euinet import EuiNet
 from .batch import Batch, as_images, probabilities
-from .hooks import Hook, Objective, Pass
+from .hooks import Hook, LossOutput, Objective, TrainingState
+from .recipe import EpochLog
 from .resume import optimizer_tensors, restore_optimizer
-
-if TYPE_CHECKING:
-    from .loop import Loop
-    from .recipe import EpochLog
 
 GeneratorLoss = Literal["non-saturating", "saturating", "feature-matching"]
 _WATCHED = 1024
@@ -87,7 +84,7 @@ class Game(Hook):
         self._kept: dict[str, Tensor] = {}
         self._sums: dict[str, Tensor] = {}
 
-    def start(self, loop: Loop) -> None:
+    def start(self, loop: TrainingState) -> None:
         """Give the players of the GAN their optimisers, with the memory of an interrupted training."""
         for name in ("generator", "gan_discriminator"):
             made = torch.optim.Adam(getattr(loop.module, name).parameters(), lr=self.lr, betas=self.betas)
@@ -97,7 +94,7 @@ class Game(Hook):
                 restore_optimizer(made, kept)
             self._optimizers[name] = made
 
-    def objective(self, loop: Loop, batch: Batch, inner: Objective) -> Pass:
+    def objective(self, loop: TrainingState, batch: Batch, inner: Objective) -> LossOutput:
         """Play, then the loss; the network's own is not used."""
         if batch.outliers is not None:
             raise GauntletError("Recipe 'euinet' makes its outliers itself: no recipe with outliers can join it.")
@@ -111,9 +108,9 @@ class Game(Hook):
         self._note("h_real", h_real.sigmoid().mean())
         self._note("h_fake", h_fake.sigmoid().mean())
         loss = classification_loss(self.factor * logits, batch.targets, self.cls_loss)
-        return Pass(loss + discrimination_loss(h_real, h_fake), logits)
+        return LossOutput(loss + discrimination_loss(h_real, h_fake), logits)
 
-    def play(self, loop: Loop, net: EuiNet, real: Tensor) -> Tensor:
+    def play(self, loop: TrainingState, net: EuiNet, real: Tensor) -> Tensor:
         """One step of the GAN's discriminator and one of the generator; returns the fakes, detached."""
         z = torch.randn(len(real), net.generator.latent, generator=loop.rng, device=loop.device)
         fake = net.generator(z)
@@ -132,13 +129,13 @@ class Game(Hook):
         sums = self._sums.setdefault(name, torch.zeros(2, device=value.device))
         sums += torch.stack([value.detach(), torch.ones_like(value)])
 
-    def after_epoch(self, loop: Loop, log: EpochLog) -> None:
+    def after_epoch(self, loop: TrainingState, log: EpochLog) -> None:
         """Add the means of the GAN's losses and of h."""
         log |= {name: float(total / count) for name, (total, count) in self._sums.items()}
         self._sums = {}
 
     @torch.no_grad()
-    def evaluate(self, loop: Loop, images: ImageSet) -> dict[str, float]:
+    def evaluate(self, loop: TrainingState, images: ImageSet) -> dict[str, float]:
         """Classification loss as in training, accuracy, and mean h."""
         net = loop.module.eval()
         assert isinstance(net, EuiNet)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,15 +14,12 @@ from torch import Tensor, nn
 
 from ...registry import GauntletError, recipe
 from .batch import Batch
-from .hooks import Hook, Objective, Pass
+from .hooks import Hook, LossOutput, Objective, TrainingState
 from .jarn_networks import Adapter, Discriminator, standardise
+from .recipe import EpochLog
 from .resume import optimizer_tensors, restore_optimizer
 from .single_step import input_gradient
 from .trainer import Trainer
-
-if TYPE_CHECKING:
-    from .loop import Loop
-    from .recipe import EpochLog
 
 Loss = Literal["saturating", "non-saturating"]
 
@@ -95,7 +92,7 @@ class JacobianGame(Hook):
         self._waiting: tuple[Tensor, Tensor] | None = None
         self._terms: list[Tensor] = []
 
-    def parameters(self, loop: Loop) -> list[nn.Parameter]:
+    def parameters(self, loop: TrainingState) -> list[nn.Parameter]:
         """Build both networks; those of the adapter are trained with the classifier."""
         shape = loop.train.shape
         with torch.random.fork_rng(devices=[loop.device] if loop.device.type == "cuda" else []):
@@ -106,7 +103,7 @@ class JacobianGame(Hook):
         self.optimizer = self._optimizer(list(self.discriminator.parameters()))
         return list(self.adapter.parameters())
 
-    def start(self, loop: Loop) -> None:
+    def start(self, loop: TrainingState) -> None:
         """Check that no other recipe changes images between this one and the network."""
         for hook in loop.hooks[loop.hooks.index(self) + 1 :]:
             if type(hook).objective is not Hook.objective:
@@ -117,11 +114,11 @@ class JacobianGame(Hook):
 
     # -- the classifier's step ----------------------------------------------------------------------------------
 
-    def active(self, loop: Loop) -> bool:
+    def active(self, loop: TrainingState) -> bool:
         """Whether the start point is reached and the term has a weight."""
         return self.weight > 0 and loop.step >= self.start_ratio * loop.total
 
-    def objective(self, loop: Loop, batch: Batch, inner: Objective) -> Pass:
+    def objective(self, loop: TrainingState, batch: Batch, inner: Objective) -> LossOutput:
         """The loss at the noisy images and the weighted term."""
         batch = replace(batch, images=self._start(loop, batch))
         if not self.active(loop):
@@ -137,9 +134,9 @@ class JacobianGame(Hook):
             self._waiting = images.detach(), adapted.detach()
         self.updates += 1
         self._terms.append(term.detach())
-        return Pass(result.loss + self.weight * term, result.logits)
+        return LossOutput(result.loss + self.weight * term, result.logits)
 
-    def _start(self, loop: Loop, batch: Batch) -> Tensor:
+    def _start(self, loop: TrainingState, batch: Batch) -> Tensor:
         x = batch.images
         draws = torch.rand(x.shape, generator=loop.rng, device=x.device)
         noisy = (x + self.epsilon * (2 * draws - 1)).clamp(0, 1)
@@ -150,7 +147,7 @@ class JacobianGame(Hook):
 
     # -- the discriminator's step -------------------------------------------------------------------------------
 
-    def after_step(self, loop: Loop) -> None:
+    def after_step(self, loop: TrainingState) -> None:
         """Train the discriminator where it is its turn, on what the classifier's step has seen."""
         if self._waiting is None:
             return
@@ -162,14 +159,14 @@ class JacobianGame(Hook):
         self.optimizer.step()
         self.discriminator.requires_grad_(False)
 
-    def after_epoch(self, loop: Loop, log: EpochLog) -> None:
+    def after_epoch(self, loop: TrainingState, log: EpochLog) -> None:
         """Add the mean of the adversarial term to the record, from the start point on."""
         if self._terms:
             log["adversarial"] = float(torch.stack(self._terms).mean())
             self._terms.clear()
 
     @contextmanager
-    def evaluating(self, loop: Loop) -> Iterator[None]:
+    def evaluating(self, loop: TrainingState) -> Iterator[None]:
         """Give the network back the layout in which single passes are faster."""
         if loop.device.type == "cpu" and self.updates:
             loop.module.to(memory_format=torch.channels_last)

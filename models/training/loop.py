@@ -7,47 +7,36 @@ import copy
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...datasets import ImageSet
 from ...registry import GauntletError
 from ..memory import keep_freed_memory
 from .batch import Batch, as_images, hard
-from .hooks import Hook, Objective, Pass
+from .hooks import Hook, LoopSettings, LossOutput, Objective, TrainingState
 from .onednn_workaround import sliced_inputs
 from .optim import Optimisation
 from .recipe import EpochLog, Progress
 from .resume import EpochFile, optimizer_tensors, restore_optimizer
 
 
-@dataclass(frozen=True)
-class LoopSettings:
-    """How long, with what batches, and what is kept; the fields are parameters of :class:`~.trainer.Trainer`."""
+class Loop(TrainingState):
+    """The training itself; what hooks read of it is in :class:`~.hooks.TrainingState`.
 
-    epochs: int
-    batch_size: int
-    keep: str
-    patience: int | None
-    steps: int | None
-    precision: str
-
-
-class Loop:
-    """One training. Hooks read what they need from its attributes.
-
-    Attributes:
-        module: The network, on ``device``.
-        train: The training images.
-        epoch: Number of the epoch at hand, from 0.
-        step: Number of updates done.
-        rng: PerImageRNG of augmentations and outliers, on the device.
-        seed: The seed that all streams derive from.
+    Args:
+        module: The network, on ``device``; trained in place.
+        train: Training images.
+        watched: Splits that are judged after every epoch, by name; ``val`` is among them.
+        settings: Lengths, batches, what is kept.
+        optimisation: Optimiser and schedule.
+        hooks: What the recipe changes.
+        device: Where the images go.
+        seed: Of all streams.
+        progress: Called after every batch.
+        resume: Where the last finished epoch is kept.
     """
 
     def __init__(
@@ -65,31 +54,13 @@ class Loop:
         resume: EpochFile | None = None,
     ) -> None:
         keep_freed_memory()
-        self.module, self.train, self.device, self.seed = module, train, device, seed
-        self.settings, self.optimisation, self.hooks = settings, optimisation, list(hooks)
-        self.epoch = self.step = 0
-        self._in_full = False
+        super().__init__(module, train, settings, optimisation, hooks, device=device, seed=seed)
         self.optimizer = optimisation.build(module, [own for hook in hooks for own in hook.parameters(self)])
-        self.rng = torch.Generator(device).manual_seed(seed + 1)
         self._order = torch.Generator().manual_seed(seed)
         self._watched, self._progress, self._resume = watched, progress, resume
         self._criterion = next((hook for hook in hooks if hook.replaces == "criterion"), Hook())
         self._history: list[EpochLog] = []
         self._best: tuple[float, dict[str, Tensor]] | None = None
-        self.pixels, self.targets = train.pixels.to(device), train.labels.to(device)
-
-    # -- lengths ----------------------------------------------------------------------------------------------
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Batches of one epoch; a last one of a single image is left out, since batch-norm needs two."""
-        whole, rest = divmod(len(self.targets), self.settings.batch_size)
-        return whole + (rest > 1)
-
-    @property
-    def total(self) -> int:
-        """Batches of the whole training."""
-        return self.settings.steps or self.settings.epochs * self.steps_per_epoch
 
     # -- the run ----------------------------------------------------------------------------------------------
 
@@ -137,7 +108,7 @@ class Loop:
             self._set_lr()
             batch = Batch(as_images(self.pixels[positions]), self.targets[positions], positions)
             for hook in self.hooks:
-                batch = hook.change(self, batch)
+                batch = hook.transform(self, batch)
             for part in self._parts(batch):
                 loss, logits = self._update(part)
             loss_sum += loss.detach() * len(batch)
@@ -155,7 +126,7 @@ class Loop:
         lr = self.optimizer.param_groups[0]["lr"]
         return {"epoch": self.epoch + 1, "loss": float(loss_sum) / seen, **accuracy, "lr": lr}
 
-    def _update(self, batch: Batch) -> Pass:
+    def _update(self, batch: Batch) -> LossOutput:
         result = self.objective()(batch)
         self.optimizer.zero_grad(set_to_none=True)
         result.loss.backward()
@@ -179,42 +150,16 @@ class Loop:
             chain = partial(hook.objective, self, inner=chain)
         return chain
 
-    def logits(self, images: Tensor) -> Tensor:
-        """One pass (N, K) in float32, in the precision of this training."""
-        with self.precision():
-            logits = self.module(images)
-        return logits.float() if self._half else logits
-
-    def precision(self) -> contextlib.AbstractContextManager[Any]:
-        """Entered around forward passes: bfloat16 where this training works in it."""
-        if self._half and not self._in_full:
-            return torch.autocast(self.device.type, torch.bfloat16)
-        return contextlib.nullcontext()
-
-    @contextlib.contextmanager
-    def full_precision(self) -> Iterator[None]:
-        """Passes in here are in float32 whatever the precision of this training, as gradients of gradients need."""
-        before, self._in_full = self._in_full, True
-        try:
-            yield
-        finally:
-            self._in_full = before
-
-    @property
-    def _half(self) -> bool:
-        precision = self.settings.precision
-        return precision == "bfloat16" or (precision == "auto" and self.device.type == "cuda")
-
-    def _network(self, batch: Batch) -> Pass:
+    def _network(self, batch: Batch) -> LossOutput:
         if batch.outliers is None:
             logits = self.logits(batch.images)
-            return Pass(self._criterion.criterion(logits, batch.targets), logits)
+            return LossOutput(self._criterion.criterion(logits, batch.targets), logits)
         # One pass over both, so that batch-norm sees the mixture.
         inside, outside = self.logits(torch.cat([batch.images, batch.outliers])).split(
             [len(batch.images), len(batch.outliers)]
         )
         loss = self._criterion.criterion(inside, batch.targets)
-        return Pass(loss + sum(hook.penalty(inside, outside) for hook in self.hooks), inside)
+        return LossOutput(loss + sum(hook.penalty(inside, outside) for hook in self.hooks), inside)
 
     # -- around the epochs ------------------------------------------------------------------------------------
 
@@ -294,19 +239,4 @@ class Loop:
 
 def _expanded(hook: Hook, loop: Loop, batches: Iterator[Batch]) -> Iterator[Batch]:
     for batch in batches:
-        yield from hook.steps(loop, batch)
-
-
-@torch.no_grad()
-def evaluate(module: nn.Module, images: ImageSet, device: torch.device, batch_size: int = 1024) -> tuple[float, float]:
-    """Mean cross entropy and accuracy in eval mode; (nan, nan) on an empty set."""
-    if len(images) == 0:
-        return math.nan, math.nan
-    module.eval()
-    loss, right = 0.0, 0
-    for x, y, _ in images.batches(batch_size):
-        logits = module(as_images(x.to(device)))
-        y = y.to(device)
-        loss += float(F.cross_entropy(logits, y, reduction="sum"))
-        right += int((logits.argmax(1) == y).sum())
-    return loss / len(images), right / len(images)
+        yield from hook.expand(loop, batch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,11 +13,8 @@ from torch import Tensor
 from ...datasets import ImageSet
 from ...registry import GauntletError, recipe
 from .batch import Batch, as_images
-from .hooks import Hook
+from .hooks import Hook, TrainingState
 from .trainer import Trainer
-
-if TYPE_CHECKING:
-    from .loop import Loop
 
 #: A broad mixture, since a single narrow source is a known failure: clothes, noises, transformed training images.
 MIXTURE = (
@@ -39,7 +36,7 @@ class Outliers(Hook):
     def __init__(self, sets: Sequence[ImageSet], ratio: float, recipe: str) -> None:
         self.sets, self.ratio, self.recipe = list(sets), ratio, recipe
 
-    def start(self, loop: Loop) -> None:
+    def start(self, loop: TrainingState) -> None:
         """Check the shapes and put the sets on the device, one after another."""
         for images in self.sets:
             if images.shape != loop.train.shape:
@@ -52,7 +49,7 @@ class Outliers(Hook):
                 raise GauntletError(f"recipe {self.recipe!r}: the outlier set {images.name!r} has no images.")
         self._pixels = [images.pixels.to(loop.device) for images in self.sets]
 
-    def change(self, loop: Loop, batch: Batch) -> Batch:
+    def transform(self, loop: TrainingState, batch: Batch) -> Batch:
         """Draw the outliers of this batch."""
         count = max(1, round(self.ratio * len(batch)))
         which = torch.randint(len(self._pixels), (count,), generator=loop.rng, device=loop.device)

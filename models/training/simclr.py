@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,13 +14,10 @@ from torch import Generator, Tensor, nn
 from ...datasets import ImageSet
 from ...registry import GauntletError, recipe
 from .batch import Batch, as_images
-from .hooks import Hook, Objective, Pass
+from .hooks import Hook, LossOutput, Objective, TrainingState
 from .recipe import EpochLog
 from .trainer import Trainer
 from .view_policy import POLICIES, Policy, policy_for
-
-if TYPE_CHECKING:
-    from .loop import Loop
 
 #: Images of a watched split that are judged after each epoch.
 _WATCHED = 1024
@@ -89,22 +86,22 @@ class Contrast(Hook):
     def __init__(self, temperature: float, policy: Policy | None) -> None:
         self.temperature, self.policy = temperature, policy
 
-    def start(self, loop: Loop) -> None:
+    def start(self, loop: TrainingState) -> None:
         """Choose the policy where none was."""
         if self.policy is None:
             self.policy = policy_for(loop.train.shape)
 
-    def objective(self, loop: Loop, batch: Batch, inner: Objective) -> Pass:
+    def objective(self, loop: TrainingState, batch: Batch, inner: Objective) -> LossOutput:
         """One pass over both views, so that batch-norm sees both."""
         views = torch.cat([self._view(batch.images, loop.rng) for _ in range(2)])
         module: Any = loop.module
         with loop.precision():
             projections = module.forward_outputs(views)["projection"]
         first, second = projections.float().chunk(2)
-        return Pass(nt_xent(first, second, self.temperature), None)
+        return LossOutput(nt_xent(first, second, self.temperature), None)
 
     @torch.no_grad()
-    def evaluate(self, loop: Loop, images: ImageSet) -> dict[str, float]:
+    def evaluate(self, loop: TrainingState, images: ImageSet) -> dict[str, float]:
         """Loss, top-1 and top-5 of the contrastive task, and the spread of the embeddings, on fixed random views."""
         rng = Generator(loop.device).manual_seed(0)
         losses, ranks, embeddings = [], [], []

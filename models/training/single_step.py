@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,11 +13,8 @@ from torch import Tensor
 
 from ...registry import recipe
 from .batch import Batch
-from .hooks import Hook, Objective, Pass
+from .hooks import Hook, LossOutput, Objective, TrainingState
 from .trainer import Trainer
-
-if TYPE_CHECKING:
-    from .loop import Loop
 
 #: What is known of single steps at a radius of 0.1.
 SINGLE_STEP = (
@@ -26,12 +23,12 @@ SINGLE_STEP = (
 )
 
 
-def input_gradient(loop: Loop, images: Tensor, targets: Tensor) -> Tensor:
+def input_gradient(loop: TrainingState, images: Tensor, targets: Tensor) -> Tensor:
     """Gradient (N, C, H, W) of the cross entropy at ``images``."""
     return gradient_at(loop, images, lambda x: F.cross_entropy(loop.logits(x), targets, reduction="sum"))
 
 
-def gradient_at(loop: Loop, images: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
+def gradient_at(loop: TrainingState, images: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
     """Gradient (N, C, H, W) of a scalar loss at ``images``; in eval mode, and none reaches the weights."""
     modes = [(part, part.training) for part in loop.module.modules()]
     loop.module.eval()
@@ -43,7 +40,7 @@ def gradient_at(loop: Loop, images: Tensor, loss: Callable[[Tensor], Tensor]) ->
             part.training = training
 
 
-def _of_cross_entropy(loop: Loop, batch: Batch) -> Tensor:
+def _of_cross_entropy(loop: TrainingState, batch: Batch) -> Tensor:
     return input_gradient(loop, batch.images, batch.targets)
 
 
@@ -62,11 +59,11 @@ class FGSMAugmentation(Hook):
         epsilon: float | None,
         interval: tuple[float, float],
         mode: str,
-        gradient: Callable[[Loop, Batch], Tensor] = _of_cross_entropy,
+        gradient: Callable[[TrainingState, Batch], Tensor] = _of_cross_entropy,
     ) -> None:
         self.epsilon, self.interval, self.mode, self.gradient = epsilon, interval, mode, gradient
 
-    def _adversarial(self, loop: Loop, batch: Batch) -> Batch:
+    def _adversarial(self, loop: TrainingState, batch: Batch) -> Batch:
         epsilon: float | Tensor = self.epsilon if self.epsilon is not None else 0.0
         if self.epsilon is None:
             low, high = self.interval
@@ -74,7 +71,7 @@ class FGSMAugmentation(Hook):
         gradient = self.gradient(loop, batch)
         return replace(batch, images=(batch.images + epsilon * gradient.sign()).clamp(0, 1), outliers=None)
 
-    def steps(self, loop: Loop, batch: Batch) -> Iterator[Batch]:
+    def expand(self, loop: TrainingState, batch: Batch) -> Iterator[Batch]:
         """The clean batch, then, where the mode is alternating, its examples."""
         if self.mode == "joint":
             yield batch
@@ -83,12 +80,12 @@ class FGSMAugmentation(Hook):
         yield batch
         yield adversarial
 
-    def objective(self, loop: Loop, batch: Batch, inner: Objective) -> Pass:
+    def objective(self, loop: TrainingState, batch: Batch, inner: Objective) -> LossOutput:
         """In joint mode the mean of both losses."""
         if self.mode != "joint":
             return inner(batch)
         clean, adversarial = inner(batch), inner(self._adversarial(loop, batch))
-        return Pass((clean.loss + adversarial.loss) / 2, clean.logits)
+        return LossOutput((clean.loss + adversarial.loss) / 2, clean.logits)
 
 
 def check_radii(trainer: Trainer, epsilon: float | None, interval: tuple[float, float]) -> None:
@@ -145,7 +142,7 @@ class FastAdversarial(Hook):
     def __init__(self, epsilon: float, stride: float) -> None:
         self.epsilon, self.stride = epsilon, stride
 
-    def objective(self, loop: Loop, batch: Batch, inner: Objective) -> Pass:
+    def objective(self, loop: TrainingState, batch: Batch, inner: Objective) -> LossOutput:
         """The loss of the examples alone."""
         x = batch.images
         draws = torch.rand(x.shape, generator=loop.rng, device=x.device)

@@ -16,8 +16,8 @@ from .augment import Augment, Augmentation, read_augmentations
 from .averaging import WeightAverage
 from .batch import as_images
 from .duplicated_samples import Copies
-from .hooks import Hook
-from .loop import Loop, LoopSettings
+from .hooks import Hook, LoopSettings
+from .loop import Loop
 from .optim import Optimisation
 from .recipe import EpochLog, Progress, Recipe
 from .resume import EpochFile

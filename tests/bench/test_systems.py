@@ -25,7 +25,7 @@ CODER = """
     from torch import nn
 
     from gauntlet import model, recipe
-    from gauntlet.models.training.hooks import Hook, Pass
+    from gauntlet.models.training.hooks import Hook, LossOutput
     from gauntlet.models.training.trainer import Trainer
 
 
@@ -49,7 +49,7 @@ CODER = """
 
         def objective(self, loop, batch, inner):
             codes = F.normalize(loop.module(batch.images), dim=1)
-            return Pass((codes @ codes.T).square().mean(), None)
+            return LossOutput((codes @ codes.T).square().mean(), None)
 
         def evaluate(self, loop, images):
             loop.module.eval()

@@ -59,7 +59,7 @@ def test_a_subset_of_a_subset_is_counted_within_it(outputs):
 
 def test_absent_outputs_stay_absent_in_a_subset():
     part = Outputs(labels=torch.arange(3)).subset([0])
-    assert part.logits is part.features is part.reduced is part.image_batches is part.model is None
+    assert part.logits is part.features is part.projected is part.image_batches is part.model is None
 
 
 def test_a_need_is_found_by_its_name(outputs):
@@ -72,10 +72,10 @@ def test_a_need_is_found_by_its_name(outputs):
 
 
 def test_compact_features_are_the_projected_ones_where_there_are_any(outputs):
-    assert outputs.compact is outputs.features
-    outputs.reduced = torch.zeros(10, 2)
-    assert outputs.compact is outputs.reduced
-    assert outputs.subset([1, 2]).compact.shape == (2, 2)
+    assert outputs.projected_features is outputs.features
+    outputs.projected = torch.zeros(10, 2)
+    assert outputs.projected_features is outputs.projected
+    assert outputs.subset([1, 2]).projected_features.shape == (2, 2)
 
 
 def test_the_random_projection_is_fixed_and_does_not_touch_the_global_stream():

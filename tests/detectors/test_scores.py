@@ -204,7 +204,7 @@ class TestMahalanobis:
 
     def test_reduced_features_are_taken_where_there_are_any(self):
         train, labels = torch.randn(100, 6, generator=torch.Generator().manual_seed(0)), torch.arange(100) % 4
-        wide = Outputs(labels, features=torch.rand(100, 50), reduced=train)
+        wide = Outputs(labels, features=torch.rand(100, 50), projected=train)
         built = build_detector(DETECTORS.get("mahalanobis"))
         built.fit(wide, None, None)
         assert torch.equal(built.score(wide), fitted("mahalanobis", train, labels).score(on(train)))

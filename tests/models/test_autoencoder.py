@@ -41,7 +41,7 @@ def loop_of(recipe: Trainer, module: Autoencoder, data: ImageSet) -> Loop:
 def changed(loop: Loop, data: ImageSet, count: int = 32) -> Batch:
     batch = Batch(data.images[:count], data.labels[:count], torch.arange(count))
     for hook in loop.hooks:
-        batch = hook.change(loop, batch)
+        batch = hook.transform(loop, batch)
     return batch
 
 

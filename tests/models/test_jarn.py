@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gauntlet.datasets import ImageSet
-from gauntlet.models.training import Batch, Hook, Pass, Trainer
+from gauntlet.models.training import Batch, Hook, LossOutput, Trainer
 from gauntlet.models.training.jarn import JacobianGame, adversarial_term, discriminator_loss, jacobian
 from gauntlet.models.training.jarn_networks import Adapter, Discriminator, standardise
 from gauntlet.models.training.loop import Loop
@@ -159,7 +159,7 @@ def test_the_term_reaches_the_classifier_after_the_start_point_and_not_before(ei
 @pytest.mark.parametrize("adapter", ["none", "conv"])
 def test_a_weight_of_zero_is_plain_training_on_noisy_images_bit_for_bit(adapter: str, eights: Sets):
     class Noise(Hook):
-        def objective(self, loop: Loop, batch: Batch, inner: Any) -> Pass:
+        def objective(self, loop: Loop, batch: Batch, inner: Any) -> LossOutput:
             draws = torch.rand(batch.images.shape, generator=loop.rng)
             noisy = (batch.images + 0.1 * (2 * draws - 1)).clamp(0, 1)
             return inner(Batch(noisy, batch.targets, batch.indices))

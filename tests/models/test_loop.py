@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from gauntlet.datasets import ImageSet
-from gauntlet.models.training import Batch, Hook, Pass, Trainer
+from gauntlet.models.training import Batch, Hook, LossOutput, Trainer
 from gauntlet.models.training.optim import Optimisation
 from gauntlet.registry import RECIPES, GauntletError
 
@@ -71,7 +71,7 @@ def test_half_precision_computes_in_bfloat16_and_keeps_weights_and_loss_in_float
     seen: list[torch.dtype] = []
 
     class Losses(Hook):
-        def objective(self, loop: Any, batch: Batch, inner: Callable[[Batch], Pass]) -> Pass:
+        def objective(self, loop: Any, batch: Batch, inner: Callable[[Batch], LossOutput]) -> LossOutput:
             result = inner(batch)
             seen.append(result.loss.dtype)
             return result
@@ -265,7 +265,7 @@ def test_hooks_wrap_the_loss_from_the_outside_in(eights: Sets, make_net: Nets):
         def __init__(self, name: str) -> None:
             self.name = name
 
-        def objective(self, loop: Any, batch: Batch, inner: Any) -> Pass:
+        def objective(self, loop: Any, batch: Batch, inner: Any) -> LossOutput:
             order.append(self.name)
             return inner(batch)
 
@@ -290,9 +290,9 @@ def test_recipes_join_and_two_criteria_do_not():
 
 def test_a_diverging_run_stops_and_keeps_the_last_good_epoch(eights: Sets, make_net: Nets, tmp_path: Path):
     class Poison(Hook):
-        def objective(self, loop: Any, batch: Batch, inner: Any) -> Pass:
+        def objective(self, loop: Any, batch: Batch, inner: Any) -> LossOutput:
             result = inner(batch)
-            return result if loop.epoch < 2 else Pass(result.loss * math.nan, result.logits)
+            return result if loop.epoch < 2 else LossOutput(result.loss * math.nan, result.logits)
 
     class Poisoned(Trainer):
         def own_hooks(self) -> list[Hook]:

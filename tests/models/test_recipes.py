@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from gauntlet.datasets import ImageSet
-from gauntlet.models.training import Batch, Pass, Trainer
+from gauntlet.models.training import Batch, LossOutput, Trainer
 from gauntlet.models.training.adversarial import Adversarial, Trades
 from gauntlet.models.training.logitnorm import NormalisedLogits
 from gauntlet.models.training.loop import Loop
@@ -99,7 +99,7 @@ def test_one_pass_over_images_and_outliers_and_coefficient_zero_is_plain_trainin
     net.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
     recipe = make("outlier-exposure", eights, coefficient=0.0, ratio=1.5)
     loop = loop_of(recipe, net, eights("train"))
-    batch = loop.hooks[0].change(loop, batch_of(eights("train")))
+    batch = loop.hooks[0].transform(loop, batch_of(eights("train")))
     result = loop.objective()(batch)
     assert seen == [32 + 48]
     torch.testing.assert_close(result.loss, F.cross_entropy(net(batch.images), batch.targets))
@@ -108,7 +108,7 @@ def test_one_pass_over_images_and_outliers_and_coefficient_zero_is_plain_trainin
 def test_all_outlier_sets_count_alike_whatever_their_sizes(eights: Sets, make_net: Nets):
     sets = [noise_set(count=10, value=0.1), noise_set(count=2000, value=0.9)]
     loop = loop_of(make("outlier-exposure", eights, outliers=sets, ratio=10.0), make_net(), eights("train"))
-    drawn = loop.hooks[0].change(loop, batch_of(eights("train"), 200)).outliers
+    drawn = loop.hooks[0].transform(loop, batch_of(eights("train"), 200)).outliers
     assert drawn is not None
     assert 0.45 < float((drawn[:, 0, 0, 0] < 0.5).float().mean()) < 0.55
 
@@ -181,14 +181,14 @@ def test_the_joint_mode_is_the_mean_of_both_losses(eights: Sets, make_net: Nets)
     loop, batch = SimpleNamespace(module=net, logits=net), batch_of(eights("train"))
     losses: list[float] = []
 
-    def inner(given: Batch) -> Pass:
+    def inner(given: Batch) -> LossOutput:
         logits = net(given.images)
         losses.append(float(F.cross_entropy(logits, given.targets).detach()))
-        return Pass(F.cross_entropy(logits, given.targets), logits)
+        return LossOutput(F.cross_entropy(logits, given.targets), logits)
 
     found = hook.objective(loop, batch, inner)
     assert float(found.loss.detach()) == pytest.approx(sum(losses) / 2)
-    assert len(list(hook.steps(loop, batch))) == 1
+    assert len(list(hook.expand(loop, batch))) == 1
 
 
 def test_fast_at_stays_in_the_ball_whatever_its_stride(eights: Sets, make_net: Nets):
@@ -219,7 +219,7 @@ def test_clean_and_adversarial_losses_are_weighted(additive: bool, share: float,
     loop, batch = loop_of(make("standard", eights), make_net(), eights("train")), batch_of(eights("train"))
     losses = iter([2.0, 10.0])
     found = adversarial(weights=[0.3], additive=additive).objective(
-        loop, batch, lambda given: Pass(torch.tensor(next(losses)), torch.zeros(1))
+        loop, batch, lambda given: LossOutput(torch.tensor(next(losses)), torch.zeros(1))
     )
     assert float(found.loss) == pytest.approx(share * 2.0 + 0.3 * 10.0)
 

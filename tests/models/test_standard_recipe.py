@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gauntlet.models.training.batch import as_images
-from gauntlet.models.training.loop import evaluate
+from gauntlet.models.training.batch import as_images, evaluate
 from gauntlet.registry import RECIPES, GauntletError, select_one
 
 CPU = torch.device("cpu")
