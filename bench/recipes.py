@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..datasets import ResolvedDataset
+from ..datasets import ResolvedDataset, resolve
 from ..models.training import Recipe, Trainer
 from ..registry import (
     ATTACKS,
@@ -105,7 +105,7 @@ def outlier_sets(recipe: Selected, dataset: ResolvedDataset) -> list[tuple[Resol
     parameter = recipe.entry.meta.get("datasets")
     if parameter is None:
         return []
-    sets = [dataset.sibling(spec) for spec in _values(recipe)[parameter]]
+    sets = [resolve(spec, dataset.source, shape=dataset.shape, of=dataset.name) for spec in _values(recipe)[parameter]]
     return [(one, "train" if "train" in one.splits else "test") for one in sets]
 
 

@@ -10,8 +10,8 @@ In the folder of a data set lie
   followed by the test split, in the official order (CIFAR-10: K < 50 is train, K >= 50 is test); any K may be absent;
 - or ``NAME_SPLIT_firstN.png``: the first N images of a split, in the official order;
 - labels, as uint8 in a one-dimensional npy file in the order of the split: ``SPLIT_labels.npy``,
-  ``SPLIT_fine_labels.npy`` or ``SPLIT_firstN_labels.npy``, at least as long as the images reach; 255 stands for the
-  label of an image that is not here.
+  ``SPLIT_fine_labels.npy`` or ``SPLIT_firstN_labels.npy``, at least as long as the images reach; 255 says that an
+  image is absent: where a sheet has a row for it all the same (lossy, say), that row is skipped.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -55,11 +56,21 @@ def find_sheets(folder: Path, split: str, *, train_size: int) -> list[Sheet]:
         folder: Folder of the data set; may be absent.
         split: ``train`` or ``test``.
         train_size: Images of the official train split, after which numbered sheets go on with the test split.
+
+    Raises:
+        GauntletError: Two sheets hold the same images, which would count twice.
     """
     numbered = (_numbered(path, train_size) for path in folder.glob("sheets/*.png"))
     first = (_first(path) for path in folder.glob("*.png"))
     found = [sheet for sheet in (*numbered, *first) if sheet is not None and sheet.split == split]
-    return sorted(found, key=lambda sheet: sheet.start)
+    found.sort(key=lambda sheet: sheet.start)
+    for before, after in pairwise(found):
+        if after.start < before.start + before.count:
+            raise GauntletError(
+                f"{after.path} holds images of the {split} split that {before.path} holds too (from {after.start} on): "
+                "delete one of them."
+            )
+    return found
 
 
 def labels_file(folder: Path, sheets: Iterable[Sheet]) -> Path:
@@ -72,7 +83,7 @@ def labels_file(folder: Path, sheets: Iterable[Sheet]) -> Path:
 
 
 def read_sheets(sheets: Iterable[Sheet], labels: Path, shape: tuple[int, int, int]) -> tuple[np.ndarray, ...]:
-    """Images, labels and official indices.
+    """Images, labels and official indices of all images but those that the labels call absent.
 
     Args:
         sheets: Of one split.
@@ -83,12 +94,14 @@ def read_sheets(sheets: Iterable[Sheet], labels: Path, shape: tuple[int, int, in
         (N, C, H, W) uint8, (N,) int64 and (N,) int64.
 
     Raises:
-        GauntletError: A file is damaged, has another size than it should, or lacks a label; the message names it.
+        GauntletError: A file is damaged, or has another size than it should; the message names it.
     """
     sheets = list(sheets)
     images = np.concatenate([_read_sheet(sheet, shape) for sheet in sheets])
     indices = np.concatenate([sheet.indices for sheet in sheets])
-    return images, _read_labels(labels, indices), indices
+    found = _read_labels(labels, indices)
+    present = found != ABSENT
+    return images[present], found[present], indices[present]
 
 
 def held_out(present: np.ndarray, official: tuple[int, int]) -> np.ndarray:
@@ -143,8 +156,4 @@ def _read_labels(path: Path, indices: np.ndarray) -> np.ndarray:
         raise GauntletError(f"{path} must hold one-dimensional uint8 labels.")
     if len(labels) <= indices.max():
         raise GauntletError(f"{path} has {len(labels)} labels, but the sheets hold image {indices.max()}.")
-    chosen = labels[indices].astype(np.int64)
-    if (chosen == ABSENT).any():
-        first = indices[chosen == ABSENT][0]
-        raise GauntletError(f"{path} has no label (255) for image {first}, which a sheet holds.")
-    return chosen
+    return labels[indices].astype(np.int64)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
@@ -13,29 +12,20 @@ from typing import Any
 
 import torch
 
-from ..registry import CORRUPTIONS, Entry, GauntletError, NotAvailable, digest, nearest, source_fingerprint
+from ..registry import CORRUPTIONS, Entry, GauntletError, digest, source_fingerprint
 from .convert import conversion, convert
 from .corruptions import corrupted
-from .dataset_files import DatasetFiles
-from .imageset import ImageSet, as_image_set
-from .options import DEFAULT_VAL, Options
+from .imageset import ImageSet
+from .options import Options
+from .raw_splits import NO_CLASSES, NO_SHAPE, BrokenDataset, RawSplits
 from .shifts import shifted
 from .source import DataSource
-from .splitting import fixed_subset, stratified
+from .splitting import fixed_subset
 
 #: Raise it when the options or the conversion come to give other images from the same files.
 _VERSION = 1
-_ORDER = ("train", "val", "test")
 
 Shape = tuple[int, int, int]
-
-#: What stands for the facts of a plug-in's set that cannot be made, so that its cells can be planned, and then fail.
-_NO_SHAPE: Shape = (3, 32, 32)
-_NO_CLASSES = ("0", "1")
-
-
-class BrokenDataset(GauntletError):
-    """A plug-in's function raised, or what it returned is no set of images."""
 
 
 class ResolvedDataset:
@@ -45,6 +35,7 @@ class ResolvedDataset:
         entry: The registry's entry.
         label: Name in result rows.
         parameters: Parameters of the factory, without defaults.
+        source: Where its files come from.
     """
 
     def __init__(
@@ -57,17 +48,12 @@ class ResolvedDataset:
         source: DataSource,
         shape: Shape | None = None,
     ) -> None:
-        self.entry = entry
-        self.label = label
-        self.parameters = parameters
+        self.entry, self.label, self.parameters, self.source = entry, label, parameters, source
         self._options = options
-        self._source = source
-        self._presence = DatasetFiles(entry, {**entry.defaults(), **parameters}, source)
+        self._raw = RawSplits(entry, parameters, source, options.val)
         self._targets: list[Shape] = [target for target in (options.shape, shape) if target is not None]
-        self._unfinished: dict[str, ImageSet] = {}
         self._loaded: dict[str, ImageSet] = {}
         self._fingerprints: dict[str, str] = {}
-        self._broken: dict[str, BrokenDataset] = {}
 
     def __repr__(self) -> str:
         return f"<dataset {self.label!r}>"
@@ -84,18 +70,7 @@ class ResolvedDataset:
     @property
     def broken(self) -> str:
         """Why the images of a plug-in cannot be made, as far as they were asked for; empty if they can."""
-        return next((str(error) for error in self._broken.values()), "")
-
-    @property
-    def source(self) -> DataSource:
-        """Where its files come from."""
-        return self._source
-
-    def sibling(self, spec: Any) -> ResolvedDataset:
-        """Another dataset from the same source, in the shape of this one (outliers, say)."""
-        from .resolve import resolve
-
-        return resolve(spec, self._source, shape=self.shape, of=self.name)
+        return next((str(error) for error in self._raw.broken.values()), "")
 
     @property
     def options(self) -> dict[str, Any]:
@@ -105,7 +80,7 @@ class ResolvedDataset:
     @cached_property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes that stay after ``hold_out`` and ``only``."""
-        return tuple(self._all_classes[index] for index in self._kept)
+        return tuple(self._raw.classes[index] for index in self._kept)
 
     @cached_property
     def shape(self) -> Shape:
@@ -115,14 +90,14 @@ class ResolvedDataset:
         known = self._native_shape
         if known is None:
             with contextlib.suppress(BrokenDataset):
-                known = (next(iter(self._loaded.values())) if self._loaded else self._peek()).shape
-        channels, height, width = known or _NO_SHAPE
+                known = (next(iter(self._loaded.values())) if self._loaded else self._raw.peek()).shape
+        channels, height, width = known or NO_SHAPE
         return channels, height, width
 
     @property
     def _native_shape(self) -> Shape | None:
         """Shape of the images as the factory makes them, where that is known beforehand."""
-        return self._presence.parameters["shape"] if self.entry.has("shape") else self.entry.meta.get("shape")
+        return self._raw.on_disk.parameters["shape"] if self.entry.has("shape") else self.entry.meta.get("shape")
 
     @property
     def conversion(self) -> str:
@@ -138,26 +113,28 @@ class ResolvedDataset:
         """Everything that was chosen, JSON-able, for result rows."""
         original = self.entry.meta.get("stand_in")  # what it stands in for, which tables say in a footnote
         facts = {"name": self.name, **self.parameters, **self.options, **({"stand_in": original} if original else {})}
-        facts |= self._presence.facts()
+        facts |= self._raw.on_disk.facts()
         return {**facts, "conversion": self.conversion} if self.conversion else facts
 
     @property
     def splits(self) -> tuple[str, ...]:
         """The splits whose files are here."""
-        return tuple(split for split in self._declared if self.missing(split) is None)
+        return tuple(split for split in self._raw.declared if self.missing(split) is None)
 
     def missing(self, split: str) -> str | None:
         """``None`` if ``split`` can be loaded, else one sentence that says what is absent and how to get it.
 
         Where downloads are allowed, absent files are downloaded now.
         """
-        return self._unknown(split) or self._presence.missing(self._origins(split))
+        return self._raw.missing(split)
 
     def files(self, split: str) -> list[Path]:
-        """The files that ``split`` is read from, whether they exist or not."""
-        if (unknown := self._unknown(split)) is not None:
-            raise GauntletError(unknown)
-        return self._presence.files(self._origins(split))
+        """The files that ``split`` is read from, whether they exist or not.
+
+        Raises:
+            GauntletError: There is no such split.
+        """
+        return self._raw.files(split)
 
     def fingerprint(self, split: str) -> str:
         """Digest of everything that decides the images of ``split``.
@@ -169,14 +146,14 @@ class ResolvedDataset:
             GauntletError: There is no such split.
         """
         if split not in self._fingerprints:
-            self._require(split)
+            self._raw.require(split)
             self._fingerprints[split] = digest(
                 _VERSION,
-                (self.name, split, source_fingerprint(self.entry), self._presence.parameters),
-                self._source.md5s(self._presence.files(self._origins(split))),
+                (self.name, split, source_fingerprint(self.entry), self._raw.on_disk.parameters),
+                self.source.md5s(self.files(split)),
                 self._kept if self._selects_classes else None,
                 self._options.limit,
-                self._val if self._is_cut(split) else None,
+                self._raw.val if self._raw.is_cut(split) else None,
                 self._targets,
                 *((self._options.shift,) if self._options.shift and split == "test" else ()),
                 *(self._corruption() if split == "test" else ()),
@@ -190,11 +167,7 @@ class ResolvedDataset:
 
     @property
     def _is_opaque(self) -> bool:
-        return "files" not in self.entry.meta and self._is_foreign
-
-    @property
-    def _is_foreign(self) -> bool:
-        return not self.entry.factory.__module__.startswith("gauntlet.")
+        return "files" not in self.entry.meta and self._raw.is_foreign
 
     def _content(self, split: str) -> list[str]:
         try:
@@ -212,145 +185,47 @@ class ResolvedDataset:
             GauntletError: There is no such split, a file is damaged, or no image is left.
         """
         if split not in self._loaded:
-            self._require(split)
-            with self._blaming_plugin(split):
-                images = self._limit(self._choose_classes(self._take(split)))
+            self._raw.require(split)
+            with self._raw.blaming_plugin(split):
+                images = self._limit(self._choose_classes(self._raw.take(split)))
                 for target in self._targets:
                     images = convert(images, target)
-            del self._unfinished[split]
+            self._raw.forget(split)
             if not len(images):
                 names = ", ".join(self.classes) or "any class"
                 raise GauntletError(f"Dataset {self.name!r}: its {split} split has no images of {names}.")
-            if split == "test" and self._options.shift:
-                images = shifted(images, self._options.shift)
-            if split == "test":
-                for name, severity in self._options.corrupt:
-                    images = corrupted(images, CORRUPTIONS.get(name), severity)
-            self._loaded[split] = images
+            self._loaded[split] = self._changed(images) if split == "test" else images
         return self._loaded[split]
 
-    # -- splits -----------------------------------------------------------------------------------------------
-
-    @cached_property
-    def _produced(self) -> tuple[str, ...]:
-        """Splits that the factory makes."""
-        declared = self.entry.meta.get("splits", ("test",))
-        splits = (declared,) if isinstance(declared, str) else tuple(declared)
-        if not splits or not set(splits) <= set(_ORDER):
-            raise GauntletError(
-                f"Dataset {self.name!r} ({self.entry.where}) declares the splits {splits}: use train, val and test."
-            )
-        return splits
-
-    @cached_property
-    def _declared(self) -> tuple[str, ...]:
-        """Splits that exist when all files are here."""
-        return tuple(split for split in _ORDER if split in self._produced or self._is_cut(split))
-
-    def _is_cut(self, split: str) -> bool:
-        """Whether ``split`` is a part of the factory's train (and val) images."""
-        free = "val" not in self._produced or self._options.val is not None
-        return split in ("train", "val") and "train" in self._produced and free
-
-    def _origins(self, split: str) -> tuple[str, ...]:
-        """The factory's splits that ``split`` is made from."""
-        return tuple(one for one in ("train", "val") if one in self._produced) if self._is_cut(split) else (split,)
-
-    @property
-    def _val(self) -> float:
-        return self._options.val or DEFAULT_VAL
-
-    def _unknown(self, split: str) -> str | None:
-        if split in self._declared:
-            return None
-        hint = f"it has {', '.join(self._declared)}." if split in _ORDER else nearest(split, self._declared)
-        return f"Dataset {self.name!r} has no split {split!r}; {hint}"
-
-    def _require(self, split: str) -> None:
-        if (unknown := self._unknown(split)) is not None:
-            raise GauntletError(unknown)
-        if (missing := self.missing(split)) is not None:
-            raise NotAvailable(missing)
-
-    # -- images -----------------------------------------------------------------------------------------------
-
-    def _take(self, split: str) -> ImageSet:
-        """The images of ``split`` before options apply; kept until :meth:`load` is done with them."""
-        if split not in self._unfinished:
-            self._unfinished.update(self._cut() if self._is_cut(split) else {split: self._make(split)})
-        return self._unfinished[split]
-
-    def _make(self, split: str) -> ImageSet:
-        arguments = {"split": split, "source": self._source}
-        with self._blaming_plugin(split):
-            made = self.entry.factory(*(arguments[need] for need in self.entry.needs), **self.parameters)
-            return as_image_set(made, name=self.name, split=split, classes=self.entry.meta.get("classes"))
-
-    @contextlib.contextmanager
-    def _blaming_plugin(self, split: str) -> Iterator[None]:
-        """An exception of a plug-in's own code becomes a sentence that names it, and is raised again the next time."""
-        if split in self._broken:
-            raise self._broken[split]
-        try:
-            yield
-        except (NotAvailable, BrokenDataset, MemoryError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:  # of any kind: the code is the user's own
-            if not self._is_foreign:
-                raise
-            start = "" if isinstance(error, GauntletError) else f"Dataset {self.name!r} ({split}): "
-            what = str(error) if isinstance(error, GauntletError) else f"{type(error).__name__}: {error}"
-            sentence = f"{start}{' '.join(what.split()).rstrip('.')} (plug-in {self.entry.where})."
-            self._broken[split] = BrokenDataset(sentence)
-            raise self._broken[split] from error
-
-    def _cut(self) -> dict[str, ImageSet]:
-        """Train and val: a stratified share of all of train, whatever classes and limits apply afterwards."""
-        whole = _joined([self._make(split) for split in self._origins("train")])
-        count = min(max(round(self._val * len(whole)), 1), len(whole) - 1)
-        inside = stratified(whole.labels, count)
-        return {
-            "train": replace(whole.subset(~inside), split="train"),
-            "val": replace(whole.subset(inside), split="val"),
-        }
-
-    def _peek(self) -> ImageSet:
-        """Images of the first split that is here, before options apply, for what a plug-in did not declare."""
-        split = next(iter(self.splits), self._declared[0])
-        self._require(split)
-        return self._take(split)
-
-    # -- classes ----------------------------------------------------------------------------------------------
-
-    @cached_property
-    def _all_classes(self) -> tuple[str, ...]:
-        declared = self.entry.meta.get("classes")
-        if declared is not None:
-            return tuple(map(str, declared))
-        try:
-            return self._peek().classes
-        except BrokenDataset:
-            return _NO_CLASSES
+    def _changed(self, images: ImageSet) -> ImageSet:
+        """Test images after the shifts and corruptions that were asked for."""
+        if self._options.shift:
+            images = shifted(images, self._options.shift)
+        for name, severity in self._options.corrupt:
+            images = corrupted(images, CORRUPTIONS.get(name), severity)
+        return images
 
     @cached_property
     def _kept(self) -> tuple[int, ...]:
-        if self._all_classes is _NO_CLASSES:  # nothing to choose from
-            return tuple(range(len(_NO_CLASSES)))
-        return self._options.kept(self._all_classes, self.name)
+        """Positions, among all classes, of those that stay."""
+        if self._raw.classes is NO_CLASSES:  # nothing to choose from
+            return tuple(range(len(NO_CLASSES)))
+        return self._options.kept(self._raw.classes, self.name)
 
     @property
     def _selects_classes(self) -> bool:
         return bool(self._options.hold_out or self._options.only)
 
     def _choose_classes(self, images: ImageSet) -> ImageSet:
-        if images.classes != self._all_classes[: len(images.classes)]:
+        known = self._raw.classes
+        if images.classes != known[: len(images.classes)]:
             raise GauntletError(
                 f"Dataset {self.name!r}: its {images.split} split has the classes {', '.join(images.classes)}, "
-                f"expected {', '.join(self._all_classes)}; declare `classes=` in @dataset."
+                f"expected {', '.join(known)}; declare `classes=` in @dataset."
             )
         if not self._selects_classes:
-            return replace(images, classes=self._all_classes)
-        new = torch.full((len(self._all_classes) + 1,), -1)  # the last place is that of the label -1
+            return replace(images, classes=known)
+        new = torch.full((len(known) + 1,), -1)  # the last place is that of the label -1
         new[list(self._kept)] = torch.arange(len(self._kept))
         stays = new[images.labels] >= 0
         kept = images.subset(stays)
@@ -359,14 +234,3 @@ class ResolvedDataset:
     def _limit(self, images: ImageSet) -> ImageSet:
         limit = self._options.limit
         return images if limit is None or limit >= len(images) else images.subset(fixed_subset(len(images), limit))
-
-
-def _joined(parts: list[ImageSet]) -> ImageSet:
-    if len(parts) == 1:
-        return parts[0]
-    return replace(
-        parts[0],
-        pixels=torch.cat([part.pixels for part in parts]),
-        labels=torch.cat([part.labels for part in parts]),
-        indices=torch.cat([part.indices for part in parts]),
-    )

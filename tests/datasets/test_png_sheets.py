@@ -123,7 +123,6 @@ def test_a_sheet_of_another_size_is_named(first):
     ("labels", "problem"),
     [
         (np.arange(5, dtype=np.uint8), "has 5 labels, but the sheets hold image 5"),
-        (np.array([0, 1, 255, 0, 1, 2], dtype=np.uint8), r"has no label \(255\) for image 2"),
         (np.zeros((6, 1), dtype=np.uint8), "must hold one-dimensional uint8 labels"),
         (np.zeros(6), "must hold one-dimensional uint8 labels"),
     ],
@@ -133,6 +132,27 @@ def test_labels_that_do_not_fit_are_named(first, labels, problem):
     np.save(path, labels)
     with pytest.raises(GauntletError, match=rf"test_labels\.npy {problem}"):
         read_sheets(sheets, path, SHAPE)
+
+
+def test_an_image_whose_label_says_absent_is_skipped(first):
+    sheets, path = first
+    np.save(path, np.array([0, 1, 255, 0, 1, 2], dtype=np.uint8))
+    pixels, labels, indices = read_sheets(sheets, path, SHAPE)
+    assert (labels.tolist(), indices.tolist()) == ([0, 1, 0, 1, 2], [0, 1, 3, 4, 5])
+    assert np.array_equal(pixels, read_sheets(sheets, _saved(path, np.arange(6)), SHAPE)[0][[0, 1, 3, 4, 5]])
+
+
+def _saved(path: Path, labels: np.ndarray) -> Path:
+    np.save(path, labels.astype(np.uint8))
+    return path
+
+
+@pytest.mark.parametrize("second", ["pets_test_first4.png", "pets_test_first9.png", "sheets/pets_batch_1.png"])
+def test_a_sheet_of_images_that_another_holds_is_refused(first, second):
+    (sheet,), _ = first
+    write_sheet(sheet.path.parent / second, 4)
+    with pytest.raises(GauntletError, match=r"holds images of the test split that .* holds too \(from 0 on\)"):
+        find_sheets(sheet.path.parent, "test", train_size=1000)
 
 
 def test_a_truncated_npy_is_named(first):

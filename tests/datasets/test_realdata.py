@@ -11,6 +11,7 @@ import torch
 from torchvision.datasets import mnist as torchvision_mnist
 
 from gauntlet.datasets import DataSource, resolve
+from gauntlet.datasets.png_sheets import find_sheets, labels_file, read_sheets
 
 pytestmark = pytest.mark.realdata
 
@@ -107,10 +108,22 @@ def test_cifar10_sheets(real):
     train, val, test = (dataset.load(split) for split in dataset.splits)
     indices = torch.cat([train.indices, val.indices]).sort().values
     assert indices.tolist() == [*range(20_000), *range(40_000, 50_000)]
-    assert test.indices.tolist() == list(range(1000))
+    assert test.indices.tolist() == list(range(10_000))
+    assert counts(dataset, "test") == [1000] * 10
     assert [test.classes[label] for label in test.labels[:4]] == ["cat", "ship", "ship", "airplane"]
     means = torch.cat([train.pixels, val.pixels]).float().mean(dim=(0, 2, 3)) / 255
     torch.testing.assert_close(means, torch.tensor([0.4914, 0.4822, 0.4465]), atol=0.002, rtol=0)
+
+
+def test_cifar10_without_the_twenty_images_that_are_lossy(real, tmp_path):
+    folder = tmp_path / "CIFAR10"
+    folder.mkdir()
+    (folder / "sheets").symlink_to(real.root / "CIFAR10" / "sheets")
+    (folder / "test_labels.npy").symlink_to(real.root / "CIFAR10" / "test_labels_exact.npy")
+    test = resolve("cifar10", DataSource(tmp_path, tmp_path / "cache")).load("test")
+    lossy = np.load(real.root / "CIFAR10" / "test_lossy_indices.npy", allow_pickle=False)
+    assert test.indices.tolist() == np.setdiff1d(np.arange(10_000), lossy).tolist()
+    assert int(test.labels.max()) == 9
 
 
 def test_cifar10_with_its_last_batch_held_out(real):
@@ -124,7 +137,8 @@ def test_cifar100_sheet(real):
     names = json.loads((real.root / "CIFAR100" / "label_names.json").read_text())
     assert dataset.classes == tuple(names["fine"])
     assert dataset.splits == ("test",)
-    assert len(dataset.load("test")) == 916
+    assert len(dataset.load("test")) == 10_000
+    assert counts(dataset, "test") == [100] * 100
     coarse = np.load(real.root / "CIFAR100" / "test_coarse_labels.npy", allow_pickle=False)
     flowers = [names["fine"].index(name) for name in ("orchid", "poppy", "rose", "sunflower", "tulip")]
     fine = dataset.load("test").labels.numpy()
@@ -133,10 +147,25 @@ def test_cifar100_sheet(real):
 
 def test_svhn_sheet(real):
     dataset = resolve("svhn", real)
-    assert dataset.splits == ("train", "val")
+    assert dataset.splits == ("train", "val", "test")
     assert len(dataset.load("train")) + len(dataset.load("val")) == 1083
+    assert counts(dataset, "test") == [684, 1968, 1590, 1104, 964, 909, 773, 767, 621, 620]
     parts = resolve({"svhn": {"test": "held-out"}}, real)
     assert [len(parts.load(split)) for split in parts.splits] == [780, 87, 216]
+
+
+@pytest.mark.parametrize(
+    ("split", "published"),
+    [
+        ("train", [1194, 1005, 731, 658, 652, 556, 664, 645, 542, 644]),
+        ("test", [359, 264, 198, 166, 200, 160, 170, 147, 166, 177]),
+    ],
+)
+def test_usps_lies_in_grey_sheets(real, split, published):
+    sheets = find_sheets(real.root / "USPS", split, train_size=7291)
+    pixels, labels, _ = read_sheets(sheets, labels_file(real.root / "USPS", sheets), (1, 16, 16))
+    assert pixels.shape == (sum(published), 1, 16, 16)
+    assert np.bincount(labels).tolist() == published
 
 
 def test_colour_sets_become_mnist_shaped(real):

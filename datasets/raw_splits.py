@@ -1,0 +1,190 @@
+"""The splits that a factory makes, before options apply: which there are, where they come from, what fails."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..registry import Entry, GauntletError, NotAvailable, nearest
+from .dataset_files import DatasetFiles
+from .imageset import ImageSet, as_image_set
+from .options import DEFAULT_VAL
+from .source import DataSource
+from .splitting import stratified
+
+_ORDER = ("train", "val", "test")
+
+#: What stands for the facts of a plug-in's set that cannot be made, so that its cells can be planned, and then fail.
+NO_SHAPE = (3, 32, 32)
+NO_CLASSES = ("0", "1")
+
+
+class BrokenDataset(GauntletError):
+    """A plug-in's function raised, or what it returned is no set of images."""
+
+
+class RawSplits:
+    """The splits of one dataset with fixed parameters, of which ``val`` may be cut from ``train``.
+
+    Args:
+        entry: The registry's entry.
+        parameters: Of its factory, without defaults.
+        source: Where files come from.
+        val: Share of ``train`` that becomes ``val``; None: a tenth, unless the factory makes a ``val`` itself.
+    """
+
+    def __init__(self, entry: Entry, parameters: dict[str, Any], source: DataSource, val: float | None) -> None:
+        self.entry, self.parameters, self.source = entry, parameters, source
+        self.on_disk = DatasetFiles(entry, {**entry.defaults(), **parameters}, source)
+        self.is_foreign = not entry.factory.__module__.startswith("gauntlet.")
+        self._cuts_val, self.val = val is not None, val or DEFAULT_VAL
+        self._unfinished: dict[str, ImageSet] = {}
+        self.broken: dict[str, BrokenDataset] = {}
+
+    @cached_property
+    def produced(self) -> tuple[str, ...]:
+        """Splits that the factory makes.
+
+        Raises:
+            GauntletError: Others than train, val and test are declared.
+        """
+        declared = self.entry.meta.get("splits", ("test",))
+        splits = (declared,) if isinstance(declared, str) else tuple(declared)
+        if not splits or not set(splits) <= set(_ORDER):
+            raise GauntletError(
+                f"Dataset {self.entry.name!r} ({self.entry.where}) declares the splits {splits}: use train, val and "
+                "test."
+            )
+        return splits
+
+    @cached_property
+    def declared(self) -> tuple[str, ...]:
+        """Splits that exist when all files are here."""
+        return tuple(split for split in _ORDER if split in self.produced or self.is_cut(split))
+
+    def is_cut(self, split: str) -> bool:
+        """Whether ``split`` is a part of the factory's train (and val) images."""
+        free = "val" not in self.produced or self._cuts_val
+        return split in ("train", "val") and "train" in self.produced and free
+
+    def _origins(self, split: str) -> tuple[str, ...]:
+        """The factory's splits that ``split`` is made from."""
+        return tuple(one for one in ("train", "val") if one in self.produced) if self.is_cut(split) else (split,)
+
+    # -- files ------------------------------------------------------------------------------------------------
+
+    def files(self, split: str) -> list[Path]:
+        """The files that ``split`` is read from, whether they exist or not.
+
+        Raises:
+            GauntletError: There is no such split.
+        """
+        if (unknown := self._unknown(split)) is not None:
+            raise GauntletError(unknown)
+        return self.on_disk.files(self._origins(split))
+
+    def missing(self, split: str) -> str | None:
+        """``None`` if ``split`` can be made, else one sentence that says what is absent and how to get it."""
+        return self._unknown(split) or self.on_disk.missing(self._origins(split))
+
+    def require(self, split: str) -> None:
+        """Raise unless ``split`` can be made.
+
+        Raises:
+            NotAvailable: Files are absent.
+            GauntletError: There is no such split.
+        """
+        if (unknown := self._unknown(split)) is not None:
+            raise GauntletError(unknown)
+        if (missing := self.missing(split)) is not None:
+            raise NotAvailable(missing)
+
+    def _unknown(self, split: str) -> str | None:
+        if split in self.declared:
+            return None
+        hint = f"it has {', '.join(self.declared)}." if split in _ORDER else nearest(split, self.declared)
+        return f"Dataset {self.entry.name!r} has no split {split!r}; {hint}"
+
+    # -- images -----------------------------------------------------------------------------------------------
+
+    def take(self, split: str) -> ImageSet:
+        """The images of ``split``, kept until :meth:`forget`, since train and val are made together."""
+        if split not in self._unfinished:
+            self._unfinished.update(self._cut() if self.is_cut(split) else {split: self._make(split)})
+        return self._unfinished[split]
+
+    def forget(self, split: str) -> None:
+        """Free the images of ``split``: what options made of them is kept elsewhere."""
+        del self._unfinished[split]
+
+    def peek(self) -> ImageSet:
+        """Images of the first split that is here, for what a plug-in did not declare.
+
+        Raises:
+            NotAvailable: No split is here.
+        """
+        split = next((one for one in self.declared if self.missing(one) is None), self.declared[0])
+        self.require(split)
+        return self.take(split)
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Names of all classes: as declared, else as the first split has them."""
+        declared = self.entry.meta.get("classes")
+        if declared is not None:
+            return tuple(map(str, declared))
+        try:
+            return self.peek().classes
+        except BrokenDataset:
+            return NO_CLASSES
+
+    @contextlib.contextmanager
+    def blaming_plugin(self, split: str) -> Iterator[None]:
+        """An exception of a plug-in's own code becomes a sentence that names it, and is raised again the next time.
+
+        Raises:
+            BrokenDataset: The code inside raised, now or before.
+        """
+        if split in self.broken:
+            raise self.broken[split]
+        try:
+            yield
+        except (NotAvailable, BrokenDataset, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # of any kind: the code is the user's own
+            if not self.is_foreign:
+                raise
+            start = "" if isinstance(error, GauntletError) else f"Dataset {self.entry.name!r} ({split}): "
+            what = str(error) if isinstance(error, GauntletError) else f"{type(error).__name__}: {error}"
+            sentence = f"{start}{' '.join(what.split()).rstrip('.')} (plug-in {self.entry.where})."
+            self.broken[split] = BrokenDataset(sentence)
+            raise self.broken[split] from error
+
+    def _make(self, split: str) -> ImageSet:
+        arguments = {"split": split, "source": self.source}
+        with self.blaming_plugin(split):
+            made = self.entry.factory(*(arguments[need] for need in self.entry.needs), **self.parameters)
+            return as_image_set(made, name=self.entry.name, split=split, classes=self.entry.meta.get("classes"))
+
+    def _cut(self) -> dict[str, ImageSet]:
+        """Train and val: a stratified share of all of train, whatever classes and limits apply afterwards."""
+        whole = _joined([self._make(split) for split in self._origins("train")])
+        count = min(max(round(self.val * len(whole)), 1), len(whole) - 1)
+        inside = stratified(whole.labels, count)
+        return {
+            "train": replace(whole.subset(~inside), split="train"),
+            "val": replace(whole.subset(inside), split="val"),
+        }
+
+
+def _joined(parts: list[ImageSet]) -> ImageSet:
+    if len(parts) == 1:
+        return parts[0]
+    columns = {field: torch.cat([getattr(part, field) for part in parts]) for field in ("pixels", "labels", "indices")}
+    return replace(parts[0], **columns)
