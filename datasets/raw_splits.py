@@ -19,6 +19,7 @@ from .source import DataSource
 from .splitting import stratified
 
 _ORDER = ("train", "val", "test")
+_COLUMNS = ("pixels", "labels", "indices")
 
 #: What stands for the facts of a plug-in's set that cannot be made, so that its cells can be planned, and then fail.
 NO_SHAPE = (3, 32, 32)
@@ -186,5 +187,5 @@ class RawSplits:
 def _joined(parts: list[ImageSet]) -> ImageSet:
     if len(parts) == 1:
         return parts[0]
-    columns = {field: torch.cat([getattr(part, field) for part in parts]) for field in ("pixels", "labels", "indices")}
-    return replace(parts[0], **columns)
+    pixels, labels, indices = (torch.cat([getattr(part, field) for part in parts]) for field in _COLUMNS)
+    return replace(parts[0], pixels=pixels, labels=labels, indices=indices)
