@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..registry import GauntletError, model
-from .cifar import MEAN, STD, scaled
-from .layers import Normalize
+from .cifar import MEAN, STD
+from .layers import Normalize, scaled
 
 #: Channels to the mean and deviation that normalised targets are made with: MNIST's, and R1's for CIFAR-10.
 _STATISTICS = {1: ((0.1307,), (0.3081,)), 3: (MEAN, STD)}

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ..registry import Entry, GauntletError
+from .layers import eval_mode
 
 
 def create_module(
@@ -61,11 +62,9 @@ def check_fit(
     Where ``logits`` are among the ``outputs`` that it declares, two images must give logits (2, classes).
     """
     tensor = next(module.parameters(), torch.zeros(()))
-    was_training = module.training
-    module.eval()
     size = "x".join(map(str, shape))
     try:
-        with torch.no_grad():
+        with torch.no_grad(), eval_mode(module):
             logits = module(torch.zeros(2, *shape, device=tensor.device))
     except torch.OutOfMemoryError:
         raise
@@ -73,8 +72,6 @@ def check_fit(
         raise GauntletError(
             f"Model {name!r} does not take the {size} images of dataset {dataset!r}: {_first_line(error)}."
         ) from error
-    finally:
-        module.train(was_training)
     if "logits" not in outputs:
         return
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2:

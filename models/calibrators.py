@@ -187,7 +187,7 @@ class Calibrated(nn.Module):
 
     Args:
         model: The classifier, in eval mode.
-        calibrator: FittedDetector on it.
+        calibrator: Fitted to its outputs.
     """
 
     def __init__(self, model: nn.Module, calibrator: Calibrator) -> None:

@@ -88,7 +88,7 @@ class CheckpointStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             draft = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=self.folder))
             try:
-                save_file(_plain(module.state_dict()), draft / "weights.safetensors")
+                save_file(plain(module.state_dict()), draft / "weights.safetensors")
                 (draft / "training.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
                 if key not in self:
                     draft.replace(self.path(key))
@@ -126,7 +126,7 @@ def load_weights(module: nn.Module, path: Path) -> None:
 def weights_fingerprint(module: nn.Module) -> str:
     """Digest of all tensors of a module, for models that arrive trained."""
     result = hashlib.sha256()
-    for name, tensor in sorted(_plain(module.state_dict()).items()):
+    for name, tensor in sorted(plain(module.state_dict()).items()):
         result.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         result.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
     return result.hexdigest()[:32]
@@ -175,7 +175,7 @@ def _misfits(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[
     return problems
 
 
-def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors on the CPU that share no memory and have plain strides, as safetensors wants them."""
     return {
         name: value.detach().to("cpu").clone(memory_format=torch.contiguous_format) for name, value in state.items()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
-from ..registry import GauntletError, model
-from .layers import Normalize, conv_block
+from ..registry import model
+from .layers import Normalize, conv_block, scaled
 
 #: As report R1 has them; the deviations are the mean of each image's own.
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
@@ -57,7 +59,7 @@ class Staged(nn.Module):
 
     def __init__(
         self,
-        widths: tuple[int, ...],
+        widths: Sequence[int],
         hidden: int,
         *,
         classes: int,
@@ -98,14 +100,3 @@ def svhn_cnn(*, classes: int = 10, width: float = 1.0) -> Staged:
         scaled((32, 64, 128), width), scaled((256,), width)[0],
         classes=classes, stage_dropout=0.25, dropout=0.5, mean=(0.4377, 0.4438, 0.4728), std=(0.198, 0.201, 0.197),
     )  # fmt: skip
-
-
-def scaled(channels: tuple[int, ...], width: float) -> tuple[int, ...]:
-    """Channel counts times ``width``, at least one each.
-
-    Raises:
-        GauntletError: The width is not positive.
-    """
-    if not 0 < width < float("inf"):
-        raise GauntletError(f"A network needs a positive width, got {width}.")
-    return tuple(max(1, round(width * count)) for count in channels)

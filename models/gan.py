@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..registry import GauntletError
-from .residual_small import scaled
+from .layers import scaled
 
 #: Sides of the images that the networks are made for.
 SIDES = (28, 32)
@@ -22,7 +22,7 @@ class Discriminator(nn.Module):
     def __init__(self, shape: tuple[int, int, int], width: float = 1.0) -> None:
         super().__init__()
         channels, side = shape[0], checked_side(shape)
-        first, second = scaled(64, width, "a discriminator"), scaled(128, width, "a discriminator")
+        first, second = scaled((64, 128), width, "a discriminator")
         self.body = nn.Sequential(
             nn.Conv2d(channels, first, 4, 2, 1, bias=False),
             nn.LeakyReLU(0.2),
@@ -59,7 +59,7 @@ class Generator(nn.Module):
         if latent < 1:
             raise GauntletError(f"A generator needs a latent of at least 1, got {latent}.")
         side = checked_side(shape)
-        first, second = scaled(256, width, "a generator"), scaled(128, width, "a generator")
+        first, second = scaled((256, 128), width, "a generator")
         self.shape, self.latent = tuple(shape), latent
         self.body = nn.Sequential(
             nn.ConvTranspose2d(latent, first, side // 4, bias=False),

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+from ..registry import GauntletError
 
 Activation = Literal["relu", "gelu", "quick-gelu"]
 
@@ -48,3 +52,29 @@ class Normalize(nn.Module):
 def conv_block(before: int, after: int, stride: int = 1) -> list[nn.Module]:
     """3x3 convolution without bias, batch-norm, ReLU."""
     return [nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+
+
+def scaled(channels: Sequence[int], width: float, name: str = "A network") -> list[int]:
+    """Channel counts times ``width``, at least one each.
+
+    >>> scaled((32, 64), 0.5)
+    [16, 32]
+
+    Raises:
+        GauntletError: The width is not positive; the message names the network.
+    """
+    if not 0 < width < float("inf"):
+        raise GauntletError(f"{name} needs a positive width, got {width}.")
+    return [max(1, round(width * count)) for count in channels]
+
+
+@contextmanager
+def eval_mode(module: nn.Module) -> Iterator[None]:
+    """Every part of a module in eval mode meanwhile, and in its own mode again afterwards."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..registry import model
+from .layers import scaled
 
 
 @model("madry", shape=(1, 28, 28), tags=("mnist",), reference="Madry et al. 2017, arXiv 1706.06083")
@@ -18,7 +19,7 @@ class Madry(nn.Module):
 
     def __init__(self, *, classes: int = 10, width: float = 1.0) -> None:
         super().__init__()
-        first, second, hidden = (max(1, round(width * count)) for count in (32, 64, 1024))
+        first, second, hidden = scaled((32, 64, 1024), width, "madry")
         self.body = nn.Sequential(
             nn.Conv2d(1, first, 5, padding=2),
             nn.ReLU(),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..registry import GauntletError, model
-from .layers import Activation, activation_layer
+from .layers import Activation, activation_layer, scaled
 
 _REFERENCE = "An, Lee, Park, Yang, So 2020, arXiv 2008.10400"
 _FACTS: dict[str, Any] = {"shape": (1, 28, 28), "tags": ("mnist", "r2"), "reference": _REFERENCE}
@@ -46,8 +45,10 @@ class MNet(nn.Module):
         activation: Activation = "relu",
     ) -> None:
         super().__init__()
-        _check(kernel, layers, width)
-        channels = [max(1, round(width * count)) for count in _CHANNELS[kernel][:layers]]
+        depth = len(_CHANNELS[kernel])
+        if layers is not None and not 1 <= layers <= depth:
+            raise GauntletError(f"m{kernel} has 1 to {depth} layers, got layers={layers}.")
+        channels = scaled(_CHANNELS[kernel][:layers], width, f"m{kernel}")
         blocks: list[nn.Module] = []
         for before, after in zip([1, *channels], channels, strict=False):
             blocks += [
@@ -80,14 +81,6 @@ class MNet(nn.Module):
         assert norm.running_var is not None
         scale = norm.weight / (norm.running_var + norm.eps).sqrt()
         return scale[:, None] * self.fc.weight, norm.bias - scale * norm.running_mean
-
-
-def _check(kernel: int, layers: int | None, width: float) -> None:
-    depth = len(_CHANNELS[kernel])
-    if layers is not None and not 1 <= layers <= depth:
-        raise GauntletError(f"m{kernel} has 1 to {depth} layers, got layers={layers}.")
-    if not 0 < width < math.inf:
-        raise GauntletError(f"m{kernel} needs a positive width, got {width}.")
 
 
 def _register(kernel: int, summary: str) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..registry import GauntletError, model
-from .layers import Normalize, conv_block
+from .layers import Normalize, conv_block, scaled
 
 
 class _Block(nn.Module):
@@ -49,7 +49,7 @@ class ResidualSmall(nn.Module):
         super().__init__()
         if blocks < 1:
             raise GauntletError(f"residual-small needs at least one block a stage, got blocks={blocks}.")
-        widths = [scaled(count, width, "residual-small") for count in (16, 16, 32, 64)]
+        widths = scaled((16, 16, 32, 64), width, "residual-small")
         stages: list[nn.Module] = []
         for stage, (before, after) in enumerate(pairwise(widths)):
             stages.append(_Block(before, after, 2 if stage else 1))
@@ -68,14 +68,3 @@ class ResidualSmall(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Images (N, C, H, W) in [0, 1] to logits (N, classes)."""
         return self.fc(self.features(x))
-
-
-def scaled(channels: int, width: float, name: str) -> int:
-    """``channels`` times ``width``, at least one.
-
-    Raises:
-        GauntletError: The width is not positive; the message names the model.
-    """
-    if not 0 < width < float("inf"):
-        raise GauntletError(f"{name} needs a positive width, got {width}.")
-    return max(1, round(channels * width))

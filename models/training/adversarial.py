@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ INNER = {"pgd": {"steps": 10, "rel_stepsize": 0.25, "stop_when_fooled": False}}
 MADRY = {"pgd": {"steps": 40, "rel_stepsize": 1 / 30, "stop_when_fooled": False}}
 
 
+@dataclass(eq=False)
 class Adversarial(Hook):
     """The loss (1 - w) * clean + w * adversarial; the examples are made in eval mode, by the weights as they are.
 
@@ -35,9 +36,11 @@ class Adversarial(Hook):
         additive: clean + w * adversarial instead.
     """
 
-    def __init__(self, attack: Attack, epsilon: float, ramp: float, weights: Sequence[float], additive: bool) -> None:
-        self.attack, self.epsilon, self.ramp = attack, epsilon, ramp
-        self.weights, self.additive = list(weights), additive
+    attack: Attack
+    epsilon: float
+    ramp: float
+    weights: Sequence[float]
+    additive: bool
 
     def radius(self, loop: TrainingState) -> float:
         """The radius at this step."""

@@ -58,8 +58,7 @@ def rotation(images: Tensor, rng: Generator, *, degrees: float = 20.0) -> Tensor
     angle = _uniform(images, rng, -math.radians(degrees), math.radians(degrees))
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
     aspect = images.shape[2] / images.shape[3]  # grid coordinates span [-1, 1] whatever the sides are
-    rows = [torch.stack([cos, -sin * aspect, zero], 1), torch.stack([sin / aspect, cos, zero], 1)]
-    return warp(images, torch.stack(rows, 1))
+    return warp(images, (cos, -sin * aspect, zero), (sin / aspect, cos, zero))
 
 
 @augmentation("translation")
@@ -67,7 +66,7 @@ def translation(images: Tensor, rng: Generator, *, share: float = 0.2) -> Tensor
     """Move each image by up to ``share`` of its sides in both directions, bilinear, black outside."""
     across, down = (_uniform(images, rng, -2 * share, 2 * share) for _ in range(2))
     one, zero = torch.ones_like(across), torch.zeros_like(across)
-    return warp(images, torch.stack([torch.stack([one, zero, across], 1), torch.stack([zero, one, down], 1)], 1))
+    return warp(images, (one, zero, across), (zero, one, down))
 
 
 @augmentation("crop")
@@ -145,14 +144,20 @@ def beta(a: float, b: float, rng: Generator) -> float:
 
 
 def betas(a: float, b: float, count: int, rng: Generator) -> Tensor:
-    """PerImageRNG (count,) from Beta(a, b)."""
+    """Draws (count,) from Beta(a, b)."""
     shape = torch.tensor([[a], [b]], dtype=torch.float64, device=rng.device).expand(2, count).contiguous()
     x, y = torch._standard_gamma(shape, generator=rng)
     return (x / (x + y).clamp(min=1e-300)).float()
 
 
-def warp(images: Tensor, matrices: Tensor) -> Tensor:
-    """Images seen through affine maps (N, 2, 3) of grid coordinates; bilinear, black outside."""
+def warp(images: Tensor, *rows: Sequence[Tensor]) -> Tensor:
+    """Images (N, C, H, W) seen through affine maps of grid coordinates; bilinear, black outside.
+
+    Args:
+        images: To look at.
+        rows: Both rows of the maps, for x and for y, each three tensors (N,).
+    """
+    matrices = torch.stack([torch.stack(list(row), 1) for row in rows], 1)
     grid = F.affine_grid(matrices.to(images.dtype), list(images.shape), align_corners=False)
     moved = F.grid_sample(images, grid, padding_mode="zeros", align_corners=False)
     return moved.clamp_(0, 1).contiguous(memory_format=torch.channels_last)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ...datasets import ImageSet
 from ...registry import GauntletError, recipe
 from ..autoencoder import reconstruction_errors
+from ..layers import eval_mode
 from .batch import Batch, as_images
 from .hooks import Hook, LossOutput, Objective, TrainingState
 from .single_step import FGSMAugmentation, check_radii, gradient_at
@@ -85,11 +86,10 @@ class Reconstructing(Trainer):
 
     def _check_model(self, module: nn.Module, train: ImageSet, device: torch.device) -> None:
         """Raise a :class:`GauntletError` unless the model reconstructs images of this size."""
-        probe, was_training = as_images(train.pixels[:2].to(device)), module.training
-        named: Callable[[Tensor], dict[str, Tensor]] = getattr(module.eval(), "forward_outputs", lambda _: {})
-        with torch.no_grad():
+        probe = as_images(train.pixels[:2].to(device))
+        named: Callable[[Tensor], dict[str, Tensor]] = getattr(module, "forward_outputs", lambda _: {})
+        with torch.no_grad(), eval_mode(module):
             found = named(probe).get("reconstruction")
-        module.train(was_training)
         if found is None or found.shape != probe.shape:
             got = "gives none" if found is None else f"gives {tuple(found.shape)}"
             raise GauntletError(

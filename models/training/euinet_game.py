@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -63,6 +64,7 @@ def generator_loss(net: nn.Module, real: Tensor, fake: Tensor, kind: GeneratorLo
     return F.softplus(-logits).mean() if kind == "non-saturating" else -F.softplus(logits).mean()
 
 
+@dataclass(eq=False)
 class Game(Hook):
     """A step of the GAN, then the objective of classifier and discriminator on the same, detached fakes.
 
@@ -76,10 +78,13 @@ class Game(Hook):
 
     replaces = "criterion"
 
-    def __init__(
-        self, factor: float, cls_loss: Literal["bce", "ce"], loss: GeneratorLoss, lr: float, betas: tuple[float, float]
-    ) -> None:
-        self.factor, self.cls_loss, self.loss, self.lr, self.betas = factor, cls_loss, loss, lr, betas
+    factor: float
+    cls_loss: Literal["bce", "ce"]
+    loss: GeneratorLoss
+    lr: float
+    betas: tuple[float, float]
+
+    def __post_init__(self) -> None:
         self._optimizers: dict[str, torch.optim.Optimizer] = {}
         self._kept: dict[str, Tensor] = {}
         self._sums: dict[str, Tensor] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -56,6 +56,7 @@ def discriminator_loss(real: Tensor, made: Tensor) -> Tensor:
     return -F.logsigmoid(real).mean() - F.logsigmoid(-made).mean()
 
 
+@dataclass(eq=False)
 class JacobianGame(Hook):
     """The clean loss at noisy images, and after the start point a term that rewards Jacobians which pass for images.
 
@@ -73,21 +74,17 @@ class JacobianGame(Hook):
         optimizer: Makes the discriminator's optimiser from its weights.
     """
 
-    def __init__(
-        self,
-        *,
-        weight: float,
-        epsilon: float,
-        start_ratio: float,
-        update_every: int,
-        conv: bool,
-        loss: Loss,
-        fgsm: bool,
-        width: int,
-        optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
-    ) -> None:
-        self.weight, self.epsilon, self.start_ratio, self.update_every = weight, epsilon, start_ratio, update_every
-        self.conv, self.loss, self.fgsm, self.width, self._optimizer = conv, loss, fgsm, width, optimizer
+    weight: float
+    epsilon: float
+    start_ratio: float
+    update_every: int
+    conv: bool
+    loss: Loss
+    fgsm: bool
+    width: int
+    optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+
+    def __post_init__(self) -> None:
         self.updates = 0  # of the classifier since the start point
         self._waiting: tuple[Tensor, Tensor] | None = None
         self._terms: list[Tensor] = []
@@ -100,7 +97,7 @@ class JacobianGame(Hook):
             adapter = Adapter(shape[0]) if self.conv else nn.Identity()
             self.discriminator = Discriminator(shape, self.width).to(loop.device).requires_grad_(False)
         self.adapter: nn.Module = adapter.to(loop.device)
-        self.optimizer = self._optimizer(list(self.discriminator.parameters()))
+        self._updates = self.optimizer(list(self.discriminator.parameters()))
         return list(self.adapter.parameters())
 
     def start(self, loop: TrainingState) -> None:
@@ -154,9 +151,9 @@ class JacobianGame(Hook):
         (images, adapted), self._waiting = self._waiting, None
         self.discriminator.requires_grad_(True)
         loss = discriminator_loss(self.discriminator(images), self.discriminator(adapted))
-        self.optimizer.zero_grad(set_to_none=True)
+        self._updates.zero_grad(set_to_none=True)
         loss.backward()
-        self.optimizer.step()
+        self._updates.step()
         self.discriminator.requires_grad_(False)
 
     def after_epoch(self, loop: TrainingState, log: EpochLog) -> None:
@@ -177,7 +174,7 @@ class JacobianGame(Hook):
     def state(self) -> dict[str, Tensor]:
         """Both networks, the discriminator's optimiser and the count of updates."""
         parts = {"adapter": self.adapter.state_dict(), "discriminator": self.discriminator.state_dict()}
-        parts["optimizer"] = optimizer_tensors(self.optimizer)
+        parts["optimizer"] = optimizer_tensors(self._updates)
         tensors = {f"{part}/{name}": value for part, held in parts.items() for name, value in held.items()}
         return {**tensors, "updates": torch.tensor(self.updates)}
 
@@ -191,7 +188,7 @@ class JacobianGame(Hook):
                 parts[part][name] = value
         self.adapter.load_state_dict(parts["adapter"])
         self.discriminator.load_state_dict(parts["discriminator"])
-        restore_optimizer(self.optimizer, parts["optimizer"])
+        restore_optimizer(self._updates, parts["optimizer"])
 
 
 @recipe(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from ...datasets import ImageSet
 from ...registry import GauntletError, recipe
 from .batch import as_images
-from .recipe import EpochLog, Progress, Recipe
+from .recipe import EpochLog, Recipe
 
 #: L2 penalties of the mean loss that are tried, strongest first.
 STRENGTHS = tuple(10.0**power for power in range(2, -7, -1))
@@ -117,16 +116,7 @@ class LogisticRegressionRecipe(Recipe):
         self.limit = limit
 
     def train(
-        self,
-        module: nn.Module,
-        train: ImageSet,
-        val: ImageSet,
-        *,
-        device: torch.device,
-        seed: int,
-        progress: Progress | None = None,
-        test: ImageSet | None = None,
-        resume: Path | None = None,
+        self, module: nn.Module, train: ImageSet, val: ImageSet, *, device: torch.device, **how: Any
     ) -> list[EpochLog]:
         """See :meth:`Recipe.train`. The history is one record: accuracies and the chosen penalty."""
         encoder, layer = getattr(module, "encoder", None), getattr(module, "fc", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch.nn.functional as F
@@ -13,13 +14,13 @@ from .hooks import Hook
 from .trainer import Trainer
 
 
+@dataclass(eq=False)
 class NormalisedLogits(Hook):
     """Divides each image's logits by their length and a temperature before the cross entropy."""
 
     replaces = "criterion"
 
-    def __init__(self, temperature: float) -> None:
-        self.temperature = temperature
+    temperature: float
 
     def criterion(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Cross entropy that the length of the logits cannot lower."""

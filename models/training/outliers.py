@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ MIXTURE = (
 )
 
 
+@dataclass(eq=False)
 class Outliers(Hook):
     """Adds outliers to every batch: a set uniformly at random, then an image of it uniformly at random.
 
@@ -33,8 +34,9 @@ class Outliers(Hook):
         recipe: Name of the recipe, for messages.
     """
 
-    def __init__(self, sets: Sequence[ImageSet], ratio: float, recipe: str) -> None:
-        self.sets, self.ratio, self.recipe = list(sets), ratio, recipe
+    sets: Sequence[ImageSet]
+    ratio: float
+    recipe: str
 
     def start(self, loop: TrainingState) -> None:
         """Check the shapes and put the sets on the device, one after another."""
@@ -66,31 +68,29 @@ def _size(images: ImageSet) -> str:
     return "x".join(map(str, images.shape))
 
 
+@dataclass(eq=False)
 class UniformOnOutliers(Outliers):
     """Cross entropy from the uniform distribution to the softmax of the outliers."""
 
-    def __init__(self, sets: Sequence[ImageSet], ratio: float, recipe: str, coefficient: float) -> None:
-        super().__init__(sets, ratio, recipe)
-        self.coefficient = coefficient
+    coefficient: float
 
     def penalty(self, inside: Tensor, outside: Tensor) -> Tensor:
         """Zero gradient at a uniform prediction, where its value is log K."""
         return self.coefficient * (outside.logsumexp(1) - outside.mean(1)).mean()
 
 
+@dataclass(eq=False)
 class EnergyMargins(Outliers):
     """Squared hinges that push the energy -logsumexp of images below one margin and of outliers above another."""
 
-    def __init__(
-        self, sets: Sequence[ImageSet], ratio: float, recipe: str, coefficient: float, inside: float, outside: float
-    ) -> None:
-        super().__init__(sets, ratio, recipe)
-        self.coefficient, self.margin_inside, self.margin_outside = coefficient, inside, outside
+    coefficient: float
+    inside: float
+    outside: float
 
     def penalty(self, inside: Tensor, outside: Tensor) -> Tensor:
         """Both hinges, each its mean."""
-        too_high = (-inside.logsumexp(1) - self.margin_inside).relu().square().mean()
-        too_low = (self.margin_outside + outside.logsumexp(1)).relu().square().mean()
+        too_high = (-inside.logsumexp(1) - self.inside).relu().square().mean()
+        too_low = (self.outside + outside.logsumexp(1)).relu().square().mean()
         return self.coefficient * (too_high + too_low)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch import nn
 from ...datasets import ImageSet
 from ...registry import GauntletError, recipe
 from .batch import as_images
-from .recipe import EpochLog, Progress, Recipe
+from .recipe import EpochLog, Recipe
 
 
 @recipe("pca", needs=("embedding",), reference="Pearson 1901")
@@ -26,16 +25,7 @@ class PrincipalComponents(Recipe):
         self.limit = limit
 
     def train(
-        self,
-        module: nn.Module,
-        train: ImageSet,
-        val: ImageSet,
-        *,
-        device: torch.device,
-        seed: int,
-        progress: Progress | None = None,
-        test: ImageSet | None = None,
-        resume: Path | None = None,
+        self, module: nn.Module, train: ImageSet, val: ImageSet, *, device: torch.device, **how: Any
     ) -> list[EpochLog]:
         """See :meth:`Recipe.train`. The history is one record with the share of the variance that is kept."""
         axes: Any = getattr(module, "axes", None)

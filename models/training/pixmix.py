@@ -67,8 +67,7 @@ def _moved(images: Tensor, level: float, rng: Generator) -> Tensor:
     draws = (2 * torch.rand(len(images), 4, generator=rng, device=images.device) - 1) * level
     angle, shear = draws[:, 0] * 0.5236, draws[:, 1] * 0.3
     across, down = draws[:, 2] * 2 / 3, draws[:, 3] * 2 / 3
-    top = torch.stack([angle.cos(), shear - angle.sin(), across], 1)
-    return warp(images, torch.stack([top, torch.stack([angle.sin(), angle.cos(), down], 1)], 1))
+    return warp(images, (angle.cos(), shear - angle.sin(), across), (angle.sin(), angle.cos(), down))
 
 
 def _sum(image: Tensor, other: Tensor, strength: float, rng: Generator) -> Tensor:

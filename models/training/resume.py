@@ -14,6 +14,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..checkpoint import plain
+
 #: Raised when the content changes; an epoch checkpoint of another version is ignored.
 _VERSION = "1"
 
@@ -33,10 +35,10 @@ class EpochFile:
     def save(self, state: Mapping[str, Mapping[str, Tensor]], facts: Mapping[str, Any]) -> None:
         """Keep groups of tensors and JSON-able facts. A folder that cannot be written costs only the resuming."""
         draft = self.path.with_name(f"{self.path.name}.{os.getpid()}")
-        tensors = {f"{group}/{name}": _plain(value) for group, held in state.items() for name, value in held.items()}
+        tensors = {f"{group}/{name}": value for group, held in state.items() for name, value in held.items()}
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, draft, {"version": _VERSION, "facts": json.dumps(dict(facts))})
+            save_file(plain(tensors), draft, {"version": _VERSION, "facts": json.dumps(dict(facts))})
             draft.replace(self.path)
 
     def load(self) -> tuple[State, dict[str, Any]] | None:
@@ -73,7 +75,3 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
         number, _, name = key.partition("/")
         held.setdefault(int(number), {})[name] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": held})
-
-
-def _plain(value: Tensor) -> Tensor:
-    return value.detach().to("cpu").clone(memory_format=torch.contiguous_format)

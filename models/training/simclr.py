@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -73,6 +73,7 @@ def spread(embeddings: Tensor) -> tuple[float, float]:
     return std, float(torch.special.entr(shares).sum().exp())
 
 
+@dataclass(eq=False)
 class Contrast(Hook):
     """Trains on two random views of each image by NT-Xent on their projections.
 
@@ -83,8 +84,8 @@ class Contrast(Hook):
 
     replaces = "criterion"
 
-    def __init__(self, temperature: float, policy: Policy | None) -> None:
-        self.temperature, self.policy = temperature, policy
+    temperature: float
+    policy: Policy | None
 
     def start(self, loop: TrainingState) -> None:
         """Choose the policy where none was."""

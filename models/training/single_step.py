@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...registry import recipe
+from ..layers import eval_mode
 from .batch import Batch
 from .hooks import Hook, LossOutput, Objective, TrainingState
 from .trainer import Trainer
@@ -30,20 +31,16 @@ def input_gradient(loop: TrainingState, images: Tensor, targets: Tensor) -> Tens
 
 def gradient_at(loop: TrainingState, images: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
     """Gradient (N, C, H, W) of a scalar loss at ``images``; in eval mode, and none reaches the weights."""
-    modes = [(part, part.training) for part in loop.module.modules()]
-    loop.module.eval()
-    try:
+    with eval_mode(loop.module):
         probe = images.detach().requires_grad_()
         return torch.autograd.grad(loss(probe), probe)[0]
-    finally:
-        for part, training in modes:
-            part.training = training
 
 
 def _of_cross_entropy(loop: TrainingState, batch: Batch) -> Tensor:
     return input_gradient(loop, batch.images, batch.targets)
 
 
+@dataclass(eq=False)
 class FGSMAugmentation(Hook):
     """Adds the FGSM examples of every batch: as an update of their own, or in the mean of both losses.
 
@@ -54,14 +51,10 @@ class FGSMAugmentation(Hook):
         gradient: What the examples climb along (N, C, H, W), from a batch; by default that of the cross entropy.
     """
 
-    def __init__(
-        self,
-        epsilon: float | None,
-        interval: tuple[float, float],
-        mode: str,
-        gradient: Callable[[TrainingState, Batch], Tensor] = _of_cross_entropy,
-    ) -> None:
-        self.epsilon, self.interval, self.mode, self.gradient = epsilon, interval, mode, gradient
+    epsilon: float | None
+    interval: tuple[float, float]
+    mode: str
+    gradient: Callable[[TrainingState, Batch], Tensor] = _of_cross_entropy
 
     def _adversarial(self, loop: TrainingState, batch: Batch) -> Batch:
         epsilon: float | Tensor = self.epsilon if self.epsilon is not None else 0.0
@@ -136,11 +129,12 @@ class FGSMAugmented(Trainer):
         return [FGSMAugmentation(self.epsilon, self.interval, self.mode)]
 
 
+@dataclass(eq=False)
 class FastAdversarial(Hook):
     """Trains on one long FGSM step from a random point of the ball."""
 
-    def __init__(self, epsilon: float, stride: float) -> None:
-        self.epsilon, self.stride = epsilon, stride
+    epsilon: float
+    stride: float
 
     def objective(self, loop: TrainingState, batch: Batch, inner: Objective) -> LossOutput:
         """The loss of the examples alone."""

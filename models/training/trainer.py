@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ...datasets import ImageSet
 from ...registry import GauntletError
+from ..layers import eval_mode
 from .augment import Augment, Augmentation, read_augmentations
 from .averaging import WeightAverage
 from .batch import as_images
@@ -188,10 +189,8 @@ class Trainer(Recipe):
             )
 
     def _check_model(self, module: nn.Module, train: ImageSet, device: torch.device) -> None:
-        was_training = module.training
-        with torch.no_grad():
-            found: Any = module.eval()(as_images(train.pixels[:2].to(device)))
-        module.train(was_training)
+        with torch.no_grad(), eval_mode(module):
+            found: Any = module(as_images(train.pixels[:2].to(device)))
         if not isinstance(found, Tensor) or found.ndim != 2:
             kind = tuple(found.shape) if isinstance(found, Tensor) else f"a {type(found).__name__}"
             raise GauntletError(

@@ -22,7 +22,7 @@ _ATTEMPTS = 10
 
 
 def uniform(count: int, rng: Generator, low: float = 0.0, high: float = 1.0) -> Tensor:
-    """PerImageRNG (count,) from [low, high) on the generator's device."""
+    """Draws (count,), uniform in [low, high) on the generator's device."""
     return low + (high - low) * torch.rand(count, generator=rng, device=rng.device)
 
 
@@ -110,9 +110,8 @@ def _places(side: int, start: Tensor, length: Tensor) -> Tensor:
 def _between(places: Tensor) -> Tensor:
     """Matrices (N, side, side): row i holds the weights of the two pixels that place i lies between."""
     side = places.shape[1]
-    middles = (
-        torch.arange(side, device=places.device).add(0.5).repeat(side, 1)
-    )  # whole tables subtract faster than rows
+    # Whole tables subtract faster than rows.
+    middles = torch.arange(side, device=places.device).add(0.5).repeat(side, 1)
     return places[:, :, None].repeat(1, 1, side).sub_(middles).abs_().neg_().add_(1).clamp_(min=0)
 
 
@@ -131,8 +130,7 @@ def stretch(images: Tensor, rng: Generator, *, factor: float = 1.5) -> Tensor:
     """Stretch or shrink rows and columns apart from one another, by up to ``factor``; black outside."""
     across, down = (uniform(len(images), rng, -math.log(factor), math.log(factor)).exp() for _ in range(2))
     zero = torch.zeros_like(across)
-    rows = [torch.stack([across, zero, zero], 1), torch.stack([zero, down, zero], 1)]
-    return warp(images, torch.stack(rows, 1))
+    return warp(images, (across, zero, zero), (zero, down, zero))
 
 
 # -- colour ---------------------------------------------------------------------------------------------------
