@@ -9,7 +9,6 @@ from torch import Tensor
 
 from ..registry import detector
 from .energy import energy
-from .head import apply_head
 from .numerics import by_rows, compute_dtype, double
 from .outputs import Head
 from .pruning import ratio, survivors
@@ -49,6 +48,6 @@ def ash(features: Tensor, head: Head, *, variant: Literal["b", "p", "s"] = "b", 
             kept = (total / kept.shape[1]).expand_as(kept)
         elif variant == "s":
             factor = double(ratio(total, kept.sum(dim=1, keepdim=True))).exp()
-        return apply_head(torch.zeros_like(own).scatter(1, places, kept), head, factor)
+        return head.logits(torch.zeros_like(own).scatter(1, places, kept), factor)
 
     return energy(by_rows(logits, features))

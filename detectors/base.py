@@ -11,9 +11,8 @@ from torch import Tensor
 
 from ..registry import Entry, GauntletError, Selected
 from .moments import feature_mean
-from .numerics import broken_rows, double
+from .numerics import broken_rows, check_temperature, double
 from .outputs import Head, Outputs
-from .temperature import check_temperature
 
 T = TypeVar("T")
 

@@ -7,7 +7,6 @@ from torch import Tensor
 from ..registry import detector
 from .base import Detector
 from .energy import energy
-from .head import apply_head
 from .moments import feature_mean
 from .numerics import double
 from .outputs import Head, Outputs
@@ -49,4 +48,4 @@ class DICE(Detector):
 
     def score(self, outputs: Outputs) -> Tensor:
         """Scores, shape (N,), in the unit of the logits."""
-        return energy(apply_head(self.full_features(outputs), self.fitted(self._sparse)))
+        return energy(self.fitted(self._sparse).logits(self.full_features(outputs)))

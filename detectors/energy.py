@@ -5,9 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..registry import detector
-from .numerics import double
+from .numerics import check_temperature, double
 from .probabilities import log_sum_exp
-from .temperature import check_temperature
 
 
 @detector(

@@ -25,9 +25,8 @@ class FDBD(Detector):
     one have no boundary with it and count 0, as does a feature that is the training mean.
     """
 
-    def __init__(self) -> None:
-        self._mean: Tensor | None = None  # (D,)
-        self._inverse: Tensor | None = None  # (C, C): 1 / |w_y - w_c|
+    _mean: Tensor | None = None  # (D,)
+    _inverse: Tensor | None = None  # (C, C): 1 / |w_y - w_c|
 
     def fit(self, train: Outputs, val: Outputs | None, head: Head | None) -> None:
         """Average training features (N, D).

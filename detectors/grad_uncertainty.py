@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from ..registry import detector
-from .head import apply_head
 from .numerics import by_rows, double
 from .outputs import Head
 
@@ -30,6 +29,6 @@ def grad_uncertainty(features: Tensor, head: Head) -> Tensor:
     Returns:
         Scores of at most 0, shape (N,), float64.
     """
-    p = apply_head(features, head).softmax(dim=1)
+    p = head.logits(features).softmax(dim=1)
     slopes = (p * p.shape[1] - 1).square().sum(dim=1)
     return -slopes * (by_rows(lambda part: torch.linalg.vector_norm(double(part), dim=1).square(), features) + 1)

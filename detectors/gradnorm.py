@@ -5,10 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..registry import detector
-from .head import apply_head
-from .numerics import by_rows, double
+from .numerics import by_rows, check_temperature, double
 from .outputs import Head
-from .temperature import check_temperature
 
 
 @detector(
@@ -34,6 +32,6 @@ def gradnorm(features: Tensor, head: Head, *, temperature: float = 1.0) -> Tenso
         GauntletError: ``temperature`` is not above 0.
     """
     check_temperature(temperature, "gradnorm")
-    p = (apply_head(features, head) / temperature).softmax(dim=1)
+    p = (head.logits(features) / temperature).softmax(dim=1)
     lengths = by_rows(lambda part: double(part).abs().sum(dim=1), features)
     return -lengths * (p - 1 / p.shape[1]).abs().sum(dim=1) / temperature

@@ -29,9 +29,8 @@ class Gram(Detector):
     without training images are those of all images.
     """
 
-    def __init__(self) -> None:
-        self._bounds: tuple[Tensor, Tensor] | None = None  # (C, S) each
-        self._expected: Tensor | None = None  # (layers,)
+    _bounds: tuple[Tensor, Tensor] | None = None  # (C, S) each
+    _expected: Tensor | None = None  # (layers,)
 
     def fit(self, train: Outputs, val: Outputs | None, head: Head | None) -> None:
         """Find the bounds in statistics (N, S) by labels (N,).

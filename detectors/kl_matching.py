@@ -26,8 +26,7 @@ class KLMatching(Detector):
 
     needs_val = True
 
-    def __init__(self) -> None:
-        self._log_typical: Tensor | None = None  # (predicted classes, C)
+    _log_typical: Tensor | None = None  # (predicted classes, C)
 
     def fit(self, train: Outputs, val: Outputs | None, head: Head | None) -> None:
         """Average the validation images' softmax by predicted class.

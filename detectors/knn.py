@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..registry import GauntletError, detector
+from ..registry import detector
 from .base import Detector
 from .moments import feature_mean
-from .numerics import by_rows, compute_dtype, double, like
+from .numerics import by_rows, check_at_least, compute_dtype, double, like
 from .outputs import Head, Outputs
-from .search import Ranking, Search, search, search_of
+from .search import Ranking, Search, check_neighbours, search, search_of
 
 
 @detector(
@@ -32,8 +32,7 @@ class KNN(Detector):
     """
 
     def __init__(self, k: int = 50, normalize: bool = True) -> None:
-        if k < 1:
-            raise GauntletError(f"Detector 'knn' needs k of at least 1, got {k}.")
+        check_at_least("knn", "k", k)
         self.k = k
         self.normalize = normalize
         self._search: Search | None = None
@@ -46,11 +45,7 @@ class KNN(Detector):
             GauntletError: There are fewer than k of them, or they are not finite.
         """
         features = self.projected_features(train)
-        if len(features) < self.k:
-            raise GauntletError(
-                f"Detector {self.name!r} looks for neighbour k={self.k} among only {len(features)} training images: "
-                "choose a smaller k or more training images."
-            )
+        check_neighbours(self.name, self.k, len(features), f"neighbour k={self.k}")
         self._search = search_of(train)
         self._centre = like(feature_mean(train, features), features)
         if self.normalize:

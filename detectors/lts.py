@@ -6,7 +6,6 @@ from torch import Tensor
 
 from ..registry import GauntletError, detector
 from .energy import energy
-from .head import apply_head
 from .numerics import by_rows, compute_dtype, double
 from .outputs import Head
 from .pruning import ratio, sum_of_survivors
@@ -38,6 +37,6 @@ def lts(features: Tensor, head: Head, *, p: float = 0.05) -> Tensor:
     def logits(part: Tensor) -> Tensor:
         active = compute_dtype(part).relu()
         factor = double(ratio(active.sum(dim=1), sum_of_survivors(active, 1 - p, "lts"))).square()
-        return apply_head(part, head) * factor[:, None]
+        return head.logits(part) * factor[:, None]
 
     return energy(by_rows(logits, features))

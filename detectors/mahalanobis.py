@@ -24,8 +24,7 @@ class Mahalanobis(Detector):
     classes divided by N, S+ its symmetric pseudo-inverse. Classes without training images are left out.
     """
 
-    def __init__(self) -> None:
-        self._gaussians: Gaussians | None = None
+    _gaussians: Gaussians | None = None
 
     def fit(self, train: Outputs, val: Outputs | None, head: Head | None) -> None:
         """Estimate class means and the common covariance from features (N, D) and labels (N,).

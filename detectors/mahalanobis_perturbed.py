@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 
 from ..registry import detector
-from .base import Detector
-from .gaussians import Gaussians, class_gaussians, nearest_distance
-from .moments import class_moments
-from .outputs import Head, Outputs, random_projection
+from .gaussians import nearest_distance
+from .mahalanobis import Mahalanobis
+from .outputs import Outputs, random_projection
 
 
 @detector(
@@ -20,7 +19,7 @@ from .outputs import Head, Outputs, random_projection
     differentiable=False,
     grid={"epsilon": [0.0, 0.0005, 0.0014, 0.005, 0.02]},
 )
-class MahalanobisPerturbed(Detector):
+class MahalanobisPerturbed(Mahalanobis):
     """``mahalanobis`` of images moved by one sign step that lowers the distance to the nearest class.
 
     The step is not clipped to [0, 1], and a pixel whose gradient is 0 stays where it is.
@@ -31,16 +30,6 @@ class MahalanobisPerturbed(Detector):
 
     def __init__(self, epsilon: float = 0.0014) -> None:
         self.epsilon = epsilon
-        self._gaussians: Gaussians | None = None
-
-    def fit(self, train: Outputs, val: Outputs | None, head: Head | None) -> None:
-        """Estimate class means and the common covariance from features (N, D) and labels (N,).
-
-        Raises:
-            GauntletError: No image has a class, or the features are not finite.
-        """
-        self.projected_features(train)
-        self._gaussians = class_gaussians(class_moments(self.with_class(train)))
 
     def score(self, outputs: Outputs) -> Tensor:
         """Squared distances, shape (N,), float64."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..registry import detector
-from .numerics import by_rows, compute_dtype, double
+from .numerics import by_rows, check_temperature, compute_dtype, double
 from .probabilities import below_top
-from .temperature import check_temperature
 
 
 @detector(

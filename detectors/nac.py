@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ..registry import GauntletError, detector
 from .base import Detector
-from .head import apply_head
 from .numerics import by_rows, cached_rows, double
 from .outputs import Head, Outputs
 
@@ -90,7 +89,7 @@ class _Bins(NamedTuple):
 
     def places(self, features: Tensor) -> Tensor:
         """The place of each state of features (N, D)."""
-        p = apply_head(features, self.head).softmax(dim=1)
+        p = self.head.logits(features).softmax(dim=1)
         slopes = (p - 1 / p.shape[1]) @ self.weight
         return torch.bucketize(double(features) * slopes, self.edges) + self.starts
 

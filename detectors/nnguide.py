@@ -5,12 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..registry import GauntletError, detector
+from ..registry import detector
 from .base import Detector
-from .numerics import by_rows, double, like
+from .numerics import by_rows, check_at_least, double, like
 from .outputs import Head, Outputs
 from .probabilities import log_sum_exp
-from .search import Ranking, Search, search_of
+from .search import Ranking, Search, check_neighbours, search_of
 
 
 @detector(
@@ -28,8 +28,7 @@ class NNGuide(Detector):
     """
 
     def __init__(self, k: int = 100) -> None:
-        if k < 1:
-            raise GauntletError(f"Detector 'nnguide' needs k of at least 1, got {k}.")
+        check_at_least("nnguide", "k", k)
         self.k = k
         self._search: Search | None = None
         self._scale: Tensor | None = None  # (N,): e_i / |z_i|
@@ -41,11 +40,7 @@ class NNGuide(Detector):
             GauntletError: There are fewer than k of them, or they are not finite.
         """
         features = self.projected_features(train).detach()
-        if len(features) < self.k:
-            raise GauntletError(
-                f"Detector {self.name!r} looks for k={self.k} neighbours among only {len(features)} training images: "
-                "choose a smaller k or more training images."
-            )
+        check_neighbours(self.name, self.k, len(features), f"k={self.k} neighbours")
         self._search = search_of(train)
         energies = log_sum_exp(self.pull(train)[1].detach())
         lengths = self._search.lengths
@@ -63,9 +58,6 @@ class NNGuide(Detector):
             return (F.normalize(double(own), dim=1)[:, None] * neighbours).sum(dim=2).mean(dim=1)
 
         # Once more, differentiably, where somebody wants the gradient.
-        means = by_rows(mean_product, features, found.positions) if features.requires_grad else _mean(found.values)
+        values = double(found.values)
+        means = by_rows(mean_product, features, found.positions) if features.requires_grad else values.mean(dim=1)
         return -means * log_sum_exp(self.pull(outputs)[1])
-
-
-def _mean(values: Tensor) -> Tensor:
-    return double(values).mean(dim=1)

@@ -6,10 +6,13 @@ features (float32, as a rule) around an origin among them, where they lose no mo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from ..registry import GauntletError
 
 #: Elements of the largest temporary matrix (64 MiB in float32, 128 MiB in float64).
 _CHUNK_ELEMENTS = 2**24
@@ -70,3 +73,24 @@ def cached_rows(columns: int) -> int:
 def rows_per_chunk(columns: int) -> int:
     """How many rows a temporary matrix with this many columns may have."""
     return max(1, _CHUNK_ELEMENTS // max(columns, 1))
+
+
+def check_temperature(temperature: float, name: str) -> float:
+    """Return ``temperature``.
+
+    Raises:
+        GauntletError: It is not above 0 and finite.
+    """
+    if not 0 < temperature < math.inf:
+        raise GauntletError(f"Detector {name!r} needs a finite temperature above 0, got {temperature:g}.")
+    return temperature
+
+
+def check_at_least(name: str, parameter: str, value: int, least: int = 1) -> None:
+    """Refuse a count below ``least``.
+
+    Raises:
+        GauntletError: It is; the message names detector and parameter.
+    """
+    if value < least:
+        raise GauntletError(f"Detector {name!r} needs {parameter} of at least {least}, got {value}.")

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..registry import detector
 from .msp import msp
-from .temperature import check_temperature
+from .numerics import check_temperature
 
 
 @detector(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from .numerics import broken_rows
+from .numerics import broken_rows, compute_dtype, double, like
 
 T = TypeVar("T")
 
@@ -23,6 +23,14 @@ class Head(NamedTuple):
 
     weight: Tensor  # (C, D)
     bias: Tensor  # (C,)
+
+    def logits(self, features: Tensor, factor: Tensor | None = None) -> Tensor:
+        """Logits (N, C) in float64 of ``factor * features``, (N, 1) and (N, D).
+
+        Products are in the precision of the features; the factor multiplies them, not the features.
+        """
+        products = double(compute_dtype(features) @ like(self.weight, features).T)
+        return (products if factor is None else products * factor) + double(self.bias)
 
 
 @dataclass(eq=False)

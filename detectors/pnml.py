@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from ..registry import GauntletError, detector
 from .base import Detector
 from .gaussians import whitening
-from .head import apply_head
 from .moments import scatter
 from .numerics import by_rows, compute_dtype, double, like
 from .outputs import Head, Outputs
@@ -32,8 +31,7 @@ class PNML(Detector):
     the softmax of the head of the scaled feature.
     """
 
-    def __init__(self) -> None:
-        self._root: Tensor | None = None  # (D, rank): root root' = (X'X)+
+    _root: Tensor | None = None  # (D, rank): root root' = (X'X)+
 
     def fit(self, train: Outputs, val: Outputs | None, head: Head | None) -> None:
         """Accumulate training features (N, D).
@@ -64,7 +62,7 @@ class PNML(Detector):
 
         lengths = by_rows(lambda part: torch.linalg.vector_norm(times(scaled(part), single), dim=1), compact)
         t = double(lengths).square()[:, None]
-        log_p, log_rest = log_probabilities(by_rows(lambda part: apply_head(scaled(part), head), features))
+        log_p, log_rest = log_probabilities(by_rows(lambda part: head.logits(scaled(part)), features))
         # p / (p + (1 - p) p^k) is the logistic function of this; k - 1 = -1 / (1 + t)
         margins = log_p / (1 + t) - log_rest
         return torch.sigmoid(margins).sum(dim=1).log() / math.log(len(head.bias))

@@ -7,7 +7,6 @@ from torch import Tensor
 from ..registry import detector
 from .base import Detector
 from .energy import energy
-from .head import apply_head
 from .numerics import by_rows
 from .outputs import Head, Outputs
 from .pruning import check_share, quantile
@@ -46,4 +45,4 @@ class ReAct(Detector):
         """Scores, shape (N,), in the unit of the logits."""
         threshold = self.fitted(self._threshold)
         features, head = self.pull(outputs)
-        return energy(by_rows(lambda part: apply_head(part.clamp(max=threshold), head), features))
+        return energy(by_rows(lambda part: head.logits(part.clamp(max=threshold)), features))

@@ -6,7 +6,6 @@ from torch import Tensor
 
 from ..registry import detector
 from .energy import energy
-from .head import apply_head
 from .numerics import by_rows, compute_dtype, double
 from .outputs import Head
 from .pruning import ratio, sum_of_survivors
@@ -36,6 +35,6 @@ def scale(features: Tensor, head: Head, *, q: float = 0.85) -> Tensor:
     def logits(part: Tensor) -> Tensor:
         own = compute_dtype(part)
         factor = double(ratio(own.sum(dim=1), sum_of_survivors(own, q, "scale"))).exp()
-        return apply_head(own, head, factor[:, None])
+        return head.logits(own, factor[:, None])
 
     return energy(by_rows(logits, features))

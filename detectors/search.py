@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..registry import GauntletError
 from .numerics import cached_rows, compute_dtype, double, rows_per_chunk
 from .outputs import Outputs
 
@@ -92,6 +93,19 @@ def _best(k: int, first: Found | None, second: Found) -> Found:
     values, positions = (torch.cat(pair, dim=1) for pair in zip(first, second, strict=True))
     top = values.topk(min(k, values.shape[1]), dim=1)
     return Found(top.values, positions.gather(1, top.indices))
+
+
+def check_neighbours(name: str, k: int, count: int, sought: str) -> None:
+    """Refuse more neighbours than training images.
+
+    Raises:
+        GauntletError: ``k`` is above ``count``; the message names the detector and what it looks for.
+    """
+    if count < k:
+        raise GauntletError(
+            f"Detector {name!r} looks for {sought} among only {count} training images: choose a smaller k or more "
+            "training images."
+        )
 
 
 def search_of(train: Outputs) -> Search:

@@ -21,8 +21,7 @@ from .outputs import Head, Outputs
 class SHE(Detector):
     """``-z' S_y``, where S_y is the mean feature of the correctly classified training images of the predicted class."""
 
-    def __init__(self) -> None:
-        self._patterns: Tensor | None = None  # (C, D)
+    _patterns: Tensor | None = None  # (C, D)
 
     def fit(self, train: Outputs, val: Outputs | None, head: Head | None) -> None:
         """Average features (N, D) by predicted class over the images that the logits (N, C) get right.

@@ -31,8 +31,7 @@ class TemperatureScaled(Detector):
 
     needs_val = True
 
-    def __init__(self) -> None:
-        self.temperature: float | None = None
+    temperature: float | None = None
 
     def fit(self, train: Outputs, val: Outputs | None, head: Head | None) -> None:
         """Find the temperature from validation logits (N, C) and labels (N,).

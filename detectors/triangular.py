@@ -19,10 +19,6 @@ def lower(matrix: Tensor) -> Tensor:
 
 def times(rows: Tensor, matrix: Tensor) -> Tensor:
     """``rows @ matrix`` (N, rank) for a ``matrix`` (D, rank) with nothing above the diagonal: up to half the work."""
-    parts = [rows[:, start:] @ part[start:] for start, part in _columns(matrix)]
+    blocks = enumerate(matrix.split(_COLUMNS, dim=1))
+    parts = [rows[:, _COLUMNS * number :] @ block[_COLUMNS * number :] for number, block in blocks]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-
-
-def _columns(matrix: Tensor) -> list[tuple[int, Tensor]]:
-    parts = matrix.split(_COLUMNS, dim=1)
-    return [(_COLUMNS * number, part) for number, part in enumerate(parts)]

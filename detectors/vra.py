@@ -7,7 +7,6 @@ from torch import Tensor
 from ..registry import GauntletError, detector
 from .base import Detector
 from .energy import energy
-from .head import apply_head
 from .numerics import by_rows
 from .outputs import Head, Outputs
 from .pruning import quantile
@@ -49,4 +48,4 @@ class VRA(Detector):
         """Scores, shape (N,), in the unit of the logits."""
         low, high = self.fitted(self._bounds)
         features, head = self.pull(outputs)
-        return energy(by_rows(lambda part: apply_head(part.clamp(low, high), head), features))
+        return energy(by_rows(lambda part: head.logits(part.clamp(low, high)), features))
