@@ -7,7 +7,7 @@ import string
 import numpy as np
 
 from ..registry import dataset
-from .checks import check_draw, check_shape
+from .checks import Shape, check_draw, check_shape
 
 
 @dataset(
@@ -18,9 +18,7 @@ from .checks import check_draw, check_shape
     classes=tuple(string.digits),
     wraps=("torchvision",),
 )
-def fake(
-    *, shape: tuple[int, int, int] = (3, 32, 32), count: int = 1000, offset: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
+def fake(*, shape: Shape = (3, 32, 32), count: int = 1000, offset: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """torchvision's FakeData: normal values wrapped around to bytes, close to uniform noise; random labels."""
     from torchvision.datasets import FakeData
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..registry import dataset
-from .checks import check_draw, check_shape
+from .checks import Shape, check_draw, check_shape
 
 _CLASSES = ("china", "flower")
 _LARGEST = 4.0
@@ -19,9 +19,7 @@ _LARGEST = 4.0
     classes=_CLASSES,
     wraps=("scikit-learn", "pillow"),
 )
-def patches(
-    *, shape: tuple[int, int, int] = (1, 28, 28), count: int = 1000, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
+def patches(*, shape: Shape = (1, 28, 28), count: int = 1000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Random crops of scikit-learn's two photographs (a temple, a flower), one to four times reduced.
 
     One channel gives grey crops, three channels colour.
@@ -45,7 +43,7 @@ def patches(
     return images.transpose(0, 3, 1, 2), labels
 
 
-def _box(size: tuple[int, int], shape: tuple[int, int, int], rng: np.random.RandomState) -> tuple[int, int, int, int]:
+def _box(size: tuple[int, int], shape: Shape, rng: np.random.RandomState) -> tuple[int, int, int, int]:
     """A random (left, upper, right, lower) with the aspect of ``shape``, inside the photograph."""
     fits = min(size[0] / shape[2], size[1] / shape[1])
     scale = min(rng.uniform(1, _LARGEST), fits)

@@ -26,13 +26,9 @@ def gaussian_blur(images: Tensor, severity: int, *, scale: str = "auto") -> Tens
 @corruption("defocus-blur", reference=_PAPER, tags=("common", "blur"))
 def defocus_blur(images: Tensor, severity: int, *, scale: str = "auto") -> Tensor:
     """Out of focus: averaged over a disk with a softened edge."""
-    radius, softness = strength(
-        severity,
-        images,
-        scale,
-        ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1)),
-        ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5)),
-    )
+    small = ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1))
+    large = ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5))
+    radius, softness = strength(severity, images, scale, small, large)
     kernel = _disk(radius, softness).to(images)
     reach = len(kernel) // 2
     height, width = images.shape[2:]
@@ -47,39 +43,27 @@ def glass_blur(images: Tensor, severity: int, draws: PerImageRNG, *, scale: str 
 
     (The files of CIFAR-10-C copy the near pixel instead, because a swap of numpy views in colour images overwrites.)
     """
-    sigma, reach, rounds = strength(
-        severity,
-        images,
-        scale,
-        ((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2)),
-        ((0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2)),
-    )
+    small = ((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2))
+    large = ((0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2))
+    sigma, reach, rounds = strength(severity, images, scale, small, large)
     return gaussian(shuffled(gaussian(images, sigma), reach, rounds, draws), sigma)
 
 
 @corruption("motion-blur", reference=_PAPER, tags=("common", "blur"))
 def motion_blur(images: Tensor, severity: int, draws: PerImageRNG, *, scale: str = "auto") -> Tensor:
     """In motion: blurred along a line at up to 45 degrees."""
-    radius, sigma = strength(
-        severity,
-        images,
-        scale,
-        ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)),
-        ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15)),
-    )
+    small = ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5))
+    large = ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15))
+    radius, sigma = strength(severity, images, scale, small, large)
     return streaked(images, radius, sigma, 90 * draws.uniform((), purpose="motion-blur") - 45)
 
 
 @corruption("zoom-blur", reference=_PAPER, tags=("common", "blur"))
 def zoom_blur(images: Tensor, severity: int, *, scale: str = "auto") -> Tensor:
     """While zooming in: the mean of the image and of enlarged ones."""
-    end, step = strength(
-        severity,
-        images,
-        scale,
-        ((1.06, 0.01), (1.11, 0.01), (1.16, 0.01), (1.21, 0.01), (1.26, 0.01)),
-        ((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03)),
-    )
+    small = ((1.06, 0.01), (1.11, 0.01), (1.16, 0.01), (1.21, 0.01), (1.26, 0.01))
+    large = ((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03))
+    end, step = strength(severity, images, scale, small, large)
     height, width = images.shape[2:]
     factors = np.arange(1, end, step).tolist()
     total = images.clone()

@@ -38,13 +38,9 @@ def contrast(images: Tensor, severity: int, *, scale: str = "auto") -> Tensor:
 @corruption("saturate", reference=_PAPER, tags=("extra", "digital"), channels=3)
 def saturate(images: Tensor, severity: int, *, scale: str = "auto") -> Tensor:
     """Duller or more vivid: the saturation in HSV scaled and shifted, hue and value as they were."""
-    factor, added = strength(
-        severity,
-        images,
-        scale,
-        ((0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2)),
-        ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2)),
-    )
+    small = ((0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2))
+    large = ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2))
+    factor, added = strength(severity, images, scale, small, large)
     value = images.amax(dim=1, keepdim=True)
     apart = value - images
     widest = apart.amax(dim=1, keepdim=True)
@@ -87,13 +83,9 @@ def jpeg_compression(images: Tensor, severity: int, *, scale: str = "auto") -> T
 @corruption("elastic-transform", reference=_PAPER, tags=("common", "digital"))
 def elastic_transform(images: Tensor, severity: int, draws: PerImageRNG, *, scale: str = "auto") -> Tensor:
     """Bent: three points of the image are moved at random, then every pixel along a smooth random field."""
-    force, smoothness, moved = strength(
-        severity,
-        images,
-        scale,
-        ((0, 0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03)),
-        ((2, 0.7, 0.1), (2, 0.08, 0.2), (0.05, 0.01, 0.02), (0.07, 0.01, 0.02), (0.12, 0.01, 0.02)),
-    )
+    small = ((0, 0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03))
+    large = ((2, 0.7, 0.1), (2, 0.08, 0.2), (0.05, 0.01, 0.02), (0.07, 0.01, 0.02), (0.12, 0.01, 0.02))
+    force, smoothness, moved = strength(severity, images, scale, small, large)
     height, width = images.shape[2:]
     size = min(height, width)
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
