@@ -135,12 +135,16 @@ def _expand_suite(suite: Suite, source: DataSource) -> Plan:
 
 @dataclass(frozen=True)
 class OODSet:
-    """An OOD set of a suite in the shape of the in-distribution set, or a ``shifted`` set that counts as ID."""
+    """An OOD set of a suite in the shape of the in-distribution set, or a ``shifted`` set that counts as ID.
+
+    ``origin`` is the label of the dataset whose class this is, where that leaves out one class in turn.
+    """
 
     group: str
     dataset: ResolvedDataset
     blocked: str = ""
     shifted: bool = False
+    origin: str = ""
 
 
 def make_row(model: ModelSpec, dataset: ResolvedDataset, seed: int) -> Row:
@@ -197,7 +201,8 @@ def _in_turn(spec: Any, source: DataSource) -> list[tuple[ResolvedDataset, OODSe
         inside = {**options, "name": name, "hold_out": [left_out], "label": f"{whole.label} without {left_out}"}
         outside = {**options, "name": name, "only": [left_out], "label": left_out}
         held_out = resolve(outside, source, shape=whole.shape)
-        found.append((resolve(inside, source), OODSet(HELD_OUT, held_out, held_out.missing("test") or "")))
+        blocked = held_out.missing("test") or ""
+        found.append((resolve(inside, source), OODSet(HELD_OUT, held_out, blocked, origin=whole.label)))
     return found
 
 

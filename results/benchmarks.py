@@ -41,6 +41,7 @@ def _row(entry: dict[str, Any]) -> dict[str, Any]:
     stats = entry["stats"]
     return {
         "evaluator": "benchmark",
+        "role": "measured",
         "model": entry.get("fullname") or entry["name"],
         "seed": 0,
         "metric": "seconds",

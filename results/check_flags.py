@@ -34,8 +34,7 @@ def flagged_rows(chosen: pd.DataFrame, failed: FailedChecks) -> np.ndarray:
     robust = chosen["metric"].isin(ROBUST) & (chosen["evaluator"] == "attack") & (chosen["status"] == "ok")
     marked = np.zeros(len(chosen), dtype=bool)
     for place in np.flatnonzero(robust) if failed else ():
-        model, dataset, attack = (chosen[name].iloc[place] for name in ("model", "dataset", "attack"))
-        marked[place] = (model, dataset) in failed and not attack.startswith("(")
+        marked[place] = (chosen["model"].iloc[place], chosen["dataset"].iloc[place]) in failed
     return marked
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from .layout import by_dataset, pivot
 from .metrics import metric as metric_named
-from .records import MEAN_CORRUPTION as MEAN
+from .recorded import recorded
 from .table import Table
 
 CLEAN = "(clean)"
@@ -42,19 +42,25 @@ def corruption_table(frame: pd.DataFrame, metric: str = "accuracy", **options: A
 
 def over_severities(cells: pd.DataFrame) -> pd.DataFrame:
     """One row for each corruption: the mean over its severities, or its only one; the mean over all last."""
-    by_corruption = cells.groupby("corruption", observed=True, sort=False)
+    last = _over_all(cells)
+    parts = cells[~last]
+    by_corruption = parts.groupby("corruption", observed=True, sort=False)
     single = by_corruption["severity"].transform("nunique") == 1
     place = by_corruption.ngroup()  # in the order of the plan, where means come last
-    chosen = cells[cells["severity"].isna() | single].assign(place=place)
-    chosen = chosen.sort_values("place", kind="stable").drop(columns="place")
-    last = chosen["corruption"] == MEAN
-    return pd.concat([chosen[~last], chosen[last]])
+    chosen = parts[parts["severity"].isna() | single].assign(place=place)
+    return pd.concat([chosen.sort_values("place", kind="stable").drop(columns="place"), cells[last]])
 
 
 def overall(cells: pd.DataFrame) -> pd.DataFrame:
     """The rows of the mean over all corruptions, or of the only corruption."""
-    means = over_severities(cells)
-    return means[means["corruption"] == MEAN] if (means["corruption"] == MEAN).any() else means
+    last = _over_all(cells)
+    return cells[last] if last.any() else over_severities(cells)
+
+
+def _over_all(cells: pd.DataFrame) -> pd.Series:
+    """Which rows are means over several corruptions, not over the severities of one."""
+    several = recorded(cells, "mean", lambda corruptions: len(corruptions) > 1)
+    return (cells["role"] == "mean") & several.eq(True)
 
 
 def _clean(frame: pd.DataFrame, dataset: str, metric: str) -> pd.DataFrame:

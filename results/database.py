@@ -10,37 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..registry import GauntletError
+from .schema import SCHEMA, SCHEMA_VERSION, migrated
 
 APPLICATION_ID = 0x474E544C  # "GNTL", tells our files from other programs'
-SCHEMA_VERSION = 1
 BUSY_SECONDS = 60.0
-
-SCHEMA = """
-CREATE TABLE runs (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, run_id TEXT UNIQUE NOT NULL, suite TEXT NOT NULL,
-    suite_text TEXT NOT NULL, provenance TEXT NOT NULL, status TEXT NOT NULL DEFAULT '',
-    started_at TEXT NOT NULL, ended_at TEXT NOT NULL DEFAULT '');
-CREATE TABLE run_cells (
-    run_id TEXT NOT NULL REFERENCES runs (run_id), position INTEGER NOT NULL, key TEXT NOT NULL,
-    evaluator TEXT NOT NULL, model TEXT NOT NULL, dataset TEXT NOT NULL, seed INTEGER NOT NULL,
-    detector TEXT NOT NULL, attack TEXT NOT NULL, epsilon REAL, ood_dataset TEXT NOT NULL,
-    corruption TEXT NOT NULL, severity INTEGER,
-    architecture TEXT NOT NULL, recipe TEXT NOT NULL, norm TEXT NOT NULL, ood_group TEXT NOT NULL,
-    params TEXT NOT NULL, PRIMARY KEY (run_id, position)) WITHOUT ROWID;
-CREATE UNIQUE INDEX run_cells_identity ON run_cells (
-    run_id, evaluator, model, dataset, seed, detector, attack, ifnull(epsilon, -1), ood_dataset,
-    corruption, ifnull(severity, -1));
-CREATE TABLE cells (
-    key TEXT PRIMARY KEY, run_id TEXT NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL,
-    traceback TEXT NOT NULL, seconds REAL NOT NULL, device TEXT NOT NULL, created_at TEXT NOT NULL);
-CREATE TABLE measurements (
-    key TEXT NOT NULL, position INTEGER NOT NULL, metric TEXT NOT NULL, class_name TEXT NOT NULL,
-    value REAL, ci_low REAL, ci_high REAL, n INTEGER, PRIMARY KEY (key, position)) WITHOUT ROWID;
-CREATE TABLE arrays (
-    key TEXT NOT NULL, name TEXT NOT NULL, dtype TEXT NOT NULL, shape TEXT NOT NULL, data BLOB NOT NULL,
-    PRIMARY KEY (key, name));
-CREATE TABLE histories (key TEXT PRIMARY KEY, label TEXT NOT NULL, history TEXT NOT NULL);
-"""
 
 
 def connect(path: Path, *, create: bool, timeout: float = BUSY_SECONDS) -> sqlite3.Connection:
@@ -58,6 +31,7 @@ def connect(path: Path, *, create: bool, timeout: float = BUSY_SECONDS) -> sqlit
     try:
         with explained(path):
             _prepare(connection, path, create=create, deadline=time.monotonic() + timeout)
+            connection = migrated(connection)
     except BaseException:
         connection.close()
         raise

@@ -13,10 +13,10 @@ import pandas as pd
 
 from ..registry import GauntletError, nearest
 from .factorize import factorize, group_index, joint_keys
-from .frame import read_columns, write_csv
+from .frame import present_columns, read_columns, write_csv
 from .layout import header, number, reasons_of, shown
 from .metrics import HEADLINE, directions
-from .records import IDENTITY_COLUMNS, MISSING, describe
+from .records import IDENTITY_COLUMNS, LABEL_COLUMNS, MISSING, describe
 from .table import Table
 from .tolerance import METHODS, Rule
 
@@ -84,7 +84,7 @@ class Report:
     def table(self, only_bad: bool = True) -> Table:
         """The rows (with ``only_bad`` those that drifted or are missing) as a table."""
         rows = self.bad if only_bad else self.rows
-        used = [name for name in IDENTITY_COLUMNS if any(header(name, value) for value in rows[name].unique())]
+        used = [name for name in LABEL_COLUMNS if any(header(name, value) for value in rows[name].unique())]
         names = [*used, "metric"]
         columns = ("baseline", "current", "difference", "allowed", "verdict")
         return Table(
@@ -133,15 +133,17 @@ def write_baseline(baseline: pd.DataFrame, path: Path | str) -> Path:
 
 
 def read_baseline(path: Path | str) -> pd.DataFrame:
-    """Read a baseline that :func:`write_baseline` wrote.
+    """Read a baseline that :func:`write_baseline` wrote; one from before there were roles has empty ones.
 
     Raises:
         GauntletError: The file is absent, not a baseline, empty, holds text for a number, or a row twice.
     """
     whole = ("seed", "severity", "n")
-    frame = read_columns(path, BASELINE_COLUMNS, floats=("epsilon", *_VALUES), integers=whole)
+    columns = present_columns(path, BASELINE_COLUMNS)
+    frame = read_columns(path, columns, floats=("epsilon", *_VALUES), integers=whole)
     if frame.empty:
         raise GauntletError(f"The baseline {path} holds no rows; `gauntlet baseline` writes one.")
+    frame = (frame if "role" in frame else frame.assign(role="")).loc[:, list(BASELINE_COLUMNS)]
     _, first = group_index(frame, _MATCH)
     if len(first) < len(frame):
         twice = int(np.setdiff1d(np.arange(len(frame)), first)[0])
@@ -192,11 +194,23 @@ def compare(
     rules = [Rule({}, "statistical", tolerance), *rules]
     overall = current[current["class"] == ""]
     values = overall[(overall["status"] == "ok") & overall["metric"].isin(baseline["metric"].unique())]
-    both = _joined(baseline, values)
+    both = _joined(_with_roles(baseline, overall), values)
     missing = np.flatnonzero(both["verdict"] == "missing")
     both["reason"] = ""
     both.loc[missing, "reason"] = _reasons(both.loc[missing], overall[overall["status"] != "ok"])
     return Report(_judge(both, rules, noise))
+
+
+def _with_roles(baseline: pd.DataFrame, current: pd.DataFrame) -> pd.DataFrame:
+    """A baseline from before there were roles takes those of the cells of the results with the same labels."""
+    unknown = (baseline["role"] == "").to_numpy()
+    if not unknown.any():
+        return baseline
+    wanted, known = joint_keys([baseline[unknown], current], LABEL_COLUMNS)
+    role_of = pd.Series(current["role"].to_numpy(dtype=object), index=known).groupby(level=0).first()
+    roles = baseline["role"].to_numpy(dtype=object, copy=True)
+    roles[unknown] = role_of.reindex(wanted).fillna("measured").to_numpy(dtype=object)
+    return baseline.assign(role=roles)
 
 
 def _joined(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..registry import GauntletError, NotAvailable
-from .frame import COLUMNS, as_tidy, read_csv, write_csv
+from .frame import COLUMNS, as_tidy, read_csv, with_roles, write_csv
 
 SUFFIXES = (".csv", ".parquet")
 
@@ -30,7 +30,7 @@ def import_frame(path: Path | str) -> pd.DataFrame:
     if _suffix(path) == ".csv":
         return read_csv(path)
     try:
-        frame = pd.read_parquet(path)
+        frame = with_roles(pd.read_parquet(path))
     except ImportError:
         raise _no_parquet() from None
     except FileNotFoundError:

@@ -6,13 +6,13 @@ A kind of footnote is one function in :data:`FOOTNOTES`: given the tidy rows of 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
 
 from .factorize import factorize
+from .recorded import parsed
 
 MARKS = "abcdefghijklmnopqrstuvwxyz"
 Footnote = Callable[[pd.DataFrame], Iterator[tuple[pd.Series, str]]]
@@ -23,7 +23,7 @@ def stand_ins(frame: pd.DataFrame) -> dict[str, tuple[str, pd.Series]]:
     codes, values = factorize(frame["params"])
     found: dict[str, tuple[str, np.ndarray]] = {}
     for code in np.unique(codes).tolist():
-        known = _parsed(str(values[code])) if "stand_in" in str(values[code]) else {}
+        known = parsed(str(values[code])) if "stand_in" in str(values[code]) else {}
         for chosen in (known.get("ood"), known.get("dataset"), known.get("corruption")):
             if isinstance(chosen, dict) and "stand_in" in chosen:
                 nowhere = np.zeros(len(values), dtype=bool)
@@ -55,11 +55,3 @@ def _reported(frame: pd.DataFrame) -> Iterator[tuple[pd.Series, str]]:
 
 
 FOOTNOTES: list[Footnote] = [_stand_in_data, _tuned_on_test, _reported]
-
-
-def _parsed(params: str) -> dict[str, object]:
-    try:
-        known = json.loads(params or "{}")
-    except json.JSONDecodeError:
-        return {}
-    return known if isinstance(known, dict) else {}

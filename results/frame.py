@@ -14,11 +14,13 @@ import pandas as pd
 
 from ..registry import GauntletError, nearest
 from .records import RunRecord
+from .schema import old_params, old_role
 from .store import FILE_NAME, Store
 from .store_query import read
 
 COLUMNS = (
     "evaluator",
+    "role",
     "model",
     "architecture",
     "recipe",
@@ -125,7 +127,29 @@ def read_csv(path: Path | str) -> pd.DataFrame:
     Raises:
         GauntletError: The file is absent, is not CSV, or lacks a column.
     """
-    return as_tidy(read_columns(path, COLUMNS, floats=_FLOATS, integers=_INTEGERS))
+    columns = present_columns(path, COLUMNS)
+    return as_tidy(with_roles(read_columns(path, columns, floats=_FLOATS, integers=_INTEGERS)))
+
+
+def present_columns(path: Path | str, columns: Sequence[str]) -> list[str]:
+    """Those columns, without ``role`` where a CSV file was written before there were roles."""
+    try:
+        present = pd.read_csv(path, nrows=0).columns
+    except (OSError, ValueError):  # reading the columns will say what is wrong
+        return list(columns)
+    return [name for name in columns if name != "role" or name in present]
+
+
+def with_roles(frame: pd.DataFrame) -> pd.DataFrame:
+    """Tidy rows with their roles, also of a file that was written before there were roles."""
+    if "role" in frame:
+        return frame
+    cells = [frame[name].astype(str) for name in ("evaluator", "dataset", "ood_group", "params")]
+    added = {
+        "role": [old_role(*cell) for cell in zip(*cells, strict=True)],
+        "params": [old_params(*cell) for cell in zip(*cells[1:], strict=True)],
+    }
+    return frame.assign(**{name: pd.Series(values, frame.index, dtype=object) for name, values in added.items()})
 
 
 def write_text(text: str, path: Path | str) -> Path:

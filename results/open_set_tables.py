@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 
 from .layout import by_dataset, pivot
-from .leave_one_class_out import in_turn, left_out_in_turn
+from .leave_one_class_out import by_origin, held_out, mean_over_classes
 from .metrics import metric as metric_named
+from .recorded import recorded
 from .table import Table
 
 #: The metrics of the decisions.
@@ -17,7 +18,6 @@ DECISIONS = ("open_accuracy", "open_accuracy_id", "ood_rejected", "false_alarm_r
 _OWN = ("median_h", "median_max_2_max")
 #: The metrics of the medians by label.
 MEDIANS = (*_OWN, "median_score")
-_RATE = r" at [\d.e-]+ %$"
 
 
 def open_set_table(frame: pd.DataFrame, **options: Any) -> list[Table]:
@@ -27,12 +27,13 @@ def open_set_table(frame: pd.DataFrame, **options: Any) -> list[Table]:
     """
     cells = frame[(frame["evaluator"] == "open-set") & (frame["class"] == "")]
     tables = []
-    for dataset, part in by_dataset(cells[~in_turn(cells)]):
+    for dataset, part in by_dataset(cells[~held_out(cells)]):
         rows = [name for name in ("ood_dataset", "model", "detector") if name == "detector" or part[name].nunique() > 1]
         title = f"Open-set recognition on {dataset}{_against(part)}"
         tables.append(pivot(part, rows, ["metric"], DECISIONS, evaluator="open-set", **{"title": title, **options}))
-    for metric in DECISIONS if in_turn(cells).any() else ():
-        for dataset, part in by_dataset(left_out_in_turn(cells[in_turn(cells)], metric)):
+    for metric in DECISIONS if held_out(cells).any() else ():
+        for dataset, part in by_origin(cells[held_out(cells)]):
+            part = pd.concat([part, mean_over_classes(part, metric)], ignore_index=True)
             rows = ["model", "detector"] if part["model"].nunique() > 1 else ["detector"]
             title = f"{metric_named(metric).title} in % on {dataset}"
             tables.append(
@@ -46,7 +47,7 @@ def label_table(frame: pd.DataFrame, **options: Any) -> list[Table]:
 
     Of thresholds only those at the first of the false alarm rates are shown.
     """
-    cells = frame[(frame["evaluator"] == "open-set") & ~in_turn(frame)]
+    cells = frame[(frame["evaluator"] == "open-set") & ~held_out(frame)]
     return [
         pivot(
             part.assign(**{"class": part["class"].astype(object).where(part["class"] != "", "all")}),
@@ -67,9 +68,14 @@ def label_table(frame: pd.DataFrame, **options: Any) -> list[Table]:
 
 def _first_rate(cells: pd.DataFrame) -> pd.DataFrame:
     """Own decisions, and those by a threshold at the rate that comes first."""
-    rates = cells["detector"].str.extract(f"({_RATE})", expand=False)
+    rates = _rates(cells)
     thresholds = rates.dropna()
     return cells[rates.isna() | (rates == thresholds.iloc[0])] if len(thresholds) else cells
+
+
+def _rates(cells: pd.DataFrame) -> pd.Series:
+    """The false alarm rate of the threshold; None where the detector decides itself."""
+    return recorded(cells, "decision", lambda decision: decision["false_alarm_rate"] if decision != "own" else None)
 
 
 def median_table(frame: pd.DataFrame, **options: Any) -> list[Table]:
@@ -77,7 +83,7 @@ def median_table(frame: pd.DataFrame, **options: Any) -> list[Table]:
 
     One table for each model, dataset and OOD set.
     """
-    cells = frame[(frame["evaluator"] == "open-set") & ~in_turn(frame) & (frame["status"] == "ok")]
+    cells = frame[(frame["evaluator"] == "open-set") & ~held_out(frame) & (frame["status"] == "ok")]
     tables = []
     for dataset, part in _by_set(cells):
         for model in part["model"].unique():
@@ -93,7 +99,8 @@ def _shown_medians(part: pd.DataFrame) -> pd.DataFrame:
     own = part[part["metric"].isin(_OWN)]
     if own.empty:  # a score does not depend on the threshold
         own = part[part["metric"] == "median_score"]
-        own = own.assign(column="score of " + own["detector"].str.replace(_RATE, "", regex=True))
+        names = zip(own["detector"], _rates(own), strict=True)
+        own = own.assign(column=[f"score of {name.removesuffix(f' at {100 * rate:g} %')}" for name, rate in names])
     else:  # h is the model's, whatever detector reads it
         gaps = "Max-2-Max of " + own["detector"].astype(object)
         own = own.assign(column=gaps.where(own["metric"] != "median_h", "h"))

@@ -16,7 +16,7 @@ import pandas as pd
 from ..registry import GauntletError
 from .frame import write_bytes
 from .layout import header
-from .records import IDENTITY_COLUMNS
+from .records import LABEL_COLUMNS
 from .store import Store
 
 Arrays = Mapping[str, np.ndarray]
@@ -146,5 +146,5 @@ def _read(path: Path) -> dict[str, dict[str, np.ndarray]]:
 
 def _address(row: Any) -> str:
     """Identity as a name inside the file; hex, since labels may hold anything."""
-    parts = [header(name, row[name]) for name in IDENTITY_COLUMNS]
+    parts = [header(name, row[name]) for name in LABEL_COLUMNS]
     return "\x1f".join(parts).encode().hex()

@@ -18,7 +18,7 @@ from .corruption_table import corruption_table, overall
 from .formats import render
 from .frame import write_text
 from .layout import by_dataset, pivot
-from .leave_one_class_out import HELD_OUT, MEAN, left_out_in_turn
+from .leave_one_class_out import by_origin, mean_over_classes
 from .metrics import metric as metric_named
 from .open_set_tables import DECISIONS, MEDIANS, label_table, median_table, open_set_table
 from .reconstruction_table import reconstruction_table
@@ -36,21 +36,24 @@ def attack_grid(frame: pd.DataFrame, **options: Any) -> list[Table]:
 
     One table per ID dataset; none where nothing was attacked.
     """
-    attacks = frame[(frame["evaluator"] == "attack") & frame["metric"].isin(["robust_accuracy", ""])]
-    clean = frame[(frame["evaluator"] == "accuracy") & frame["metric"].isin(["accuracy", ""])]
-    metrics = clean["metric"].astype(object).replace("accuracy", "robust_accuracy")
-    clean = clean.assign(evaluator="attack", attack=CLEAN, metric=metrics)
+    attacks = _as_robust(frame[frame["evaluator"] == "attack"], "robust_accuracy")
+    clean = _as_robust(frame[frame["evaluator"] == "accuracy"], "accuracy").assign(attack=CLEAN)
     return [
         pivot(
             pd.concat([clean[clean["dataset"] == dataset], part, checks_of(frame)], ignore_index=True),
             rows=["attack", "epsilon"],
             columns=["model"],
             metric="robust_accuracy",
-            evaluator="attack",
             **{"title": f"Accuracy under attack on {dataset} (%)", **options},
         )
         for dataset, part in by_dataset(attacks)
     ]
+
+
+def _as_robust(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Values of a metric, and cells that are not ok, as robust accuracy."""
+    wanted = cells[(cells["metric"] == metric) | ((cells["metric"] == "") & (cells["status"] != "ok"))]
+    return wanted.assign(metric="robust_accuracy")
 
 
 def ood_table(frame: pd.DataFrame, metric: str = "auroc", layout: str = "sets", **options: Any) -> list[Table]:
@@ -74,8 +77,11 @@ def ood_table(frame: pd.DataFrame, metric: str = "auroc", layout: str = "sets", 
     known = metric_named(metric)
     scores = frame[frame["evaluator"] == "ood"]  # pivot picks the metric, and names the nearest to an unknown one
     tables = []
-    for dataset, part in by_dataset(left_out_in_turn(scores, metric)):
-        part = group_means(part) if layout == "groups" and (part["ood_group"] != "").any() else part
+    for dataset, part in by_origin(scores):
+        parts = [part, mean_over_classes(part, metric)]
+        if layout == "groups" and (part["ood_group"] != "").any():
+            parts = [parts[1], group_means(part)]  # that over classes knows its interval
+        part = pd.concat([some for some in parts if len(some)] or parts, ignore_index=True)
         title = f"{known.title}{' in %' if known.percent else ''} of OOD detection on {dataset}"
         rows, columns = _ood_axes(part, layout)
         tables.append(pivot(part, rows, columns, metric, evaluator="ood", **{"title": title, **options}))
@@ -95,11 +101,9 @@ def group_means(frame: pd.DataFrame) -> pd.DataFrame:
     The interval is that of a mean whose parts err together (they share the ID images): it errs on the wide side.
     """
     by = [name for name in (*IDENTITY_COLUMNS, "ood_group", "metric", "class") if name != "ood_dataset"]
-    frame = frame[~frame["ood_dataset"].str.contains(" mean(?: |$)")]  # measured ones, which know the shared images
-    in_turn = frame["ood_group"] == HELD_OUT
-    over_classes, frame = frame[in_turn & (frame["ood_dataset"] == MEAN)], frame[~in_turn]  # those know their interval
+    frame = frame[frame["role"] == "measured"]  # not the recorded means of named groups
     if frame.empty:
-        return over_classes
+        return frame
     bad = frame[frame["status"] != "ok"]
     good = frame[frame["status"] == "ok"]
     marked = good["params"].str.contains('"stand_in"', regex=False)
@@ -112,8 +116,8 @@ def group_means(frame: pd.DataFrame) -> pd.DataFrame:
     broken = [name for name in by if name not in ("metric", "class")]
     spoiled = means.merge(bad[broken].drop_duplicates(), how="left", on=broken, indicator="found")["found"].eq("both")
     means = pd.concat([means[~spoiled.to_numpy()], bad.drop_duplicates(broken)])
-    means["ood_dataset"] = [f"mean of {sets[group]}" for group in means["ood_group"]]
-    return pd.concat([over_classes, means.loc[:, [*frame.columns]]], ignore_index=True)
+    labels = [f"mean of {sets[group]}" for group in means["ood_group"]]
+    return means.assign(role="mean", ood_dataset=labels).loc[:, [*frame.columns]].reset_index(drop=True)
 
 
 def safety_table(frame: pd.DataFrame, **options: Any) -> list[Table]:
@@ -171,7 +175,7 @@ def _summary(part: pd.DataFrame, item: SafetyColumn) -> pd.DataFrame:
         cells = overall(cells)
     elif item.group:
         cells = cells[cells["ood_group"] == item.group]
-    cells = cells[~cells["attack"].str.startswith(("(", "worst-case"))]  # worst cases are made of the others
+    cells = cells[cells["role"] != "worst-case"]  # it is made of the others
     by_row = cells.groupby(["model", "seed"], sort=False, observed=True)
     single = len(cells) == by_row.ngroups
     found = []

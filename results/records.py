@@ -11,7 +11,7 @@ import numpy as np
 from ..registry import GauntletError, nearest
 
 STATUSES = ("ok", "skipped", "failed", "timeout", "out-of-memory")
-MEAN_CORRUPTION = "mean"  # the corruption of a mean over all of them
+ROLES = ("measured", "mean", "worst-case", "held-out", "check")  # what a cell is among the others
 MISSING = "missing"  # shown for a planned cell without a record; never stored
 
 
@@ -30,6 +30,8 @@ class Identity:
         ood_dataset: Label of the OOD set, or empty.
         corruption: Name of the corruption, or empty.
         severity: Severity of the corruption, or ``None``.
+        role: One of :data:`ROLES`: ``measured``; a ``mean`` over other cells; the ``worst-case`` of several attacks;
+            about the one class that the dataset leaves out in turn (``held-out``); a sanity ``check``.
     """
 
     evaluator: str
@@ -42,6 +44,11 @@ class Identity:
     ood_dataset: str = ""
     corruption: str = ""
     severity: int | None = None
+    role: str = "measured"
+
+    def __post_init__(self) -> None:
+        if self.role not in ROLES:
+            raise GauntletError(f"A cell cannot have the role {self.role!r}; {nearest(self.role, ROLES)}")
 
     def __str__(self) -> str:
         return describe({name: getattr(self, name) for name in IDENTITY_COLUMNS})
@@ -126,6 +133,7 @@ class RunRecord:
 
 
 IDENTITY_COLUMNS = tuple(column.name for column in fields(Identity))
+LABEL_COLUMNS = tuple(name for name in IDENTITY_COLUMNS if name != "role")  # what names a cell to people
 FACT_COLUMNS = tuple(column.name for column in fields(Facts))
 
 
@@ -136,10 +144,13 @@ def coordinates(cell: PlannedCell) -> tuple[Any, ...]:
 
 
 def describe(coordinates: Mapping[str, Any]) -> str:
-    """Coordinates in words, for messages: ``attack cell (model=cnn, dataset=digits, attack=pgd, epsilon=0.3)``."""
+    """Coordinates in words, for messages: ``attack cell (model=cnn, dataset=digits, attack=pgd, epsilon=0.3)``.
+
+    Labels alone: the role is for tables to decide by.
+    """
     shown = [
         f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
         for name, value in coordinates.items()
-        if name != "evaluator" and value not in ("", None) and value == value  # NaN differs from itself
+        if name not in ("evaluator", "role") and value not in ("", None) and value == value  # NaN differs from itself
     ]
     return f"{coordinates['evaluator']} cell ({', '.join(shown)})"

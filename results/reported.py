@@ -38,6 +38,7 @@ def read_reported(path: Path | str) -> pd.DataFrame:
     numbers |= {name: to_number(given[name], int, path) for name in _INTEGERS if name in given}
     frame = given.assign(**numbers).reindex(columns=[*COLUMNS, "source"])
     frame["seed"] = frame["seed"].fillna(0)
+    frame["role"] = frame["role"].astype(object).replace("", "measured").fillna("measured")
     frame["model"] = frame["model"] + " (" + frame["source"] + ")"
     frame["status"], frame["reason"] = "ok", MARK
     texts = [name for name in COLUMNS if name not in (*_FLOATS, *_INTEGERS, "seconds")]

@@ -12,7 +12,7 @@ import pandas as pd
 
 from ..registry import GauntletError, NotAvailable
 from .layout import header
-from .records import IDENTITY_COLUMNS
+from .records import LABEL_COLUMNS
 from .store import Store
 
 #: Plots that say something without a selection; those that do not apply are left out.
@@ -111,7 +111,7 @@ def _scalars(frame: pd.DataFrame, store: Store) -> Iterator[tuple[str, int, floa
     """(name, step, value) of every measurement over all classes, and of every epoch of every training."""
     overall = frame[(frame["class"] == "") & (frame["status"] == "ok") & frame["value"].notna()]
     for _, row in overall.iterrows():
-        names = [header(name, row[name]) for name in IDENTITY_COLUMNS if name != "seed"]
+        names = [header(name, row[name]) for name in LABEL_COLUMNS if name != "seed"]
         yield "/".join([*filter(None, names), f"seed {row['seed']}", row["metric"]]), 0, float(row["value"])
     for key, label in store.history_labels().items():
         for step, epoch in enumerate(store.history(key) or [], start=1):

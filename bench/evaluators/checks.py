@@ -67,7 +67,9 @@ class Checks(Evaluator):
         others = _others(suite, row) if suite.checks == "full" else ()
         basis = [[cell.key for job in jobs for cell in job.cells], [other.key for other in others]]
         names = [name for name in CHECKS if suite.checks == "full" or name not in FULL]
-        cells = tuple(self.cell(row, name, basis, facts={}, params={"check": name}, attack=name) for name in names)
+        cells = tuple(
+            self.cell(row, name, basis, facts={}, params={"check": name}, attack=name, role="check") for name in names
+        )
         return [Job(self.name, row, "checks", cells, {"jobs": jobs, "others": others})]
 
     def run(self, job: Job, missing: frozenset[str], bench: RowContext) -> Iterator[Finished]:

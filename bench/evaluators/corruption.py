@@ -9,7 +9,7 @@ import numpy as np
 
 from ...datasets.corruptions import misfit, severities
 from ...registry import Selected, source_fingerprint
-from ...results.records import MEAN_CORRUPTION, CellResult, Measurement, PlannedCell
+from ...results.records import CellResult, Measurement, PlannedCell
 from ...results.statistics import auroc_interval, calibration_bootstrap, mean_interval
 from .accuracy import checked_logits
 from .base import Evaluator, Finished, proportion, small
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from ..model_specs import ModelSpec
     from ..plan import Job, OODSet, Row
     from ..suite import Suite
+
+
+#: The label of the mean over all corruptions.
+MEAN = "mean"
 
 
 class Corruption(Evaluator):
@@ -71,14 +75,14 @@ class Corruption(Evaluator):
 
         groups = {label: {label: keys} for label, keys in parts.items() if len(keys) > 1}
         if len(parts) > 1:
-            groups[MEAN_CORRUPTION] = parts
+            groups[MEAN] = parts
         described = {chosen.label: _described(chosen) for chosen in suite.corruptions}
         cells = {}
         for label, group in groups.items():
             marked = [described[part] for part in group if "stand_in" in described[part]]
             params: dict[str, Any] = {"mean": [*group], **({"corruption": marked[0]} if marked else {})}
             content = list(group.items())
-            cells[label] = self.cell(row, "mean", content, facts={}, params=params, corruption=label)
+            cells[label] = self.cell(row, "mean", content, facts={}, params=params, corruption=label, role="mean")
         payload = {cell.key: groups[label] for label, cell in cells.items()}
         return (
             [Job(self.name, row, "means of corruptions", tuple(cells.values()), {"groups": payload})] if cells else []

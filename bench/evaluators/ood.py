@@ -39,6 +39,11 @@ class Task:
     shifted: tuple[OODSet, ...] = ()
 
     @property
+    def role(self) -> str:
+        """What the cell is among the others."""
+        return "mean" if len(self.outside) > 1 else "measured" if self.shifted else role_of(self.outside[0])
+
+    @property
     def blocked(self) -> str:
         """Why it cannot be computed here, if so."""
         return next((part.blocked for part in (*self.outside, *self.shifted) if part.blocked), "")
@@ -82,10 +87,12 @@ class OOD(Evaluator):
                 "fit_limit": suite.fit_limit,
                 "ood": _described(task.outside),
                 **({"shifted": _described(task.shifted)} if task.shifted else {}),
+                **({} if task.shifted else held_out_fact(task.outside[0])),
                 **({"tune": tuned} if tuned else {}),
             },
             detector=detector.label,
             ood_dataset=task.label,
+            role=task.role,
         )
 
     def needs(self, job: Job, missing: frozenset[str]) -> set[str]:
@@ -160,6 +167,16 @@ class Scorer:
         outputs = self._bench.outputs(dataset, "test")
         same = dataset.classes == self._row.dataset.classes
         return self._detector.scores(outputs), _correct(outputs) if same else None
+
+
+def role_of(part: OODSet) -> str:
+    """The role of a cell about one OOD set."""
+    return "held-out" if part.origin else "measured"
+
+
+def held_out_fact(part: OODSet) -> dict[str, Any]:
+    """What the params of a cell say of a set that is a class left out in turn: the dataset's label, and the class."""
+    return {"held_out": {"of": part.origin, "class": part.dataset.label}} if part.origin else {}
 
 
 def detector_content(suite: Suite, row: Row, detector: Selected) -> list[Any]:

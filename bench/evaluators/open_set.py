@@ -21,7 +21,7 @@ from ..fitted_detector import fitted
 from ..tuning import tuning_facts
 from .accuracy import checked_logits
 from .base import Evaluator, Finished, detectors_for, examples_key, proportion
-from .ood import detector_content
+from .ood import detector_content, held_out_fact, role_of
 
 if TYPE_CHECKING:
     from ...detectors import Outputs
@@ -91,10 +91,12 @@ class OpenSet(Evaluator):
                 "detector": {"name": detector.entry.name, **detector.entry.defaults(), **detector.parameters},
                 "decision": "own" if task.rate is None else {"false_alarm_rate": task.rate},
                 "ood": dataset.describe(),
+                **held_out_fact(task.outside),
                 **({"tune": tuned} if tuned else {}),
             },
             detector=task.label,
             ood_dataset=dataset.label,
+            role=role_of(task.outside),
         )
 
     def needs(self, job: Job, missing: frozenset[str]) -> set[str]:

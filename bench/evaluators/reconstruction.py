@@ -18,6 +18,7 @@ from ...results.statistics import mean_interval
 from .attack import DETACH_TARGET, budgets, impossible
 from .attack_plans import plan_attack
 from .base import Evaluator, Finished, examples_key, small
+from .ood import held_out_fact, role_of
 
 if TYPE_CHECKING:
     from ...datasets import ImageSet, ResolvedDataset
@@ -64,8 +65,9 @@ class Reconstruction(Evaluator):
                 content,
                 *wanted,
                 facts={"ood_group": part.group},
-                params={"ood": part.dataset.describe()},
+                params={"ood": part.dataset.describe(), **held_out_fact(part)},
                 ood_dataset=part.dataset.label,
+                role=role_of(part),
             )
             cells.append(cell)
             sets[cell.key] = part.dataset

@@ -94,6 +94,7 @@ def _cell(
         params={"attack": {"name": "worst-case", "of": labels}},
         attack=label,
         epsilon=epsilon,
+        role="worst-case",
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -198,7 +200,11 @@ def test_classes_left_out_in_turn_share_tables(found):
     _, frame, _ = found
     turned = [
         frame[frame["evaluator"] == "open-set"].assign(
-            dataset=f"digits without {digit}", ood_dataset=digit, ood_group="held-out"
+            dataset=f"digits without {digit}",
+            ood_dataset=digit,
+            ood_group="held-out",
+            role="held-out",
+            params=json.dumps({"held_out": {"of": "digits", "class": digit}}),
         )
         for digit in "01"
     ]

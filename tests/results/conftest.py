@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -21,10 +22,12 @@ def measured(metric: str, value: float, half: float = 0.01, n: int | None = 100,
     return Measurement(metric, value, value - half, value + half, n, class_name)
 
 
-def cell(result: CellResult | None, *, facts: Facts | None = None, **identity: object) -> Cell:
+def cell(
+    result: CellResult | None, *, facts: Facts | None = None, params: dict[str, Any] | None = None, **identity: object
+) -> Cell:
     identity = {"model": "cnn", "dataset": "digits", **identity}
     key = repr(sorted((name, str(value)) for name, value in identity.items()))
-    return PlannedCell(Identity(**identity), key, facts or Facts(), {"steps": 3}), result  # type: ignore[arg-type]
+    return PlannedCell(Identity(**identity), key, facts or Facts(), params or {"steps": 3}), result  # type: ignore[arg-type]
 
 
 def ok(*measurements: Measurement) -> CellResult:
@@ -46,6 +49,13 @@ def detected(value: float, detector: str, ood_dataset: str, group: str = "", **i
     result = ok(measured("auroc", value), measured("fpr95", 1 - value))
     names = {"detector": detector, "ood_dataset": ood_dataset}
     return cell(result, facts=Facts(ood_group=group), evaluator="ood", **names, **identity)
+
+
+def held_out(result: CellResult, detector: str, digit: int, **identity: object) -> Cell:
+    """A cell of a dataset that leaves out one digit after the other."""
+    where = {"dataset": f"digits without {digit}", "ood_dataset": str(digit), "detector": detector, "role": "held-out"}
+    params = {"held_out": {"of": "digits", "class": str(digit)}}
+    return cell(result, facts=Facts(ood_group="held-out"), params=params, evaluator="ood", **where, **identity)
 
 
 def calibrated(ece: float = 0.05, **identity: object) -> Cell:
@@ -71,7 +81,7 @@ def fill(store: Store, cells: Iterable[Cell], suite: str = "quickstart") -> str:
 @pytest.fixture
 def make() -> SimpleNamespace:
     """The builders above; conftest cannot be imported in importlib mode."""
-    builders = (accuracy, attacked, broken, calibrated, cell, detected, fill, measured, ok)
+    builders = (accuracy, attacked, broken, calibrated, cell, detected, fill, held_out, measured, ok)
     return SimpleNamespace(**{builder.__name__: builder for builder in builders})
 
 

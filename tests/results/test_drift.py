@@ -212,7 +212,7 @@ def test_an_impossible_tolerance_is_refused(frame: pd.DataFrame, tolerance: floa
 
 
 HEADER = ",".join(BASELINE_COLUMNS)
-ROW = "accuracy,cnn,digits,0,,,,,,,accuracy,0.9,0.8,0.95,100"
+ROW = "accuracy,cnn,digits,0,,,,,,,measured,accuracy,0.9,0.8,0.95,100"
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ Builder = Callable[..., pd.DataFrame]
 def test_the_columns_are_those_of_the_design(make: SimpleNamespace, text_frame_of: Builder) -> None:
     frame = text_frame_of(make.accuracy())
     assert " ".join(frame.columns) == (
-        "evaluator model architecture recipe seed dataset detector attack norm epsilon ood_dataset ood_group "
+        "evaluator role model architecture recipe seed dataset detector attack norm epsilon ood_dataset ood_group "
         "corruption severity class metric value ci_low ci_high n status reason params seconds device "
         "key run_id created_at"
     )

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from gauntlet.registry import GauntletError
-from gauntlet.results import CellResult, Facts, attack_grid, calibration_table, ood_table, render, write_tables
+from gauntlet.results import CellResult, attack_grid, calibration_table, ood_table, render, write_tables
 from gauntlet.results.adversarial_table import adversarial_table
 from gauntlet.results.frame import empty_frame
 from gauntlet.results.presets import PRESETS, safety_table
@@ -169,20 +169,13 @@ class TestClassesLeftOutInTurn:
     def cells(self, make: SimpleNamespace, detector: str = "msp", seeds: tuple[int, ...] = (0,)) -> list[Any]:
         shifts = dict(zip(seeds, (-0.1, 0.1), strict=True)) if len(seeds) > 1 else {seeds[0]: 0.0}
         return [
-            make.detected(value + shift, detector, str(digit), "held-out", dataset=f"digits without {digit}", seed=seed)
+            make.held_out(make.ok(make.measured("auroc", value + shift)), detector, digit, seed=seed)
             for digit, value in enumerate(self.VALUES)
             for seed, shift in shifts.items()
         ]
 
     def broken(self, make: SimpleNamespace, detector: str, digit: int) -> Any:
-        return make.cell(
-            CellResult("failed", "no memory"),
-            facts=Facts(ood_group="held-out"),
-            evaluator="ood",
-            dataset=f"digits without {digit}",
-            detector=detector,
-            ood_dataset=str(digit),
-        )
+        return make.held_out(CellResult("failed", "no memory"), detector, digit)
 
     def test_share_a_table_whose_last_column_is_their_mean_with_its_t_interval(
         self, make: SimpleNamespace, frame_of: Builder
