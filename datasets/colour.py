@@ -9,7 +9,6 @@ further than the held-out part are split themselves: their last fifth is ``test`
 from __future__ import annotations
 
 import string
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -74,6 +73,94 @@ class ColourSet:
         """Whether torchvision checks and needs the files of both splits for either."""
         return self.torchvision.startswith("CIFAR")
 
+    def files(self, split: str, source: DataSource, test: Test = "official") -> list[Path]:
+        """The files that ``split`` is read from: torchvision's where they are here or nothing is, else the sheets."""
+        official = self._official(_stored_in(split, test), source)
+        sheets = self._sheets(split, test, source)
+        if not sheets or all(path.exists() for path in official):
+            return official
+        return [*(sheet.path for sheet in sheets), labels_file(source.root / self.folder, sheets)]
+
+    def read(self, split: str, source: DataSource, *, test: Test = "official") -> ImageSet:
+        """The images of ``split``; the factory of the registry.
+
+        Raises:
+            GauntletError: A file is damaged.
+        """
+        stored = _stored_in(split, test)
+        if all(path.exists() for path in self._official(stored, source)):
+            images, labels = self._read_official(stored, source)
+            present = indices = np.arange(len(images))
+        else:
+            sheets, present = self._sheets(split, test, source), self._present(stored, source)
+            images, labels, indices = read_sheets(sheets, labels_file(source.root / self.folder, sheets), _SHAPE)
+        kept = self._kept(split, test, indices, present)
+        pixels, kept_labels, kept_indices = (torch.from_numpy(array[kept]) for array in (images, labels, indices))
+        return ImageSet(pixels, kept_labels, self.classes, kept_indices, self.name, split)
+
+    def download(self, split: str, source: DataSource, test: Test = "official") -> None:
+        """Let torchvision fetch the files of ``split``."""
+        self._torchvision(_stored_in(split, test), source, download=True)
+
+    def describe(self, source: DataSource, test: Test = "official") -> dict[str, str]:
+        """What result rows say of a held-out part that is not the official one."""
+        if test == "official" or all(path.exists() for path in self._official("train", source)):
+            return {}
+        present = self._present("train", source)
+        if not len(present) or not reaches_no_further(present, self.held_out):
+            return {}
+        count = held_out(present, self.held_out).sum()
+        return {"held_out": f"the last {count} of the {len(present)} train images that are here"}
+
+    def _official(self, split: str, source: DataSource) -> list[Path]:
+        names = (*self.train, *self.test) if self.is_cifar else (self.train if split == "train" else self.test)
+        return [source.root / name for name in names]
+
+    def _read_official(self, split: str, source: DataSource) -> tuple[np.ndarray, np.ndarray]:
+        """Images (N, C, H, W) and labels (N,) by torchvision, which checks md5 sums before it opens a file."""
+        try:
+            made = self._torchvision(split, source, download=False)
+        except RuntimeError:
+            files = ", ".join(map(str, self._official(split, source)))
+            raise GauntletError(
+                f"A file of dataset {self.name!r} is damaged: the md5 sums that torchvision knows do not fit {files}."
+            ) from None
+        labels = np.asarray(made.targets if self.is_cifar else made.labels, dtype=np.int64)
+        return made.data.transpose(0, 3, 1, 2) if self.is_cifar else made.data, labels
+
+    def _torchvision(self, split: str, source: DataSource, *, download: bool) -> Any:
+        from torchvision import datasets
+
+        made = getattr(datasets, self.torchvision)
+        if self.is_cifar:
+            return made(source.root, train=split == "train", download=download)
+        return made(source.root / self.folder, split=split, download=download)
+
+    def _sheets(self, split: str, test: Test, source: DataSource) -> list[Sheet]:
+        """The sheets that hold images of ``split``."""
+        stored = _stored_in(split, test)
+        present, sheets = self._present(stored, source), self._all_sheets(stored, source)
+        return [sheet for sheet in sheets if self._kept(split, test, sheet.indices, present).any()]
+
+    def _all_sheets(self, stored: str, source: DataSource) -> list[Sheet]:
+        return find_sheets(source.root / self.folder, stored, train_size=self.train_size)
+
+    def _present(self, stored: str, source: DataSource) -> np.ndarray:
+        """(N,) official indices of the images in all sheets of an official split."""
+        return np.concatenate([np.arange(0), *(sheet.indices for sheet in self._all_sheets(stored, source))])
+
+    def _kept(self, split: str, test: Test, indices: np.ndarray, present: np.ndarray) -> np.ndarray:
+        """Which official indices belong to ``split``, where the stored split has the images ``present``."""
+        if test == "official":
+            return np.ones(len(indices), dtype=bool)
+        kept = np.isin(indices, present[held_out(present, self.held_out)])
+        return kept if split == "test" else ~kept
+
+
+def _stored_in(split: str, test: Test) -> str:
+    """The official split that holds the images of ``split``."""
+    return "train" if test == "held-out" else split
+
 
 TABLE = (
     ColourSet(
@@ -92,113 +179,6 @@ TABLE = (
     ),
 )  # fmt: skip
 
-
-def _list(row: ColourSet) -> Callable[..., list[Path]]:
-    def files(split: str, source: DataSource, test: Test = "official") -> list[Path]:
-        official = _official(row, _stored_in(split, test), source)
-        sheets = _sheets(row, split, test, source)
-        if not sheets or all(path.exists() for path in official):
-            return official
-        return [*(sheet.path for sheet in sheets), labels_file(source.root / row.folder, sheets)]
-
-    return files
-
-
-def _reader(row: ColourSet) -> Callable[..., ImageSet]:
-    def read(split: str, source: DataSource, *, test: Test = "official") -> ImageSet:
-        stored = _stored_in(split, test)
-        if all(path.exists() for path in _official(row, stored, source)):
-            images, labels = _read_official(row, stored, source)
-            present = indices = np.arange(len(images))
-        else:
-            sheets, present = _sheets(row, split, test, source), _present(row, stored, source)
-            images, labels, indices = read_sheets(sheets, labels_file(source.root / row.folder, sheets), _SHAPE)
-        kept = _kept(row, split, test, indices, present)
-        tensors = (torch.from_numpy(array[kept]) for array in (images, labels, indices))
-        pixels, kept_labels, kept_indices = tensors
-        return ImageSet(pixels, kept_labels, row.classes, kept_indices, row.name, split)
-
-    return read
-
-
-def _official(row: ColourSet, split: str, source: DataSource) -> list[Path]:
-    names = (*row.train, *row.test) if row.is_cifar else (row.train if split == "train" else row.test)
-    return [source.root / name for name in names]
-
-
-def _read_official(row: ColourSet, split: str, source: DataSource) -> tuple[np.ndarray, np.ndarray]:
-    """Images (N, C, H, W) and labels (N,) by torchvision, which checks the md5 of its files before it opens them."""
-    try:
-        made = _torchvision(row, split, source, download=False)
-    except RuntimeError:
-        files = ", ".join(str(path) for path in _official(row, split, source))
-        raise GauntletError(
-            f"A file of dataset {row.name!r} is damaged: the md5 sums that torchvision knows do not fit {files}."
-        ) from None
-    labels = np.asarray(made.targets if row.is_cifar else made.labels, dtype=np.int64)
-    return made.data.transpose(0, 3, 1, 2) if row.is_cifar else made.data, labels
-
-
-def _torchvision(row: ColourSet, split: str, source: DataSource, *, download: bool) -> Any:
-    from torchvision import datasets
-
-    if row.is_cifar:
-        return getattr(datasets, row.torchvision)(source.root, train=split == "train", download=download)
-    return getattr(datasets, row.torchvision)(source.root / row.folder, split=split, download=download)
-
-
-def _downloader(row: ColourSet) -> Callable[..., None]:
-    def download(split: str, source: DataSource, test: Test = "official") -> None:
-        _torchvision(row, _stored_in(split, test), source, download=True)
-
-    return download
-
-
-def _sheets(row: ColourSet, split: str, test: Test, source: DataSource) -> list[Sheet]:
-    """The sheets that hold images of ``split``."""
-    stored = _stored_in(split, test)
-    present = _present(row, stored, source)
-    return [
-        sheet for sheet in _all_sheets(row, stored, source) if _kept(row, split, test, sheet.indices, present).any()
-    ]
-
-
-def _all_sheets(row: ColourSet, stored: str, source: DataSource) -> list[Sheet]:
-    return find_sheets(source.root / row.folder, stored, train_size=row.train_size)
-
-
-def _present(row: ColourSet, stored: str, source: DataSource) -> np.ndarray:
-    """(N,) official indices of the images in all sheets of an official split."""
-    return np.concatenate([np.arange(0), *(sheet.indices for sheet in _all_sheets(row, stored, source))])
-
-
-def _stored_in(split: str, test: Test) -> str:
-    """The official split that holds the images of ``split``."""
-    return "train" if test == "held-out" else split
-
-
-def _kept(row: ColourSet, split: str, test: Test, indices: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """Which official indices belong to ``split``, where the stored split has the images ``present``."""
-    if test == "official":
-        return np.ones(len(indices), dtype=bool)
-    kept = np.isin(indices, present[held_out(present, row.held_out)])
-    return kept if split == "test" else ~kept
-
-
-def _describer(row: ColourSet) -> Callable[..., dict[str, str]]:
-    def describe(source: DataSource, test: Test = "official") -> dict[str, str]:
-        """What result rows say of a held-out part that is not the official one."""
-        if test == "official" or all(path.exists() for path in _official(row, "train", source)):
-            return {}
-        present = _present(row, "train", source)
-        if not len(present) or not reaches_no_further(present, row.held_out):
-            return {}
-        count = held_out(present, row.held_out).sum()
-        return {"held_out": f"the last {count} of the {len(present)} train images that are here"}
-
-    return describe
-
-
 for _row in TABLE:
     dataset(
         _row.name,
@@ -209,7 +189,7 @@ for _row in TABLE:
         splits=("train", "test"),
         classes=_row.classes,
         shape=_SHAPE,
-        files=_list(_row),
-        download=_downloader(_row),
-        describe=_describer(_row),
-    )(_reader(_row))
+        files=_row.files,
+        download=_row.download,
+        describe=_row.describe,
+    )(_row.read)

@@ -83,16 +83,8 @@ def _partners(count: int, rng: np.random.RandomState) -> np.ndarray:
     return partners
 
 
-TABLE: dict[str, Change] = {
-    "permuted": permuted,
-    "jigsaw": jigsaw,
-    "pair-mean": pair_mean,
-    "pair-geometric-mean": pair_geometric_mean,
-    "speckled": speckled,
-    "pixelated": pixelated,
-    "mirrored": mirrored,
-    "inverted": inverted,
-}
+_CHANGES = (permuted, jigsaw, pair_mean, pair_geometric_mean, speckled, pixelated, mirrored, inverted)
+TABLE: dict[str, Change] = {change.__name__.replace("_", "-"): change for change in _CHANGES}
 
 
 def _reader(name: str, change: Change) -> Callable[..., np.ndarray]:

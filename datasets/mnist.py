@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +42,22 @@ class IdxSet:
     first_label: int = 0
     transposed: bool = False
     options: tuple[tuple[str, str], ...] = ()
+
+    def files(self, split: str, source: DataSource) -> list[Path]:
+        """The image file and the label file of ``split``."""
+        return idx_files(self.folder, self.train if split == "train" else self.test, source)
+
+    def read(self, split: str, source: DataSource) -> Images:
+        """Images (N, H, W) and labels (N,) of ``split``; the factory of the registry."""
+        images, labels = read_pair(*self.files(split, source))
+        labels = labels.astype(np.int64) - self.first_label
+        return np.ascontiguousarray(images.swapaxes(1, 2)) if self.transposed else images, labels
+
+    def download(self, split: str, source: DataSource) -> None:
+        """Let torchvision fetch the files of ``split``."""
+        from torchvision import datasets
+
+        getattr(datasets, self.folder)(source.root, **dict(self.options), train=split == "train", download=True)
 
 
 _CLOTHES = (
@@ -86,34 +101,21 @@ def read_pair(images_file: Path, labels_file: Path) -> Images:
         GauntletError: A file is damaged, or the two do not hold equally many.
     """
     images, labels = read_images(images_file), read_labels(labels_file)
+    check_pair(images_file, images, labels_file, labels)
+    return images, labels
+
+
+def check_pair(images_file: Path, images: np.ndarray, labels_file: Path, labels: np.ndarray) -> None:
+    """Refuse files of images (N, ...) and labels (N,) of different lengths.
+
+    Raises:
+        GauntletError: The two do not hold equally many.
+    """
     if len(images) != len(labels):
         raise GauntletError(
             f"{images_file} has {len(images)} images but {labels_file} has {len(labels)} labels: they do not belong "
             "together."
         )
-    return images, labels
-
-
-def _reader(row: IdxSet) -> Callable[[str, DataSource], Images]:
-    def read(split: str, source: DataSource) -> Images:
-        images, labels = read_pair(*_list(row)(split, source))
-        labels = labels.astype(np.int64) - row.first_label
-        return np.ascontiguousarray(images.swapaxes(1, 2)) if row.transposed else images, labels
-
-    return read
-
-
-def _list(row: IdxSet) -> Callable[[str, DataSource], list[Path]]:
-    return lambda split, source: idx_files(row.folder, row.train if split == "train" else row.test, source)
-
-
-def _downloader(row: IdxSet) -> Callable[[str, DataSource], None]:
-    def download(split: str, source: DataSource) -> None:
-        from torchvision import datasets
-
-        getattr(datasets, row.folder)(source.root, **dict(row.options), train=split == "train", download=True)
-
-    return download
 
 
 for _row in TABLE:
@@ -126,6 +128,6 @@ for _row in TABLE:
         splits=("train", "test"),
         classes=_row.classes,
         shape=(1, 28, 28),
-        files=_list(_row),
-        download=_downloader(_row),
-    )(_reader(_row))
+        files=_row.files,
+        download=_row.download,
+    )(_row.read)

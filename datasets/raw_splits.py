@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import inspect
+import os
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +14,6 @@ from typing import Any
 import torch
 
 from ..registry import Entry, GauntletError, NotAvailable, nearest
-from .dataset_files import DatasetFiles
 from .imageset import ImageSet, as_image_set
 from .options import DEFAULT_VAL
 from .source import DataSource
@@ -34,19 +35,21 @@ class RawSplits:
     """The splits of one dataset with fixed parameters, of which ``val`` may be cut from ``train``.
 
     Args:
-        entry: The registry's entry.
-        parameters: Of its factory, without defaults.
+        entry: The registry's entry. Its ``files`` fact lists the paths of a split, its ``download`` fact fetches them,
+            and its ``describe`` fact may add to result rows what only they tell.
+        parameters: Of its factory, without defaults; those that ``files`` names are passed to it.
         source: Where files come from.
         val: Share of ``train`` that becomes ``val``; None: a tenth, unless the factory makes a ``val`` itself.
     """
 
     def __init__(self, entry: Entry, parameters: dict[str, Any], source: DataSource, val: float | None) -> None:
         self.entry, self.parameters, self.source = entry, parameters, source
-        self.on_disk = DatasetFiles(entry, {**entry.defaults(), **parameters}, source)
+        self.all_parameters = {**entry.defaults(), **parameters}
         self.is_foreign = not entry.factory.__module__.startswith("gauntlet.")
         self._cuts_val, self.val = val is not None, val or DEFAULT_VAL
         self._unfinished: dict[str, ImageSet] = {}
         self.broken: dict[str, BrokenDataset] = {}
+        self._failure: str | None = None  # of a download
 
     @cached_property
     def produced(self) -> tuple[str, ...]:
@@ -88,11 +91,48 @@ class RawSplits:
         """
         if (unknown := self._unknown(split)) is not None:
             raise GauntletError(unknown)
-        return self.on_disk.files(self._origins(split))
+        return [path for origin in self._origins(split) for path in self._files(origin)]
+
+    def _files(self, origin: str) -> list[Path]:
+        list_files = self.entry.meta.get("files")
+        extra = {} if list_files is None else _accepted(list_files, self.all_parameters)
+        return [] if list_files is None else [Path(path) for path in list_files(origin, self.source, **extra)]
+
+    def facts(self) -> dict[str, Any]:
+        """What its ``describe`` fact says of the files that are here, for result rows."""
+        describe = self.entry.meta.get("describe")
+        return {} if describe is None else describe(self.source, **_accepted(describe, self.all_parameters))
 
     def missing(self, split: str) -> str | None:
-        """``None`` if ``split`` can be made, else one sentence that says what is absent and how to get it."""
-        return self._unknown(split) or self.on_disk.missing(self._origins(split))
+        """One sentence on what is absent, after a download where that is allowed; ``None`` if all is here."""
+        if (unknown := self._unknown(split)) is not None:
+            return unknown
+        absent = self._absent(split)
+        if absent and self.source.download and "download" in self.entry.meta and self._failure is None:
+            self._download(split)
+            absent = self._absent(split)
+        return self._sentence(split, absent) if absent else None
+
+    def _absent(self, split: str) -> list[Path]:
+        return [path for path in self.files(split) if not path.exists()]
+
+    def _download(self, split: str) -> None:
+        download = self.entry.meta["download"]
+        try:
+            for origin in self._origins(split):
+                download(origin, self.source, **_accepted(download, self.all_parameters))
+        except (OSError, RuntimeError) as error:  # no network, a full disk, a wrong checksum
+            self._failure = str(error).strip().rstrip(".")
+
+    def _sentence(self, split: str, absent: list[Path]) -> str:
+        folder = Path(os.path.commonpath([path.parent for path in absent]))
+        names, origins = ", ".join(str(path.relative_to(folder)) for path in absent), " and ".join(self._origins(split))
+        start = f"Dataset {self.entry.name!r} ({origins}) needs {names} in {folder}"
+        if self._failure is not None:
+            return f"{start}, and the download failed: {self._failure}."
+        if "download" in self.entry.meta:
+            return f"{start}: put them there, or pass --download to let torchvision fetch them."
+        return f"{start}: put them there{self.entry.meta.get('home', '')}."
 
     def require(self, split: str) -> None:
         """Raise unless ``split`` can be made.
@@ -189,3 +229,12 @@ def _joined(parts: list[ImageSet]) -> ImageSet:
         return parts[0]
     pixels, labels, indices = (torch.cat([getattr(part, field) for part in parts]) for field in _COLUMNS)
     return replace(parts[0], pixels=pixels, labels=labels, indices=indices)
+
+
+def _accepted(function: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that ``function`` has a parameter for."""
+    known = inspect.signature(function).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known):
+        return dict(values)
+    names = {parameter.name for parameter in known}
+    return {name: value for name, value in values.items() if name in names}

@@ -97,7 +97,7 @@ class ResolvedDataset:
     @property
     def _native_shape(self) -> Shape | None:
         """Shape of the images as the factory makes them, where that is known beforehand."""
-        return self._raw.on_disk.parameters["shape"] if self.entry.has("shape") else self.entry.meta.get("shape")
+        return self._raw.all_parameters["shape"] if self.entry.has("shape") else self.entry.meta.get("shape")
 
     @property
     def conversion(self) -> str:
@@ -113,7 +113,7 @@ class ResolvedDataset:
         """Everything that was chosen, JSON-able, for result rows."""
         original = self.entry.meta.get("stand_in")  # what it stands in for, which tables say in a footnote
         facts = {"name": self.name, **self.parameters, **self.options, **({"stand_in": original} if original else {})}
-        facts |= self._raw.on_disk.facts()
+        facts |= self._raw.facts()
         return {**facts, "conversion": self.conversion} if self.conversion else facts
 
     @property
@@ -149,7 +149,7 @@ class ResolvedDataset:
             self._raw.require(split)
             self._fingerprints[split] = digest(
                 _VERSION,
-                (self.name, split, source_fingerprint(self.entry), self._raw.on_disk.parameters),
+                (self.name, split, source_fingerprint(self.entry), self._raw.all_parameters),
                 self.source.md5s(self.files(split)),
                 self._kept if self._selects_classes else None,
                 self._options.limit,

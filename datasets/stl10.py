@@ -9,6 +9,7 @@ import torch
 
 from ..registry import GauntletError, dataset
 from .imageset import ImageSet
+from .mnist import check_pair
 from .source import DataSource
 
 CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
@@ -58,10 +59,7 @@ def stl10(split: str, source: DataSource, *, fold: int | None = None) -> ImageSe
         raise GauntletError(f"Dataset 'stl10' has the folds 0 to {FOLDS - 1}, got fold {fold}.")
     files = _files(split, source, fold)
     pixels, labels = read_images(files[0]), read_labels(files[1])
-    if len(pixels) != len(labels):
-        raise GauntletError(
-            f"{files[0]} has {len(pixels)} images but {files[1]} has {len(labels)} labels: they do not belong together."
-        )
+    check_pair(files[0], pixels, files[1], labels)
     indices = torch.arange(len(pixels))
     images = ImageSet(torch.from_numpy(pixels), torch.from_numpy(labels), CLASSES, indices, "stl10", split)
     return images.subset(read_fold(files[2], fold, len(pixels))) if len(files) == 3 and fold is not None else images
