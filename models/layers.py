@@ -54,6 +54,13 @@ def conv_block(before: int, after: int, stride: int = 1) -> list[nn.Module]:
     return [nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
 
 
+def start_as_he(module: nn.Module) -> None:
+    """Convolutions as He et al. 2015 (arXiv 1502.01852), for ReLUs, by their outputs."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+
+
 def scaled(channels: Sequence[int], width: float, name: str = "A network") -> list[int]:
     """Channel counts times ``width``, at least one each.
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..registry import GauntletError, model
-from .layers import Normalize, conv_block, scaled
+from .layers import Normalize, conv_block, scaled, start_as_he
 
 
 class _Block(nn.Module):
@@ -57,9 +57,7 @@ class ResidualSmall(nn.Module):
         self.normalize = Normalize((0.5,), (0.5,))
         self.body = nn.Sequential(*conv_block(channels, widths[0]), *stages)
         self.fc = nn.Linear(widths[-1], classes)
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        start_as_he(self)
 
     def features(self, x: Tensor) -> Tensor:
         """Images (N, C, H, W) in [0, 1] to the means of the last maps (N, 64 * width)."""

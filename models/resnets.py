@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ..registry import GauntletError, model
-from .layers import Normalize
+from .layers import Normalize, start_as_he
+
+if TYPE_CHECKING:
+    import torchvision
 
 _FACTS: dict[str, Any] = {"tags": ("small-images",), "wraps": ("torchvision",)}
 _REFERENCE = "He, Zhang, Ren, Sun 2015, arXiv 1512.03385"
@@ -28,36 +31,45 @@ class SmallImageResNet(nn.Module):
 
     def __init__(self, name: str, *, classes: int, channels: int, mean: float = 0.5, std: float = 0.25) -> None:
         super().__init__()
-        from torchvision import models
-
-        network = models.get_model(name, weights=None, num_classes=classes)
-        network.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
-        nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
-        network.maxpool = nn.Identity()
         self.normalize = Normalize((mean,), (std,))
-        self.network = network
+        self.network = resnet(name, channels, classes=classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (N, C, H, W) in [0, 1] to logits (N, classes)."""
         return self.network(self.normalize(x))
 
 
-@model("resnet18", reference=_REFERENCE, **_FACTS)
-def resnet18(*, classes: int = 10, channels: int = 3) -> SmallImageResNet:
-    """Eight basic blocks; 11,173,962 parameters for ten classes of colour images."""
-    return SmallImageResNet("resnet18", classes=classes, channels=channels)
+def resnet(
+    name: str, channels: int, *, classes: int = 1000, kernel: Literal[3, 7] = 3, pooled: bool = False
+) -> torchvision.models.ResNet:
+    """torchvision's ResNet of a ``name`` with another stem.
+
+    Args:
+        name: torchvision's name.
+        channels: Of the images.
+        classes: Outputs of the last layer.
+        kernel: Side of the first convolution; that of 3 has stride 1, that of 7 stride 2.
+        pooled: Whether the max-pool after it stays.
+    """
+    from torchvision import models
+
+    network = models.get_model(name, weights=None, num_classes=classes)
+    network.conv1 = nn.Conv2d(channels, 64, kernel, stride=1 if kernel == 3 else 2, padding=kernel // 2, bias=False)
+    start_as_he(network.conv1)
+    if not pooled:
+        network.maxpool = nn.Identity()
+    return network
 
 
-@model("resnet34", reference=_REFERENCE, **_FACTS)
-def resnet34(*, classes: int = 10, channels: int = 3) -> SmallImageResNet:
-    """Sixteen basic blocks."""
-    return SmallImageResNet("resnet34", classes=classes, channels=channels)
+def _register(name: str, summary: str) -> None:
+    @model(name, summary=summary, reference=_REFERENCE, **_FACTS)
+    def build(*, classes: int = 10, channels: int = 3) -> SmallImageResNet:
+        return SmallImageResNet(name, classes=classes, channels=channels)
 
 
-@model("resnet50", reference=_REFERENCE, **_FACTS)
-def resnet50(*, classes: int = 10, channels: int = 3) -> SmallImageResNet:
-    """Sixteen bottleneck blocks."""
-    return SmallImageResNet("resnet50", classes=classes, channels=channels)
+_register("resnet18", "Eight basic blocks; 11,173,962 parameters for ten classes of colour images.")
+_register("resnet34", "Sixteen basic blocks.")
+_register("resnet50", "Sixteen bottleneck blocks.")
 
 
 class _Block(nn.Module):
@@ -107,9 +119,7 @@ class WideResNet(nn.Module):
         self.blocks = nn.Sequential(*blocks)
         self.norm = nn.BatchNorm2d(widths[-1])
         self.fc = nn.Linear(widths[-1], classes)
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        start_as_he(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (N, C, H, W) in [0, 1] to logits (N, classes)."""

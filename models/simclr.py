@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..registry import GauntletError, model
 from .layers import Normalize, conv_block
+from .resnets import resnet
 
 #: Images from this side on keep torchvision's max-pool after the stem.
 _LARGE = 64
@@ -72,16 +73,7 @@ class SimCLR(nn.Module):
 
 
 def _resnet18(channels: int, stem: str, side: int) -> nn.Module:
-    from torchvision import models
-
-    network = models.get_model("resnet18", weights=None)
-    if stem == "3x3":
-        network.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
-    else:
-        network.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
-    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
-    if side < _LARGE:
-        network.maxpool = nn.Identity()
+    network = resnet("resnet18", channels, kernel=3 if stem == "3x3" else 7, pooled=side >= _LARGE)
     network.fc = nn.Identity()
     return network
 

@@ -55,7 +55,7 @@ def _bound(spec: Any) -> Augmentation:
 @augmentation("rotation")
 def rotation(images: Tensor, rng: Generator, *, degrees: float = 20.0) -> Tensor:
     """Rotate each image by an angle uniform in [-degrees, degrees], bilinear, black outside."""
-    angle = _uniform(images, rng, -math.radians(degrees), math.radians(degrees))
+    angle = uniform(len(images), rng, -math.radians(degrees), math.radians(degrees))
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
     aspect = images.shape[2] / images.shape[3]  # grid coordinates span [-1, 1] whatever the sides are
     return warp(images, (cos, -sin * aspect, zero), (sin / aspect, cos, zero))
@@ -64,7 +64,7 @@ def rotation(images: Tensor, rng: Generator, *, degrees: float = 20.0) -> Tensor
 @augmentation("translation")
 def translation(images: Tensor, rng: Generator, *, share: float = 0.2) -> Tensor:
     """Move each image by up to ``share`` of its sides in both directions, bilinear, black outside."""
-    across, down = (_uniform(images, rng, -2 * share, 2 * share) for _ in range(2))
+    across, down = (uniform(len(images), rng, -2 * share, 2 * share) for _ in range(2))
     one, zero = torch.ones_like(across), torch.zeros_like(across)
     return warp(images, (one, zero, across), (zero, one, down))
 
@@ -85,15 +85,15 @@ def crop(images: Tensor, rng: Generator, *, padding: int = 4) -> Tensor:
 @augmentation("flip")
 def flip(images: Tensor, rng: Generator, *, p: float = 0.5) -> Tensor:
     """Mirror each image left to right with probability ``p``."""
-    return torch.where(_each(_uniform(images, rng) < p), images.flip(3), images)
+    return torch.where(_each(uniform(len(images), rng) < p), images.flip(3), images)
 
 
 @augmentation("noise")
 def noise(images: Tensor, rng: Generator, *, low: float = 0.1, high: float = 0.3, p: float = 1.0) -> Tensor:
     """Add, with probability ``p``, normal noise whose standard deviation is uniform in [low, high] by image; clip."""
-    sigma = _uniform(images, rng, low, high)
+    sigma = uniform(len(images), rng, low, high)
     if p < 1:
-        sigma = sigma * (_uniform(images, rng) < p)
+        sigma = sigma * (uniform(len(images), rng) < p)
     draws = torch.randn(images.shape, generator=rng, device=images.device)
     return (images + _each(sigma) * draws).clamp_(0, 1)
 
@@ -101,7 +101,7 @@ def noise(images: Tensor, rng: Generator, *, low: float = 0.1, high: float = 0.3
 @augmentation("mixup", reference="Zhang, Cisse, Dauphin, Lopez-Paz 2017, arXiv 1710.09412")
 def mixup(batch: Batch, rng: Generator, classes: int, *, alpha: float = 1.0) -> Batch:
     """Blend every image with another by one weight from Beta(alpha, alpha); targets likewise."""
-    weight = beta(alpha, alpha, rng)
+    weight = float(betas(alpha, alpha, 1, rng))
     partner = torch.randperm(len(batch), generator=rng, device=rng.device)
     targets = probabilities(batch.targets, classes)
     images = batch.images.lerp(batch.images[partner], 1 - weight)
@@ -111,7 +111,7 @@ def mixup(batch: Batch, rng: Generator, classes: int, *, alpha: float = 1.0) -> 
 @augmentation("cutmix", reference="Yun, Han, Oh et al. 2019, arXiv 1905.04899")
 def cutmix(batch: Batch, rng: Generator, classes: int, *, alpha: float = 1.0, p: float = 0.5) -> Batch:
     """With probability ``p``, paste a box of another image into every image; targets by the area that is kept."""
-    weight, draw = beta(alpha, alpha, rng), float(torch.rand((), generator=rng, device=rng.device))
+    weight, draw = float(betas(alpha, alpha, 1, rng)), float(torch.rand((), generator=rng, device=rng.device))
     partner = torch.randperm(len(batch), generator=rng, device=rng.device)
     height, width = batch.images.shape[2:]
     centre = torch.rand(2, generator=rng, device=rng.device).tolist()
@@ -132,19 +132,14 @@ def _side(centre: float, length: int, weight: float) -> tuple[int, int]:
     return max(0, round(middle - half)), min(length, round(middle + half))
 
 
-def beta(a: float, b: float, rng: Generator) -> float:
-    """One draw from Beta(a, b), by the quotient of two Gamma draws.
+def betas(a: float, b: float, count: int, rng: Generator) -> Tensor:
+    """Draws (count,) from Beta(a, b), each by the quotient of two Gamma draws.
 
     Raises:
         GauntletError: a or b is not positive.
     """
     if not (a > 0 and b > 0):
         raise GauntletError(f"A Beta distribution needs positive parameters, got {a} and {b}.")
-    return float(betas(a, b, 1, rng))
-
-
-def betas(a: float, b: float, count: int, rng: Generator) -> Tensor:
-    """Draws (count,) from Beta(a, b)."""
     shape = torch.tensor([[a], [b]], dtype=torch.float64, device=rng.device).expand(2, count).contiguous()
     x, y = torch._standard_gamma(shape, generator=rng)
     return (x / (x + y).clamp(min=1e-300)).float()
@@ -163,9 +158,9 @@ def warp(images: Tensor, *rows: Sequence[Tensor]) -> Tensor:
     return moved.clamp_(0, 1).contiguous(memory_format=torch.channels_last)
 
 
-def _uniform(images: Tensor, rng: Generator, low: float = 0.0, high: float = 1.0) -> Tensor:
-    """One number for each image (N,)."""
-    return low + (high - low) * torch.rand(len(images), generator=rng, device=images.device)
+def uniform(count: int, rng: Generator, low: float = 0.0, high: float = 1.0) -> Tensor:
+    """Draws (count,), uniform in [low, high), on the generator's device."""
+    return low + (high - low) * torch.rand(count, generator=rng, device=rng.device)
 
 
 def _each(values: Tensor) -> Tensor:

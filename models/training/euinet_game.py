@@ -16,7 +16,7 @@ from ..euinet import EuiNet
 from .batch import Batch, as_images, probabilities
 from .hooks import Hook, LossOutput, Objective, TrainingState
 from .recipe import EpochLog
-from .resume import optimizer_tensors, restore_optimizer
+from .resume import flat, nested, optimizer_tensors, restore_optimizer
 
 GeneratorLoss = Literal["non-saturating", "saturating", "feature-matching"]
 _WATCHED = 1024
@@ -86,17 +86,15 @@ class Game(Hook):
 
     def __post_init__(self) -> None:
         self._optimizers: dict[str, torch.optim.Optimizer] = {}
-        self._kept: dict[str, Tensor] = {}
+        self._kept: dict[str, dict[str, Tensor]] = {}
         self._sums: dict[str, Tensor] = {}
 
     def start(self, loop: TrainingState) -> None:
         """Give the players of the GAN their optimisers, with the memory of an interrupted training."""
         for name in ("generator", "gan_discriminator"):
             made = torch.optim.Adam(getattr(loop.module, name).parameters(), lr=self.lr, betas=self.betas)
-            prefix = f"{name}/"
-            kept = {key.removeprefix(prefix): value for key, value in self._kept.items() if key.startswith(prefix)}
-            if kept:
-                restore_optimizer(made, kept)
+            if name in self._kept:
+                restore_optimizer(made, self._kept[name])
             self._optimizers[name] = made
 
     def objective(self, loop: TrainingState, batch: Batch, inner: Objective) -> LossOutput:
@@ -155,12 +153,8 @@ class Game(Hook):
 
     def state(self) -> dict[str, Tensor]:
         """What both optimisers remember; their networks are part of the model."""
-        return {
-            f"{name}/{key}": value
-            for name, optimizer in self._optimizers.items()
-            for key, value in optimizer_tensors(optimizer).items()
-        }
+        return flat({name: optimizer_tensors(optimizer) for name, optimizer in self._optimizers.items()})
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Keep it for :meth:`start`."""
-        self._kept = state
+        self._kept = nested(state)

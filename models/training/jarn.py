@@ -17,7 +17,7 @@ from .batch import Batch
 from .hooks import Hook, LossOutput, Objective, TrainingState
 from .jarn_networks import Adapter, Discriminator, standardise
 from .recipe import EpochLog
-from .resume import optimizer_tensors, restore_optimizer
+from .resume import flat, nested, optimizer_tensors, restore_optimizer
 from .single_step import input_gradient
 from .trainer import Trainer
 
@@ -175,20 +175,15 @@ class JacobianGame(Hook):
         """Both networks, the discriminator's optimiser and the count of updates."""
         parts = {"adapter": self.adapter.state_dict(), "discriminator": self.discriminator.state_dict()}
         parts["optimizer"] = optimizer_tensors(self._updates)
-        tensors = {f"{part}/{name}": value for part, held in parts.items() for name, value in held.items()}
-        return {**tensors, "updates": torch.tensor(self.updates)}
+        return {**flat(parts), "updates": torch.tensor(self.updates)}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Take them up."""
         self.updates = int(state["updates"])
-        parts: dict[str, dict[str, Tensor]] = {"adapter": {}, "discriminator": {}, "optimizer": {}}
-        for key, value in state.items():
-            part, _, name = key.partition("/")
-            if name:
-                parts[part][name] = value
-        self.adapter.load_state_dict(parts["adapter"])
+        parts = nested(state)
+        self.adapter.load_state_dict(parts.get("adapter", {}))
         self.discriminator.load_state_dict(parts["discriminator"])
-        restore_optimizer(self._updates, parts["optimizer"])
+        restore_optimizer(self._updates, parts.get("optimizer", {}))
 
 
 @recipe(

@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from ...registry import GauntletError, augmentation
-from .augment import betas, warp
+from .augment import betas, uniform, warp
 
 
 @augmentation("pixmix", reference="Hendrycks, Zou, Mazeika et al. 2021, arXiv 2112.05135")
@@ -89,7 +89,7 @@ def _weights(image: Tensor, strength: float, rng: Generator) -> tuple[Tensor, Te
 
 
 def _draw(images: Tensor, rng: Generator) -> Tensor:
-    return torch.rand(len(images), 1, 1, 1, generator=rng, device=images.device)
+    return uniform(len(images), rng).view(-1, 1, 1, 1)
 
 
 def _coin(images: Tensor, rng: Generator) -> Tensor:

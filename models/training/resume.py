@@ -35,24 +35,20 @@ class EpochFile:
     def save(self, state: Mapping[str, Mapping[str, Tensor]], facts: Mapping[str, Any]) -> None:
         """Keep groups of tensors and JSON-able facts. A folder that cannot be written costs only the resuming."""
         draft = self.path.with_name(f"{self.path.name}.{os.getpid()}")
-        tensors = {f"{group}/{name}": value for group, held in state.items() for name, value in held.items()}
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(plain(tensors), draft, {"version": _VERSION, "facts": json.dumps(dict(facts))})
+            save_file(plain(flat(state)), draft, {"version": _VERSION, "facts": json.dumps(dict(facts))})
             draft.replace(self.path)
 
     def load(self) -> tuple[State, dict[str, Any]] | None:
         """What was saved last; None where there is nothing, or nothing that can be read."""
-        state: State = {}
         try:
             with safe_open(self.path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 if metadata.get("version") != _VERSION:
                     return None
-                for name in file.keys():  # noqa: SIM118  it is no mapping
-                    group, _, rest = name.partition("/")
-                    state.setdefault(group, {})[rest] = file.get_tensor(name)
-                return state, json.loads(metadata["facts"])
+                found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
+                return nested(found), json.loads(metadata["facts"])
         except Exception:  # absent or damaged: the training starts anew, as it would have without the file
             return None
 
@@ -62,16 +58,26 @@ class EpochFile:
             self.path.unlink(missing_ok=True)
 
 
+def flat(groups: Mapping[Any, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Groups of named tensors as one, each under ``GROUP/NAME``."""
+    return {f"{group}/{name}": value for group, held in groups.items() for name, value in held.items()}
+
+
+def nested(tensors: Mapping[str, Tensor]) -> State:
+    """The groups that :func:`flat` made one of."""
+    state: State = {}
+    for key, value in tensors.items():
+        group, _, name = key.partition("/")
+        state.setdefault(group, {})[name] = value
+    return state
+
+
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimiser's memory (moments, step counts) by parameter number and name."""
-    state = optimizer.state_dict()["state"]
-    return {f"{number}/{name}": value for number, held in state.items() for name, value in held.items()}
+    return flat(optimizer.state_dict()["state"])
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Give an optimiser its memory back."""
-    held: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        number, _, name = key.partition("/")
-        held.setdefault(int(number), {})[name] = value
+    held = {int(number): held for number, held in nested(tensors).items()}
     optimizer.load_state_dict({**optimizer.state_dict(), "state": held})

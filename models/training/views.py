@@ -14,16 +14,11 @@ import torch
 from torch import Generator, Tensor
 
 from ...registry import GauntletError, augmentation
-from .augment import warp
+from .augment import uniform, warp
 
 _REFERENCE = "Chen, Kornblith, Norouzi, Hinton 2020, arXiv 2002.05709"
 _GREY = (0.2989, 0.587, 0.114)  # ITU-R 601-2 luma, as torchvision rounds it
 _ATTEMPTS = 10
-
-
-def uniform(count: int, rng: Generator, low: float = 0.0, high: float = 1.0) -> Tensor:
-    """Draws (count,), uniform in [low, high) on the generator's device."""
-    return low + (high - low) * torch.rand(count, generator=rng, device=rng.device)
 
 
 def sometimes(images: Tensor, rng: Generator, p: float, change: Callable[[Tensor], Tensor]) -> Tensor:
