@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .registry import GauntletError, attack, corruption, dataset, detector, model, recipe
+from .registry import (
+    GauntletError,
+    attack,
+    augmentation,
+    calibrator,
+    corruption,
+    dataset,
+    detector,
+    model,
+    recipe,
+)
 
 if TYPE_CHECKING:
     from .bench import run
@@ -16,6 +26,8 @@ __all__ = [
     "GauntletError",
     "__version__",
     "attack",
+    "augmentation",
+    "calibrator",
     "corruption",
     "dataset",
     "detector",

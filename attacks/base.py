@@ -6,17 +6,15 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ..datasets.per_image_rng import PerImageRNG
 from ..registry import GauntletError
+from ..registry.facts import Kind
 from .norms import per_image, perturbation_norms
 from .victim import Victim
-
-Kind = Literal["fixed", "minimum-norm", "other"]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 import foolbox
 
-from .base import Kind
+from ..registry.facts import Access, Cost, Kind, Norm
 
 CHUNK = 128
 
@@ -52,8 +52,8 @@ class Row:
     name: str
     source: str
     reference: str
-    access: str = "gradient"
-    cost: str = "fast"
+    access: Access = "gradient"
+    cost: Cost = "fast"
     tags: tuple[str, ...] = ()
     alias: str = ""
     given: Mapping[str, Any] = field(default_factory=dict)
@@ -67,9 +67,10 @@ class Row:
     unavailable: str = ""
 
     @property
-    def norm(self) -> str:
+    def norm(self) -> Norm:
         """The norm, which is the middle of the name."""
-        return self.name.split("/")[1]
+        norm: Any = self.name.split("/")[1]
+        return norm
 
     @property
     def original(self) -> type:

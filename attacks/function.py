@@ -62,12 +62,23 @@ def build_attack(chosen: Entry | str, parameters: Mapping[str, Any] | None = Non
     """
     entry = ATTACKS.get(chosen) if isinstance(chosen, str) else chosen
     checked = entry.check(parameters or {})
+    norm = norm_of(entry, checked)
     if entry.needs:
-        return FunctionAttack(entry.factory, entry.needs, checked, entry.meta.get("norm", "linf"), entry.name)
+        return FunctionAttack(entry.factory, entry.needs, checked, norm, entry.name)
     made = entry.factory(**checked)
     if not isinstance(made, Attack):
         raise GauntletError(
             f"Attack {entry.name!r} ({entry.where}) does not derive from gauntlet.attacks.Attack: derive from it and "
             "write attack(), or register a function of victim, images, labels and epsilon that returns images."
         )
+    if made.norm != norm:
+        raise GauntletError(
+            f"Attack {entry.name!r} ({entry.where}) is declared with norm={norm!r} but built with {made.norm!r}: make "
+            "them equal, or give it a parameter `norm`."
+        )
     return made
+
+
+def norm_of(entry: Entry, parameters: Mapping[str, Any]) -> str:
+    """The norm in which the budget of an attack with these parameters is measured."""
+    return str(parameters.get("norm") or entry.meta.get("norm", "linf"))

@@ -3,46 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, Unpack
 
 from ..registry import attack
+from ..registry.facts import AttackFacts, Norm
+
+T = TypeVar("T", bound=Callable[..., Any])
 
 
-def native(
-    name: str,
-    *norms: str,
-    reference: str,
-    kind: str = "fixed",
-    access: str = "gradient",
-    cost: str = "fast",
-    tags: tuple[str, ...] = (),
-    **facts: Any,
-) -> Callable[[Any], Any]:
+def native(name: str, *works_in: Norm, **facts: Unpack[AttackFacts]) -> Callable[[T], T]:
     """Register a native attack.
 
     Args:
         name: Of the attack.
-        *norms: Those that it works in, its default first.
-        reference: Paper.
-        kind: ``fixed``, ``minimum-norm`` or ``other``.
-        access: What it asks of the model: ``gradient``, ``score``, ``decision`` or ``none``.
-        cost: ``fast``, ``standard`` or ``full``.
-        tags: Words for selections, beside ``native`` and ``white-box`` or ``black-box``.
-        **facts: Further facts.
+        *works_in: The norms that it works in, its default first.
+        **facts: Further facts; without ``access`` it uses gradients, without ``cost`` it is fast, and its ``tags``
+            stand beside ``native`` and ``white-box`` or ``black-box``.
 
     Raises:
         GauntletError: The name is taken, or a fact is unknown.
     """
+    access = facts.setdefault("access", "gradient")
+    facts.setdefault("cost", "fast")
     box = {"gradient": ("white-box",), "none": ()}.get(access, ("black-box",))
-    if len(norms) > 1:
-        facts["norms"] = norms
-    return attack(
-        name,
-        norm=norms[0],
-        kind=kind,
-        access=access,
-        cost=cost,
-        tags=("native", *box, *tags),
-        reference=reference,
-        **facts,
-    )
+    facts["tags"] = ("native", *box, *facts.get("tags", ()))
+    if len(works_in) > 1:
+        facts["norms"] = works_in
+    facts["norm"] = works_in[0]
+    return attack(name, **facts)

@@ -27,7 +27,7 @@ _DEFAULT: Spec = "pgd"
     reference="Papernot et al. 2016, arXiv 1605.07277",
     access="none",
     tags=("black-box",),
-    requirements=("surrogate",),
+    inputs=("surrogate",),
 )
 class Transfer(Attack):
     """Attacks a surrogate, and shows the victim what came out.

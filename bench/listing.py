@@ -12,9 +12,9 @@ from ..registry import REGISTRIES, Entry, GauntletError, load_entry_points, load
 from .availability import unavailable as why_not
 from .suite import builtin_suites, load_suite
 
-_WIDTHS = {"name": None, "summary": 34, "parameters": 34, "unavailable": 60, "requirements": 16, "fault": 30}
+_WIDTHS = {"name": None, "summary": 34, "parameters": 34, "unavailable": 60, "inputs": 16, "fault": 30}
 _FACTS = (
-    *("norm", "kind", "access", "cost", "shape", "splits", "children", "requirements", "coupling"),
+    *("norm", "kind", "access", "cost", "shape", "splits", "children", "inputs", "coupling"),
     *("outputs", "weights", "profiles"),
 )
 _NOTES = {

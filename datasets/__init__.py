@@ -11,7 +11,7 @@ A minimal dataset plug-in is a function of the split that returns images and lab
 
 It may also return the images alone (labels unknown), ``(images, labels, class_names)`` or an :class:`ImageSet`. What
 the decorator is told saves loading: ``splits`` (default ``("test",)``; a ``val`` split is cut from ``train``),
-``classes``, ``shape`` (C, H, W), ``wraps`` (libraries whose version decides the content) and
+``classes``, ``shape`` (C, H, W), ``versions`` (libraries whose version decides the content) and
 ``files(split, source, **parameters)``, the paths that a split is read from, so that absent files are reported and
 changed ones noticed. Arguments after ``split`` (and ``source``, a :class:`DataSource`) are parameters.
 """

@@ -22,7 +22,7 @@ _TEST, _VAL = 540, 180
     splits=("train", "val", "test"),
     classes=tuple(string.digits),
     shape=(1, 28, 28),
-    wraps=("scikit-learn",),
+    versions=("scikit-learn",),
 )
 def digits(split: str) -> ImageSet:
     """The 1,797 real handwritten digits of scikit-learn, 8x8 enlarged to 20x20 in a 28x28 frame as in MNIST.

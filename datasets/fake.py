@@ -16,7 +16,7 @@ from .checks import Shape, check_draw, check_shape
     tags=("noise", "embedded"),
     splits=("test",),
     classes=tuple(string.digits),
-    wraps=("torchvision",),
+    versions=("torchvision",),
 )
 def fake(*, shape: Shape = (3, 32, 32), count: int = 1000, offset: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """torchvision's FakeData: normal values wrapped around to bytes, close to uniform noise; random labels."""

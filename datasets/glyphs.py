@@ -34,7 +34,7 @@ _TILT = 20  # degrees
     splits=("test",),
     classes=tuple(_LETTERS),
     shape=(1, _SIDE, _SIDE),
-    wraps=("matplotlib", "pillow"),
+    versions=("matplotlib", "pillow"),
     stand_in="notMNIST",
 )
 def glyphs(*, count: int = 1000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

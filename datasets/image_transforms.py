@@ -120,5 +120,5 @@ for _name, _change in TABLE.items():
         splits=("train", "test"),
         classes=(),
         files=_files,
-        wraps=("scikit-learn",),
+        versions=("scikit-learn",),
     )(_reader(_name, _change))

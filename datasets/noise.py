@@ -25,7 +25,7 @@ def uniform_noise(*, shape: Shape = (1, 28, 28), count: int = 1000, seed: int = 
     return stream("uniform-noise", shape, count, seed).rand(count, *shape)
 
 
-@_drawn("smooth-noise", wraps=("scipy",), reference=_REFERENCE)
+@_drawn("smooth-noise", versions=("scipy",), reference=_REFERENCE)
 def smooth_noise(*, shape: Shape = (1, 28, 28), count: int = 1000, seed: int = 0, sigma: float = 2.0) -> np.ndarray:
     """Normal noise blurred by ``sigma`` pixels, each image stretched to [0, 1]."""
     blurred = _blurred("smooth-noise", stream("smooth-noise", shape, count, seed).randn(count, *shape), sigma)
@@ -33,7 +33,7 @@ def smooth_noise(*, shape: Shape = (1, 28, 28), count: int = 1000, seed: int = 0
     return (blurred - low) / np.maximum(high - low, 1e-12)
 
 
-@_drawn("blobs", wraps=("scipy",), reference=_REFERENCE)
+@_drawn("blobs", versions=("scipy",), reference=_REFERENCE)
 def blobs(*, shape: Shape = (1, 28, 28), count: int = 1000, seed: int = 0, sigma: float = 1.5) -> np.ndarray:
     """Shapes without form: sparse random points, blurred by ``sigma`` pixels and cut off at the image's mean."""
     points = stream("blobs", shape, count, seed).rand(count, *shape) < 0.3

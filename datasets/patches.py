@@ -17,7 +17,7 @@ _LARGEST = 4.0
     tags=("natural", "embedded"),
     splits=("test",),
     classes=_CLASSES,
-    wraps=("scikit-learn", "pillow"),
+    versions=("scikit-learn", "pillow"),
 )
 def patches(*, shape: Shape = (1, 28, 28), count: int = 1000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Random crops of scikit-learn's two photographs (a temple, a flower), one to four times reduced.

@@ -55,7 +55,7 @@ def _torchvision(name: str) -> Entry:
     def build(*, classes: int = 1000, pretrained: bool = False, download: bool = False) -> nn.Module:
         return _Normalised(_with_head(name, classes, pretrained, download))
 
-    return _entry(_PREFIX + name, build, summary=f"torchvision's {name}.", wraps=("torchvision",))
+    return _entry(_PREFIX + name, build, summary=f"torchvision's {name}.", versions=("torchvision",))
 
 
 def _entry(name: str, factory: Callable[..., Any], summary: str, **meta: Any) -> Entry:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +9,6 @@ from ..registry import GauntletError, model
 from .layers import Activation, activation_layer, scaled
 
 _REFERENCE = "An, Lee, Park, Yang, So 2020, arXiv 2008.10400"
-_FACTS: dict[str, Any] = {"shape": (1, 28, 28), "tags": ("mnist", "r2"), "reference": _REFERENCE}
 _CHANNELS = {
     3: (32, 48, 64, 80, 96, 112, 128, 144, 160, 176),
     5: (32, 64, 96, 128, 160),
@@ -84,7 +81,7 @@ class MNet(nn.Module):
 
 
 def _register(kernel: int, summary: str) -> None:
-    @model(f"m{kernel}", summary=summary, **_FACTS)
+    @model(f"m{kernel}", summary=summary, shape=(1, 28, 28), tags=("mnist", "r2"), reference=_REFERENCE)
     def build(
         *,
         classes: int = 10,

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ..registry import GauntletError, model
+from ..registry.facts import ModelFacts
 from .layers import Normalize, start_as_he
 
 if TYPE_CHECKING:
     import torchvision
 
-_FACTS: dict[str, Any] = {"tags": ("small-images",), "wraps": ("torchvision",)}
-_REFERENCE = "He, Zhang, Ren, Sun 2015, arXiv 1512.03385"
+_FACTS: ModelFacts = {
+    "tags": ("small-images",),
+    "versions": ("torchvision",),
+    "reference": "He, Zhang, Ren, Sun 2015, arXiv 1512.03385",
+}
 
 
 class SmallImageResNet(nn.Module):
@@ -62,7 +66,7 @@ def resnet(
 
 
 def _register(name: str, summary: str) -> None:
-    @model(name, summary=summary, reference=_REFERENCE, **_FACTS)
+    @model(name, summary=summary, **_FACTS)
     def build(*, classes: int = 10, channels: int = 3) -> SmallImageResNet:
         return SmallImageResNet(name, classes=classes, channels=channels)
 

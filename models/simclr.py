@@ -20,7 +20,7 @@ _LARGE = 64
     outputs=("embedding", "features", "projection"),
     recipe="simclr",
     tags=("self-supervised", "r4"),
-    wraps=("torchvision",),
+    versions=("torchvision",),
     reference="Chen, Kornblith, Norouzi, Hinton 2020, arXiv 2002.05709",
 )
 class SimCLR(nn.Module):

@@ -3,39 +3,64 @@
 from __future__ import annotations
 
 import copyreg
+from collections.abc import Callable
+from typing import Any, TypeVar, Unpack
 
 from .entry import Entry
 from .errors import GauntletError, NotAvailable, nearest
+from .facts import (
+    AttackFacts,
+    CalibratorFacts,
+    CorruptionFacts,
+    DatasetFacts,
+    DetectorFacts,
+    Facts,
+    ModelFacts,
+    RecipeFacts,
+)
 from .fingerprint import digest, fingerprints_remembered, source_fingerprint
 from .parameters import Parameter, coerce
 from .plugins import load_entry_points, load_plugin, load_plugins
 from .registry import Registry, is_pattern
 from .selection import Selected, check_unique, left_out, parse_spec, select, select_one
 
-DATASETS = Registry("dataset", "gauntlet.datasets", leading=True, vocabulary=("split", "source"))
+T = TypeVar("T", bound=Callable[..., Any])
+
+DATASETS = Registry("dataset", "gauntlet.datasets", facts=DatasetFacts, leading=True, vocabulary=("split", "source"))
 CORRUPTIONS = Registry(
-    "corruption", "gauntlet.datasets.corruptions", leading=True, vocabulary=("images", "severity", "draws")
+    "corruption",
+    "gauntlet.datasets.corruptions",
+    facts=CorruptionFacts,
+    leading=True,
+    vocabulary=("images", "severity", "draws"),
 )
 MODELS = Registry(
     "model",
     "gauntlet.models",
+    facts=ModelFacts,
     supplied=("classes", "channels", "shape", "download"),
     finder="gauntlet.models.external:find",
 )
-RECIPES = Registry("recipe", "gauntlet.models.training")
+RECIPES = Registry("recipe", "gauntlet.models.training", facts=RecipeFacts)
 AUGMENTATIONS = Registry(
     "augmentation",
     "gauntlet.models.training",
     leading=True,
     vocabulary=("images", "batch", "rng", "classes"),
 )
-CALIBRATORS = Registry("calibrator", "gauntlet.models")
+CALIBRATORS = Registry("calibrator", "gauntlet.models", facts=CalibratorFacts)
 ATTACKS = Registry(
-    "attack", "gauntlet.attacks", leading=True, vocabulary=("victim", "images", "labels", "epsilon", "draws")
+    "attack",
+    "gauntlet.attacks",
+    facts=AttackFacts,
+    stated={"norm": "linf", "kind": "fixed"},
+    leading=True,
+    vocabulary=("victim", "images", "labels", "epsilon", "draws"),
 )
 DETECTORS = Registry(
     "detector",
     "gauntlet.detectors",
+    facts=DetectorFacts,
     leading=True,
     vocabulary=(
         "logits",
@@ -68,14 +93,46 @@ def _entry(kind: str, name: str, plugin: str | None) -> Entry:
 # Pickled, an entry is its name: its factory may be a closure, or live in a plug-in that another process must load.
 copyreg.pickle(Entry, lambda entry: (_entry, (entry.kind, entry.name, entry.plugin)))
 
-dataset = DATASETS.register
-corruption = CORRUPTIONS.register
-model = MODELS.register
-recipe = RECIPES.register
-augmentation = AUGMENTATIONS.register
-calibrator = CALIBRATORS.register
-attack = ATTACKS.register
-detector = DETECTORS.register
+
+def dataset(name: str, **facts: Unpack[DatasetFacts]) -> Callable[[T], T]:
+    """Register a dataset: a function of the split that returns images and labels."""
+    return DATASETS.register(name, **facts)
+
+
+def corruption(name: str, **facts: Unpack[CorruptionFacts]) -> Callable[[T], T]:
+    """Register a corruption: a function of images (N, C, H, W) and severity that returns images."""
+    return CORRUPTIONS.register(name, **facts)
+
+
+def model(name: str, **facts: Unpack[ModelFacts]) -> Callable[[T], T]:
+    """Register a model: a function or class that makes a ``torch.nn.Module``."""
+    return MODELS.register(name, **facts)
+
+
+def recipe(name: str, **facts: Unpack[RecipeFacts]) -> Callable[[T], T]:
+    """Register a recipe: a class that trains a model."""
+    return RECIPES.register(name, **facts)
+
+
+def augmentation(name: str, **facts: Unpack[Facts]) -> Callable[[T], T]:
+    """Register an augmentation: a function of a batch of training images and ``rng`` that returns one."""
+    return AUGMENTATIONS.register(name, **facts)
+
+
+def calibrator(name: str, **facts: Unpack[CalibratorFacts]) -> Callable[[T], T]:
+    """Register a calibrator: a class that maps logits to calibrated logits."""
+    return CALIBRATORS.register(name, **facts)
+
+
+def attack(name: str, **facts: Unpack[AttackFacts]) -> Callable[[T], T]:
+    """Register an attack: a class, or a function of victim, images, labels and epsilon that returns images."""
+    return ATTACKS.register(name, **facts)
+
+
+def detector(name: str, **facts: Unpack[DetectorFacts]) -> Callable[[T], T]:
+    """Register a detector: a class, or a function of what it needs that returns one score per image (N,)."""
+    return DETECTORS.register(name, **facts)
+
 
 __all__ = [
     "ATTACKS",

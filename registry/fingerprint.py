@@ -53,10 +53,10 @@ def _fingerprint(entry: Entry) -> str:
 
     It covers the registered object, what it uses of its own module, the modules in and below its own folder that it
     imports (and theirs), its table row, the plain values that it was made with (closure, partial), and the versions
-    of the libraries named in ``meta["wraps"]``. Comments, docstrings and layout do not count.
+    of the libraries named in ``meta["versions"]``. Comments, docstrings and layout do not count.
     """
     target, made_with = _unwrap(entry.factory)
-    parts: list[Any] = [entry.row, *_versions(entry.meta.get("wraps", ())), *made_with]
+    parts: list[Any] = [entry.row, *_versions(entry.meta.get("versions", ())), *made_with]
     try:
         file = Path(inspect.getfile(target)).resolve()
         parts.append(code_reached(file, target.__qualname__.partition(".")[0]))

@@ -113,6 +113,8 @@ def coerce(value: Any, annotation: Any) -> Any:
         if not isinstance(value, Mapping):
             raise _wrong("a mapping", value)
         return dict(value)
+    if base is Callable and not callable(value):
+        raise _wrong("a function", value)
     return value
 
 

@@ -8,13 +8,15 @@ import inspect
 import pkgutil
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, TypeVar
 
 from .entry import Entry
 from .errors import GauntletError, nearest
+from .facts import Facts, check_facts
 from .parameters import read_signature
 
 T = TypeVar("T", bound=Callable[..., Any])
@@ -32,6 +34,8 @@ class Registry:
         kind: The word used in messages, such as ``"detector"``.
         package: Where the built-ins live; its modules are imported on the first look-up, not before.
         leading: Whether leading arguments of registered functions are data (``needs``) rather than parameters.
+        facts: The :class:`Facts` that the decorator takes.
+        stated: Facts that a class attribute or the default of a parameter may state, and what holds otherwise.
         vocabulary: The needs that exist; a need ``output:NAME`` is always allowed. Empty: anything goes.
         supplied: Parameters that Gauntlet fills in where nobody gives them.
         finder: ``module:function`` that is asked for the entry (or None) of a name that is not registered.
@@ -42,6 +46,8 @@ class Registry:
         kind: str,
         package: str,
         *,
+        facts: type = Facts,
+        stated: Mapping[str, str] | None = None,
         leading: bool = False,
         vocabulary: tuple[str, ...] = (),
         supplied: tuple[str, ...] = (),
@@ -49,6 +55,8 @@ class Registry:
     ) -> None:
         self.kind = kind
         self._package = package
+        self._facts = facts
+        self._stated = dict(stated or {})
         self._leading = leading
         self._vocabulary = vocabulary
         self.supplied = frozenset(supplied)
@@ -59,66 +67,53 @@ class Registry:
 
     # -- registering ------------------------------------------------------------------------------------------
 
-    def register(
-        self,
-        name: str,
-        *,
-        needs: str | tuple[str, ...] | None = None,
-        reference: str = "",
-        tags: tuple[str, ...] = (),
-        aliases: tuple[str, ...] = (),
-        summary: str = "",
-        row: str = "",
-        **meta: Any,
-    ) -> Callable[[T], T]:
+    def register(self, name: str, **facts: Any) -> Callable[[T], T]:
         """Return a decorator that registers a class or function under ``name``.
 
         Args:
             name: Lower-case letters, digits and hyphens; ``/`` makes groups.
-            needs: What the leading arguments are; by default their names say it.
-            reference: Paper or other source.
-            tags: Words for selections (``tag:white-box``).
-            aliases: Further names.
-            summary: Replaces the first docstring line.
-            row: Table row that defines the entry, for table-driven ones.
-            **meta: Facts about the component (norm, kind, splits, ...), selectable as ``key:value``.
+            **facts: Those of the kind (:mod:`.facts`), selectable as ``key:value``.
 
         Raises:
-            GauntletError: The name is malformed or taken, or a need is unknown.
+            GauntletError: The name is malformed or taken, a fact is unknown or of another type, or a need is unknown.
         """
         if not isinstance(name, str):
             raise GauntletError(f"@{self.kind} needs a name: write @{self.kind}('my-{self.kind}').")
-
-        caller = str(sys._getframe(1).f_globals.get("__name__", ""))
+        module, place = _caller()
+        facts = check_facts(self._facts, facts, f"{place}: {self.kind} {name!r}")
         # A plug-in that imports a module of the built-ins owns nothing of what that registers.
-        plugin = None if caller.startswith(f"{self._package}.") else current_plugin.get()
+        plugin = None if module.startswith(f"{self._package}.") else current_plugin.get()
 
         def decorate(factory: T) -> T:
             # A user's module may register before anyone looked up a built-in: find those first, so that a
             # clash is reported for the newcomer and not for the built-in.
             if not str(getattr(factory, "__module__", "")).startswith("gauntlet."):
                 self.discover()
-            found, parameters = read_signature(factory, leading=self._leading and not inspect.isclass(factory))
-            entry = Entry(
-                kind=self.kind,
-                name=name,
-                factory=factory,
-                summary=summary or _first_line(factory),
-                reference=reference,
-                tags=tuple(tags),
-                needs=self._check_needs(name, factory, needs, found),
-                parameters=parameters,
-                aliases=tuple(aliases),
-                meta=meta,
-                row=row,
-                plugin=plugin,
-            )
-            self._add(entry)
+            self._add(self._entry(name, factory, dict(facts), plugin))
             return factory
 
         return decorate
 
     __call__ = register
+
+    def _entry(self, name: str, factory: Callable[..., Any], facts: dict[str, Any], plugin: str | None) -> Entry:
+        found, parameters = read_signature(factory, leading=self._leading and not inspect.isclass(factory))
+        needs = self._check_needs(name, factory, facts.pop("needs", None), found)
+        own = {key: facts.pop(key) for key in ("reference", "tags", "aliases", "row") if key in facts}
+        entry = Entry(
+            kind=self.kind,
+            name=name,
+            factory=factory,
+            summary=facts.pop("summary", "") or _first_line(factory),
+            needs=needs,
+            parameters=parameters,
+            meta=facts,
+            plugin=plugin,
+            **own,
+        )
+        for key, otherwise in self._stated.items():
+            facts[key] = _agreed(entry, key, otherwise)
+        return entry
 
     def _check_needs(
         self, name: str, factory: Callable[..., Any], needs: str | tuple[str, ...] | None, found: tuple[str, ...]
@@ -234,6 +229,26 @@ class Registry:
 def is_pattern(text: str) -> bool:
     """Whether a selection is a pattern (may pick any number of entries) rather than a name."""
     return text == "all" or ":" in text or any(sign in text for sign in "*?[")
+
+
+def _caller() -> tuple[str, str]:
+    """Module and ``file:line`` of the code that registers something."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__package__") == __package__:
+        frame = frame.f_back
+    return str(frame.f_globals.get("__name__", "")), f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+
+
+def _agreed(entry: Entry, key: str, otherwise: str) -> str:
+    """A fact that the decorator, the default of a parameter or a class attribute states; they must agree."""
+    default, said = entry.defaults().get(key), entry.meta.get(key)
+    if isinstance(default, str) and said is not None and said != default:
+        raise GauntletError(
+            f"{entry.kind} {entry.name!r} ({entry.where}) is declared with {key}={said!r}, but built with {default!r} "
+            "where nothing else is said: make them equal."
+        )
+    stated = default, getattr(entry.factory, key, None)
+    return said or next((one for one in stated if isinstance(one, str)), otherwise)
 
 
 def _has_fact(entry: Entry, key: str, value: str) -> bool:

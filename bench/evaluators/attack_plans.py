@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ...attacks import Victim
+from ...attacks.function import norm_of
 from ...attacks.transfer import inner_attack
 from ...models.build import check_fit
 from ...registry import MODELS, GauntletError, Selected, nearest, source_fingerprint
@@ -57,13 +58,13 @@ def plan_attack(suite: Suite, row: Row, attack: Selected) -> AttackPlan:
     images = suite.images_for(str(entry.meta.get("cost", "fast")))
     plan = AttackPlan(
         attack,
-        str(parameters.get("norm", entry.meta.get("norm", ""))),
+        norm_of(entry, attack.parameters),
         images,
         (entry.name, parameters, source_fingerprint(entry)),
         {"attack": {"name": entry.name, **parameters}, "images": images},
         blocked=unavailable(entry),
     )
-    return _with_surrogate(plan, suite, row) if "surrogate" in entry.meta.get("requirements", ()) else plan
+    return _with_surrogate(plan, suite, row) if "surrogate" in entry.meta.get("inputs", ()) else plan
 
 
 def victim_of(job: Job, bench: RowContext) -> Victim:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...attacks import AttackResult, PerImageRNG, build_attack, check_ball
+from ...attacks.function import norm_of
 from ...attacks.reconstruction import ReconstructionVictim
 from ...registry import GauntletError, Selected
 from ...results.records import CellResult, Measurement, PlannedCell
@@ -118,8 +119,7 @@ def _needs_classes(suite: Suite, attack: Selected) -> str:
     if attack.entry.meta.get("loss") != "any" or loss != "xent":
         what = attack.entry.name if loss == "xent" else f"{attack.entry.name} with the {loss} loss"
         return f"{what} needs classes"
-    norm = str(attack.parameters.get("norm", attack.entry.meta.get("norm", "")))
-    if None in budgets(suite, attack, norm):
+    if None in budgets(suite, attack, norm_of(attack.entry, attack.parameters)):
         return "the epsilon `minimal` needs classes"
     return ""
 

@@ -57,7 +57,7 @@ def test_parameters_and_defaults_are_foolboxes_and_the_chunk(row) -> None:
     original = getattr(foolbox.attacks, row.source)
     theirs = {} if original.__init__ is object.__init__ else inspect.signature(original).parameters
     expected = {name: parameter.default for name, parameter in theirs.items() if name not in HIDDEN}
-    ours = {"norm": "l2"} if "distance" in entry.meta["requirements"] and row.norm == "l2" else {}
+    ours = {"norm": "l2"} if "distance" in entry.meta["inputs"] and row.norm == "l2" else {}
     assert entry.defaults() == {**expected, **row.given, **ours, "chunk": row.chunk}
     for parameter in entry.parameters:
         assert parameter.check(parameter.default, "") == parameter.default

@@ -28,7 +28,7 @@ def run(
     epsilons: list[float],
     surrogate: nn.Module | None = None,
 ):
-    for package in entry.meta.get("requires", ()):
+    for package in entry.meta.get("extras", ()):
         pytest.importorskip(package)
     attack = ATTACKS.create(entry.name, **few_steps(entry))
     with Victim(model, surrogate=Victim(surrogate or model)) as victim:

@@ -6,10 +6,20 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from gauntlet.registry import REGISTRIES, Registry, plugins
+from gauntlet.registry.facts import Facts
+
+
+class WidgetFacts(Facts, total=False):
+    """What the decorator of widgets takes."""
+
+    norm: Literal["l2", "linf"]
+    kinds: tuple[str, ...]
+    trained: bool
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +48,7 @@ def make_registry(tmp_path: Path) -> Callable[..., Registry]:
         (package / "__init__.py").touch()
         (package / "first.py").write_text(textwrap.dedent(builtins))
         sys.path.insert(0, str(tmp_path))
-        return Registry("widget", "builtin_widgets", **options)
+        return Registry("widget", "builtin_widgets", **{"facts": WidgetFacts, **options})
 
     return make
 

@@ -138,16 +138,16 @@ def test_the_table_row_counts():
 
 
 def test_the_version_of_a_wrapped_library_counts(monkeypatch: pytest.MonkeyPatch):
-    wrapping = entry(digest, meta={"wraps": "foolbox"})
+    wrapping = entry(digest, meta={"versions": "foolbox"})
     before = source_fingerprint(wrapping)
     assert before != source_fingerprint(entry(digest))
-    assert before == source_fingerprint(entry(digest, meta={"wraps": ("foolbox",)}))
+    assert before == source_fingerprint(entry(digest, meta={"versions": ("foolbox",)}))
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "99")
     assert before != source_fingerprint(wrapping)
 
 
 def test_a_wrapped_library_may_be_absent():
-    assert source_fingerprint(entry(digest, meta={"wraps": "no-such-library"}))
+    assert source_fingerprint(entry(digest, meta={"versions": "no-such-library"}))
 
 
 def test_what_is_made_by_a_function_counts_with_the_values_it_was_made_with():
