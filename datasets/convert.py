@@ -37,6 +37,9 @@ def convert(images: ImageSet, shape: tuple[int, int, int]) -> ImageSet:
 def conversion(old: tuple[int, int, int], new: tuple[int, int, int], name: str) -> str:
     """The steps from one shape to another in words; empty where there are none.
 
+    >>> conversion((3, 32, 32), (1, 28, 28), "cifar10")
+    '3x32x32 -> 1x28x28: luma (ITU-R 601), bilinear'
+
     Raises:
         GauntletError: There is no rule for these numbers of channels.
     """

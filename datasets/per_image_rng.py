@@ -22,6 +22,11 @@ class PerImageRNG:
     Each number is a hash of (key, purpose, step, restart, index of the image, position): nothing is consumed, so
     asking twice gives the same numbers. A step may be a tensor (N,) with one for each image.
 
+    >>> draws = PerImageRNG("seed=0", torch.tensor([7, 8]))
+    >>> alone = PerImageRNG("seed=0", torch.tensor([8]))
+    >>> torch.equal(alone.uniform((3,), purpose="start"), draws.uniform((3,), purpose="start")[1:])
+    True
+
     Args:
         key: Names the stream, such as ``"seed=0 mnist pgd"``.
         indices: Index (N,) of each image in its dataset, int64; the draws are made on its device.

@@ -15,6 +15,9 @@ def stratified(labels: Tensor, count: int, *, seed: int = 0) -> Tensor:
         count: How many to choose, from 0 to N.
         seed: Of the choice.
 
+    >>> stratified(torch.tensor([0, 0, 0, 0, 1, 1]), 3).sum().item()
+    3
+
     Returns:
         (N,) bool: which were chosen. Nothing but the labels, the count and the seed decides it.
     """
@@ -32,5 +35,9 @@ def stratified(labels: Tensor, count: int, *, seed: int = 0) -> Tensor:
 
 
 def fixed_subset(total: int, limit: int, *, seed: int = 0) -> Tensor:
-    """Positions, in ascending order, of ``limit`` of ``total`` images; a smaller limit chooses a part of a larger."""
+    """Positions, in ascending order, of ``limit`` of ``total`` images; a smaller limit chooses a part of a larger.
+
+    >>> fixed_subset(20, 5).tolist(), fixed_subset(20, 3).tolist()
+    ([1, 8, 10, 18, 19], [1, 18, 19])
+    """
     return torch.from_numpy(np.sort(np.random.RandomState(seed).permutation(total)[:limit]))

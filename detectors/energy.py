@@ -17,6 +17,10 @@ from .probabilities import log_sum_exp
 def energy(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
     """Free energy, ``-T logsumexp(l / T)``.
 
+    >>> import torch
+    >>> energy(torch.tensor([[0.0, 0.0], [10.0, 0.0]])).round(decimals=2).tolist()
+    [-0.69, -10.0]
+
     Args:
         logits: Shape (N, C).
         temperature: T > 0.

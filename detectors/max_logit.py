@@ -13,5 +13,10 @@ from ..registry import detector
     tags=("post-hoc", "logits"),
 )
 def max_logit(logits: Tensor) -> Tensor:
-    """Negative largest logit, ``-max_c l_c``; logits of shape (N, C), scores of shape (N,)."""
+    """Negative largest logit, ``-max_c l_c``; logits of shape (N, C), scores of shape (N,).
+
+    >>> import torch
+    >>> max_logit(torch.tensor([[1.0, 3.0], [2.0, 0.5]])).tolist()
+    [-3.0, -2.0]
+    """
     return -logits.amax(dim=1)

@@ -17,6 +17,10 @@ from .probabilities import below_top
 def msp(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
     """One minus the largest softmax probability, ``1 - max_c softmax(l / T)_c``.
 
+    >>> import torch
+    >>> msp(torch.tensor([[0.0, 0.0], [50.0, 0.0]])).tolist()[1] > 0  # where 1 - 1 / (1 + exp(-50)) is 0
+    True
+
     It is summed from the *other* probabilities, so that confident images, whose largest probability
     rounds to 1, still have different scores, and so do all images at T = 1000, where it is near 1 / C.
 

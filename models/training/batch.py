@@ -39,7 +39,11 @@ def as_images(pixels: Tensor) -> Tensor:
 
 
 def probabilities(targets: Tensor, classes: int) -> Tensor:
-    """Targets of either kind as class probabilities (N, classes)."""
+    """Targets of either kind as class probabilities (N, classes).
+
+    >>> probabilities(torch.tensor([1, 0]), 2).tolist()
+    [[0.0, 1.0], [1.0, 0.0]]
+    """
     return targets if targets.is_floating_point() else F.one_hot(targets, classes).float()
 
 
