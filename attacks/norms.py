@@ -11,6 +11,11 @@ from ..registry import GauntletError
 
 Norm = Literal["linf", "l2", "l1", "l0"]
 
+
+class InvalidAdversarial(GauntletError):
+    """What an attack returned is no adversarial image: not finite, outside [0, 1] or its ball, or of another shape."""
+
+
 #: ``none`` is for attacks without a budget, such as rotations: the size of what they do is told in L2.
 _ORDERS = {"linf": float("inf"), "l2": 2.0, "l1": 1.0, "none": 2.0}
 
@@ -102,10 +107,10 @@ def check_ball(adversarial: Tensor, images: Tensor, norm: str, epsilon: float) -
     The slack is what float32 rounding can add to a perturbation of exactly ``epsilon``.
 
     Raises:
-        GauntletError: They are not; the message says by how much.
+        InvalidAdversarial: They are not; the message says by how much.
     """
     if adversarial.shape != images.shape:
-        raise GauntletError(
+        raise InvalidAdversarial(
             f"Adversarial images have shape {tuple(adversarial.shape)}, the originals {tuple(images.shape)}; "
             "an attack keeps the shape."
         )
@@ -113,14 +118,14 @@ def check_ball(adversarial: Tensor, images: Tensor, norm: str, epsilon: float) -
         return
     broken = int((~adversarial.flatten(1).isfinite()).any(dim=1).sum())
     if broken:
-        raise GauntletError(f"{broken} of {len(images)} adversarial images hold NaN or infinite pixels.")
+        raise InvalidAdversarial(f"{broken} of {len(images)} adversarial images hold NaN or infinite pixels.")
     low, high = float(adversarial.min()), float(adversarial.max())
     if low < 0 or high > 1:
-        raise GauntletError(f"Adversarial pixels lie in [{low:.9g}, {high:.9g}]; they must lie in [0, 1].")
+        raise InvalidAdversarial(f"Adversarial pixels lie in [{low:.9g}, {high:.9g}]; they must lie in [0, 1].")
     largest = float(perturbation_norms(adversarial, images, norm).max()) if norm != "none" else 0.0
     # Not `largest > epsilon`: a NaN is not within the ball.
     if not largest <= epsilon * (1 + 1e-5) + 1e-6:
-        raise GauntletError(
+        raise InvalidAdversarial(
             f"A perturbation has {norm} norm {largest:.7g}, which leaves the ball of radius {epsilon:g} "
             f"by {largest - epsilon:.3g}."
         )

@@ -97,10 +97,14 @@ class RowContext:
         return RowContext, (self.row, self.suite, self._resources, self.needs, self.stored)
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What ``make`` gives, made on the first call with this key and kept as long as the context."""
+        """What ``make`` gives, made on the first call with this key and kept until it is forgotten."""
         if key not in self._kept:
             self._kept[key] = make()
         return self._kept[key]
+
+    def forget(self, key: Hashable) -> None:
+        """Let go of what was kept under a key, if anything was."""
+        self._kept.pop(key, None)
 
     # -- models -----------------------------------------------------------------------------------------------
 

@@ -115,9 +115,11 @@ class Execution:
         missing = [(job, self._missing(job)) for job in jobs]
         needs = {need for job, keys in missing for need in EVALUATORS[job.evaluator].needs(job, keys)}
         context = self._context(jobs[0].row, needs)
-        for job in jobs:
-            self._skip_blocked(job)
-            self._run_job(job, context)
+        for together in _sharing(jobs):
+            for job in together:
+                self._skip_blocked(job)
+                self._run_job(job, context)
+            context.forget(together[0].shared)
 
     def _run_job(self, job: Job, context: RowContext) -> None:
         """Try until every cell has a result; where memory runs out, again with batches of half the size."""
@@ -198,3 +200,11 @@ class Execution:
             self._told.add(key)
             for sink in self._sinks:
                 sink(key, label, rows)
+
+
+def _sharing(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Jobs that share something, together where the first of them stood: what they share is then soon forgotten."""
+    groups: dict[str | int, list[Job]] = {}
+    for position, job in enumerate(jobs):
+        groups.setdefault(job.shared or position, []).append(job)
+    return list(groups.values())

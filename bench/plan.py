@@ -68,6 +68,12 @@ class Job:
     blocked: Mapping[str, str] = field(default_factory=dict)
     others: tuple[Row, ...] = ()
 
+    @property
+    def shared(self) -> str:
+        """Names what its context keeps for other jobs of the row, which then run right after it; or nothing."""
+        attack = self.payload.get("attack")
+        return "" if attack is None else f"attack {attack.label} on {self.payload['images']} images"
+
 
 @dataclass(frozen=True)
 class LeftOut:

@@ -7,10 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from ...attacks import Attack, AttackResult, PerImageRNG, Victim, build_attack, check_ball
 from ...datasets import ImageSet
 from ...detectors import Outputs
 from ...registry import Selected
@@ -19,8 +17,8 @@ from ..failures import failure, out_of_memory
 from ..fitted_detector import fitted
 from ..tuning import tuning_facts
 from .attack import attacks_on_classes, budgets
-from .attack_measures import find_targets
-from .attack_plans import plan_attack, victim_of
+from .attack_measures import attacked_targets
+from .attack_plans import plan_attack
 from .base import Evaluator, Finished, detectors_for
 from .ood import detector_content, measure
 
@@ -82,9 +80,8 @@ class AdversarialDetection(Evaluator):
 
     def run(self, job: Job, missing: frozenset[str], bench: RowContext) -> Iterator[Finished]:
         """Attack once at all missing epsilons, then let each detector look at what came out."""
-        images = find_targets(job.row, job.payload["images"], bench).images
         epsilons = sorted({job.payload[key][1] for key in missing})
-        clean, fooling = _attacked(job, images, epsilons, bench)
+        clean, fooling = _attacked(job, epsilons, bench)
         for label in dict.fromkeys(job.payload[cell.key][0].label for cell in job.cells if cell.key in missing):
             mine = {
                 job.payload[cell.key][1]: cell.key
@@ -108,37 +105,23 @@ class AdversarialDetection(Evaluator):
 
 
 def _attacked(
-    job: Job, images: ImageSet, epsilons: Sequence[float], bench: RowContext
+    job: Job, epsilons: Sequence[float], bench: RowContext
 ) -> tuple[Outputs | None, dict[float, tuple[Outputs | None, Numbers]]]:
     """Outputs on the clean images, and on those at each epsilon that fool the model (None where there are none).
 
     With the latter, which image each clean one is, and each of those.
     """
+    attacked = attacked_targets(job, bench)
+    images = attacked.targets.images
     every = images.indices.cpu().numpy()
     if not len(images):
         return None, dict.fromkeys(epsilons, (None, (every, every)))
-    chosen: Selected = job.payload["attack"]
-    attack = build_attack(chosen.entry, chosen.parameters)
-    stream = f"{job.row.seed}/{job.row.dataset.name}/{chosen.entry.name}"
-    x, y = images.images.to(bench.device), images.labels.to(bench.device)
-    with victim_of(job, bench) as victim:
-        results = attack.run(victim, x, y, epsilons, rng=PerImageRNG(stream, images.indices.to(bench.device)))
-        fooled = [_fooled(victim, attack, result, x, y) for result in results]
-    sets = {
-        epsilon: _as_set(images, result.images[mask], mask.cpu(), f"{images.name}/{chosen.label}/{epsilon:g}")
-        for epsilon, result, mask in zip(epsilons, results, fooled, strict=True)
-    }
-    return bench.outputs_of(images), {
-        epsilon: (bench.outputs_of(made) if len(made) else None, (every, made.indices.cpu().numpy()))
-        for epsilon, made in sets.items()
-    }
-
-
-def _fooled(victim: Victim, attack: Attack, result: AttackResult, x: Tensor, y: Tensor) -> Tensor:
-    """Which images inside the ball fool the model, classified again."""
-    check_ball(result.images, x, attack.norm, result.epsilon)
-    predictions = torch.cat([victim.logits(batch).argmax(1) for batch in result.images.split(victim.batch_size)])
-    return predictions != y
+    fooling = {}
+    for epsilon, found in zip(epsilons, list(attacked.at(epsilons)), strict=True):
+        mask = found.answer != attacked.y
+        made = _as_set(images, found.result.images[mask], mask, f"{images.name}/{job.label}/{epsilon:g}")
+        fooling[epsilon] = bench.outputs_of(made) if len(made) else None, (every, made.indices.cpu().numpy())
+    return bench.outputs_of(images), fooling
 
 
 def _as_set(images: ImageSet, pixels: Tensor, mask: Tensor, name: str) -> ImageSet:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from ...attacks import PerImageRNG, build_attack
-from ...attacks.smallest_epsilon import smallest_epsilons
-from ...registry import GauntletError, Selected
-from .attack_measures import find_targets, measure, measure_minimal, nothing_left
-from .attack_plans import AttackPlan, plan_attack, victim_of
+from ...registry import Selected
+from .attack_measures import attacked_targets, measure, measure_minimal, nothing_left
+from .attack_plans import AttackPlan, plan_attack
 from .base import Evaluator, Finished, examples_key
 from .worst_case import run_worst_case, worst_case_jobs
 
@@ -73,35 +71,18 @@ class AttackEvaluator(Evaluator):
         if "parts" in job.payload:
             yield from run_worst_case(job, missing, bench)
             return
-        chosen: Selected = job.payload["attack"]
-        attack = build_attack(chosen.entry, chosen.parameters)
         cells = [cell for cell in job.cells if cell.key in missing]
-        targets = find_targets(job.row, job.payload["images"], bench)
-        if not len(targets.images):
-            for cell in cells:
-                yield cell.key, nothing_left(targets)
+        attacked = attacked_targets(job, bench)
+        if not len(attacked.y):
+            yield from ((cell.key, nothing_left(attacked.targets)) for cell in cells)
             return
-        x, y = targets.images.images.to(bench.device), targets.images.labels.to(bench.device)
-        stream = f"{job.row.seed}/{job.row.dataset.name}/{chosen.entry.name}"
-        rng = PerImageRNG(stream, targets.images.indices.to(bench.device))  # large sets are not on the device
-        budgeted = [cell for cell in cells if cell.identity.epsilon is not None]
-        epsilons = [cell.identity.epsilon or 0.0 for cell in budgeted]
-        if attack.kind == "other":  # one cell, without a budget: any number stands for it
-            budgeted, epsilons = cells, [1.0]
-        with victim_of(job, bench) as victim:
-            results = attack.run(victim, x, y, epsilons, rng=rng) if budgeted else []
-            if len(results) != len(epsilons) and budgeted:
-                raise GauntletError(
-                    f"Attack {chosen.label!r} gave {len(results)} results for {len(epsilons)} epsilons."
-                )
-            for cell, result in zip(budgeted, results, strict=False):
-                yield cell.key, measure(attack, chosen.label, result, targets, x, y, victim, bench.suite.examples)
-            for cell in cells:
-                if cell not in budgeted:
-                    found = results[0].smallest if results else None
-                    if found is None:
-                        found = smallest_epsilons(attack, victim, x, y, rng)
-                    yield cell.key, measure_minimal(found, targets)
+        # An attack without budgets has one cell, and any number stands for its budget.
+        budgets = {cell.key: 1.0 if attacked.attack.kind == "other" else cell.identity.epsilon for cell in cells}
+        given = {key: epsilon for key, epsilon in budgets.items() if epsilon is not None}
+        for key, found in zip(given, attacked.at([*given.values()]), strict=True):
+            yield key, measure(found, attacked, bench.suite.examples)
+        for key in budgets.keys() - given.keys():
+            yield key, measure_minimal(attacked.smallest(), attacked.targets)
 
 
 def attacks_on_classes(suite: Suite) -> list[Selected]:

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...attacks import Attack, AttackResult, Victim, check_ball, perturbation_norms
-from ...registry import GauntletError
+from ...attacks import Attack, AttackResult, PerImageRNG, Victim, build_attack, check_ball, perturbation_norms
+from ...attacks.norms import InvalidAdversarial
+from ...attacks.smallest_epsilon import smallest_epsilons
+from ...registry import GauntletError, Selected
 from ...results.records import CellResult, Measurement
 from ...results.statistics import median_interval
+from ..device_images import drawn_positions
 from .accuracy import checked_logits
+from .attack_plans import victim_of
 from .base import proportion, small
 
 if TYPE_CHECKING:
     from ...datasets import ImageSet
     from ..context import RowContext
-    from ..plan import Row
+    from ..plan import Job, Row
 
 #: The norms in which every perturbation is measured, in the order of the array ``distances``.
 NORMS = ("linf", "l2", "l1", "l0")
@@ -47,8 +53,6 @@ def find_targets(row: Row, count: int, bench: RowContext) -> Targets:
     Raises:
         GauntletError: Logits are not finite, or a label is not a class of the model.
     """
-    from ..device_images import drawn_positions
-
     images = bench.images(row.dataset, "test")
     outputs = bench.outputs(row.dataset, "test")
     logits, labels = checked_logits(outputs.logits, row.model.label), outputs.labels
@@ -64,32 +68,130 @@ def find_targets(row: Row, count: int, bench: RowContext) -> Targets:
     return Targets(images.subset(positions[right]), positions, right)
 
 
-def measure(
+@dataclass(frozen=True)
+class Answered:
+    """What an attack made at one budget, checked, and what the model answers to it.
+
+    Attributes:
+        result: As the attack returned it.
+        answer: Of the model, asked again about ``result.images``: predictions (N,), say.
+    """
+
+    result: AttackResult
+    answer: Tensor
+
+
+def attack_and_ask(
     attack: Attack,
     label: str,
-    result: AttackResult,
-    targets: Targets,
+    victim: Victim,
     x: Tensor,
     y: Tensor,
-    victim: Victim,
-    examples: int = 0,
-) -> CellResult:
-    """Trust nothing that an attack says: check ball and bounds, classify again, then count."""
-    try:
-        check_ball(result.images, x, attack.norm, result.epsilon)
-    except GauntletError as error:
-        raise GauntletError(f"Attack {label!r} at epsilon {result.epsilon:g}: {error}") from None
-    predictions = torch.cat([victim.logits(batch).argmax(1) for batch in result.images.split(victim.batch_size)])
+    epsilons: Sequence[float],
+    rng: PerImageRNG,
+    answer: Callable[[Tensor], Tensor],
+) -> Iterator[Answered]:
+    """Attack, and trust nothing that comes back: check ball and bounds, and ask the model again.
+
+    Args:
+        attack: The attack.
+        label: Its name in the suite.
+        victim: The model, entered.
+        x: Images (N, C, H, W).
+        y: Their labels (N,).
+        epsilons: Budgets.
+        rng: The random numbers of these images.
+        answer: Asks the model about images (N, C, H, W).
+
+    Raises:
+        InvalidAdversarial: The attack broke its promise; the message names attack and epsilon.
+    """
+    results = attack.run(victim, x, y, epsilons, rng=rng)
+    if len(results) != len(epsilons):
+        raise GauntletError(f"Attack {label!r} gave {len(results)} results for {len(epsilons)} epsilons.")
+    for result in results:
+        try:
+            check_ball(result.images, x, attack.norm, result.epsilon)
+        except InvalidAdversarial as error:
+            raise InvalidAdversarial(f"Attack {label!r} at epsilon {result.epsilon:g}: {error}") from None
+        yield Answered(result, answer(result.images))
+
+
+class AttackedTargets:
+    """The images that a row's model gets right, and what one attack makes of them: at each budget once.
+
+    Evaluators that look at one attack share it, through :func:`attacked_targets`.
+
+    Attributes:
+        attack: The attack.
+        targets: The images.
+        x: Their pixels (N, C, H, W), on the device.
+        y: Their labels (N,), on the device.
+    """
+
+    def __init__(self, job: Job, context: RowContext) -> None:
+        self._job, self._context = job, context
+        chosen: Selected = job.payload["attack"]
+        self.attack, self._label = build_attack(chosen.entry, chosen.parameters), chosen.label
+        self.targets = find_targets(job.row, job.payload["images"], context)
+        images, device = self.targets.images, context.device
+        self.x, self.y = images.images.to(device), images.labels.to(device)
+        stream = f"{job.row.seed}/{job.row.dataset.name}/{chosen.entry.name}"
+        self._rng = PerImageRNG(stream, images.indices.to(device))  # large sets are not on the device
+        self._found: dict[float, Answered] = {}
+        self._failure: GauntletError | None = None
+
+    def at(self, epsilons: Sequence[float]) -> Iterator[Answered]:
+        """Results with predictions (N,), one for each budget; an attack that failed is not tried again."""
+        absent = [epsilon for epsilon in epsilons if epsilon not in self._found]
+        if absent and self._failure is None:
+            self._attack(absent)
+        for epsilon in epsilons:
+            if epsilon not in self._found and self._failure is not None:
+                raise self._failure
+            yield self._found[epsilon]
+
+    def _attack(self, epsilons: Sequence[float]) -> None:
+        """Keep every result up to the first that is invalid, and why that is so."""
+        try:
+            with victim_of(self._job, self._context) as victim:
+                given = self.x, self.y, epsilons, self._rng
+                made = attack_and_ask(self.attack, self._label, victim, *given, partial(_predictions, victim))
+                for epsilon, found in zip(epsilons, made, strict=True):
+                    self._found[epsilon] = found
+        except GauntletError as error:
+            self._failure = error
+
+    def smallest(self) -> Tensor:
+        """The smallest successful budget (N,) of each image, infinite where none succeeds."""
+        known = next((found.result.smallest for found in self._found.values()), None)
+        if known is not None:
+            return known
+        with victim_of(self._job, self._context) as victim:
+            return smallest_epsilons(self.attack, victim, self.x, self.y, self._rng)
+
+
+def attacked_targets(job: Job, context: RowContext) -> AttackedTargets:
+    """What the attack of a job makes of its images, shared with the jobs of other evaluators."""
+    return context.once(job.shared, lambda: AttackedTargets(job, context))
+
+
+def _predictions(victim: Victim, images: Tensor) -> Tensor:
+    return torch.cat([victim.logits(batch).argmax(1) for batch in images.split(victim.batch_size)])
+
+
+def measure(found: Answered, attacked: AttackedTargets, examples: int = 0) -> CellResult:
+    """What one budget did to the target images; counted by the predictions made again."""
+    result, predictions, targets, x, y = found.result, found.answer, attacked.targets, attacked.x, attacked.y
     fooled = predictions != y
-    total, attacked = len(targets.right), len(y)
-    found = torch.where(fooled, result.norms, torch.inf) if result.smallest is None else result.smallest
-    sizes = _with_errors(found, total)
+    total, count = len(targets.right), len(y)
+    sizes = torch.where(fooled, result.norms, torch.inf) if result.smallest is None else result.smallest
     measurements = (
-        proportion("robust_accuracy", attacked - int(fooled.sum()), total),
-        proportion("attack_success_rate", int(fooled.sum()), attacked),
-        Measurement("forwards", result.forwards / attacked, n=attacked),
-        Measurement("backwards", result.backwards / attacked, n=attacked),
-        *_median_norm(sizes),
+        proportion("robust_accuracy", count - int(fooled.sum()), total),
+        proportion("attack_success_rate", int(fooled.sum()), count),
+        Measurement("forwards", result.forwards / count, n=count),
+        Measurement("backwards", result.backwards / count, n=count),
+        *_median_norm(_with_errors(sizes, total)),
     )
     distances = torch.stack([perturbation_norms(result.images, x, norm) for norm in NORMS])
     arrays = {
@@ -99,9 +201,9 @@ def measure(
         "label": small(y),
         "success": fooled.cpu().numpy(),
         "claimed": result.success.cpu().numpy(),
-        "norm": _numbers(result.norms),
-        "distances": _numbers(distances),
-        **({} if result.smallest is None else {"smallest": _numbers(result.smallest)}),
+        "norm": numbers(result.norms),
+        "distances": numbers(distances),
+        **({} if result.smallest is None else {"smallest": numbers(result.smallest)}),
     }
     kept = _examples(result.images, x, y, predictions, examples)
     return CellResult(measurements=measurements, arrays=arrays, examples=kept)
@@ -111,7 +213,7 @@ def _examples(attacked: Tensor, clean: Tensor, y: Tensor, predictions: Tensor, c
     """The first attacked images before and after; all of them were classified right before."""
     if not count:
         return {}
-    kept = {"clean": _numbers(clean[:count]), "adversarial": _numbers(attacked[:count])}
+    kept = {"clean": numbers(clean[:count]), "adversarial": numbers(attacked[:count])}
     return {**kept, "label": small(y[:count]), "prediction": small(predictions[:count])}
 
 
@@ -120,7 +222,7 @@ def measure_minimal(smallest: Tensor, targets: Targets) -> CellResult:
     arrays = {
         "index": targets.positions.numpy().astype("int32"),
         "attacked": targets.right.numpy(),
-        "smallest": _numbers(smallest),
+        "smallest": numbers(smallest),
     }
     found = int(smallest.isfinite().sum())
     measurements = (
@@ -149,5 +251,6 @@ def _median_norm(norms: Tensor) -> list[Measurement]:
     return [Measurement("median_norm", float(np.median(values)), low, high, len(values))]
 
 
-def _numbers(values: Tensor) -> np.ndarray:
+def numbers(values: Tensor) -> np.ndarray:
+    """Values as the store keeps them, in float32."""
     return values.detach().float().cpu().numpy()

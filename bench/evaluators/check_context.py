@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from ...attacks import PerImageRNG, Victim, build_attack
-from ...registry import Entry
+from ...registry import Entry, digest
 from ...results.records import CellResult
 from .attack_measures import Targets, find_targets
 
@@ -97,6 +97,7 @@ class CheckContext:
     trials: Sequence[AttackRun]
     failures: Sequence[AttackRun]
     others: Sequence[Row] = ()
+    _fooled: dict[str, Tensor] = field(default_factory=dict)
 
     @cached_property
     def targets(self) -> Targets:
@@ -117,11 +118,14 @@ class CheckContext:
         return Victim(self.bench.module(), device=self.bench.device, batch_size=self.bench.batch_size)
 
     def attacked(self, name: str, epsilon: float, victim: Victim, **parameters: object) -> Tensor:
-        """Which of the few images a registered attack fools (N,)."""
-        attack = build_attack(name, parameters)
-        indices = self.targets.images.indices.to(self.bench.device)
-        draws = PerImageRNG(f"checks/{self.row.seed}/{self.row.dataset.name}", indices)
-        return attack.run(victim, *self.images, [epsilon], rng=draws)[0].success
+        """Which of the few images a registered attack fools (N,); the same attack runs once for all checks."""
+        key = digest(name, epsilon, parameters)
+        if key not in self._fooled:
+            attack = build_attack(name, parameters)
+            indices = self.targets.images.indices.to(self.bench.device)
+            draws = PerImageRNG(f"checks/{self.row.seed}/{self.row.dataset.name}", indices)
+            self._fooled[key] = attack.run(victim, *self.images, [epsilon], rng=draws)[0].success
+        return self._fooled[key]
 
     @property
     def epsilon(self) -> float:

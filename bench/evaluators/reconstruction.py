@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...attacks import AttackResult, PerImageRNG, build_attack, check_ball
+from ...attacks import PerImageRNG, build_attack
 from ...attacks.function import norm_of
 from ...attacks.reconstruction import ReconstructionVictim
 from ...registry import GauntletError, Selected
 from ...results.records import CellResult, Measurement, PlannedCell
 from ...results.statistics import mean_interval
 from .attack import DETACH_TARGET, budgets, impossible
+from .attack_measures import Answered, attack_and_ask, numbers
 from .attack_plans import plan_attack
 from .base import Evaluator, Finished, examples_key, small
 from .ood import held_out_fact, role_of
@@ -157,27 +158,16 @@ def _under_attack(job: Job, cells: Sequence[PlannedCell], bench: RowContext) -> 
         batch_size=bench.batch_size,
     ) as victim:
         clean = victim.reconstruct(x)
-        for cell, result in zip(cells, attack.run(victim, x, labels, epsilons, rng=rng), strict=True):
-            measured = _measure_attacked(result, x, clean, victim, attack.norm, chosen.label, bench.suite.examples)
+        made = attack_and_ask(attack, chosen.label, victim, x, labels, epsilons, rng, victim.reconstruct)
+        for cell, found in zip(cells, made, strict=True):
+            measured = _measure_attacked(found, x, clean, chosen.label, bench.suite.examples)
             places = {"index": positions.numpy().astype("int32")}
             yield cell.key, replace(measured, arrays={**places, **measured.arrays})
 
 
-def _measure_attacked(
-    result: AttackResult,
-    x: Tensor,
-    clean: Tensor,
-    victim: ReconstructionVictim,
-    norm: str,
-    label: str,
-    examples: int,
-) -> CellResult:
-    """Check ball and bounds, reconstruct again, and compare with the clean images and with the attacked ones."""
-    try:
-        check_ball(result.images, x, norm, result.epsilon)
-    except GauntletError as error:
-        raise GauntletError(f"Attack {label!r} at epsilon {result.epsilon:g}: {error}") from None
-    made = victim.reconstruct(result.images)
+def _measure_attacked(found: Answered, x: Tensor, clean: Tensor, label: str, examples: int) -> CellResult:
+    """Compare reconstructions of attacked images with the clean images and with the attacked ones."""
+    result, made = found.result, found.answer
     errors = {
         "reconstruction_mse": _checked(_squared(made, x), label),
         "reconstruction_mse_input": _checked(_squared(made, result.images), label),
@@ -186,7 +176,7 @@ def _measure_attacked(
     arrays = {
         "error": errors["reconstruction_mse"].astype("float32"),
         "error_input": errors["reconstruction_mse_input"].astype("float32"),
-        "norm": _numbers(result.norms),
+        "norm": numbers(result.norms),
     }
     pictures = {"clean": x, "clean_reconstruction": clean, "adversarial": result.images, "reconstruction": made}
     return CellResult(
@@ -195,7 +185,7 @@ def _measure_attacked(
             *(Measurement(name, value, n=len(x)) for name, value in spent.items()),
         ),
         arrays=arrays,
-        examples={name: _numbers(value[:examples]) for name, value in pictures.items()} if examples else {},
+        examples={name: numbers(value[:examples]) for name, value in pictures.items()} if examples else {},
     )
 
 
@@ -224,8 +214,4 @@ def _examples(images: ImageSet, errors: np.ndarray, bench: RowContext) -> dict[s
     module: Any = bench.module()
     with torch.no_grad():
         made = module.forward_outputs(x)["reconstruction"]
-    return {"image": _numbers(x), "reconstruction": _numbers(made), "error": errors[: len(first)].astype("float32")}
-
-
-def _numbers(values: Tensor) -> np.ndarray:
-    return values.detach().float().cpu().numpy()
+    return {"image": numbers(x), "reconstruction": numbers(made), "error": errors[: len(first)].astype("float32")}
