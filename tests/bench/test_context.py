@@ -16,10 +16,14 @@ import torch
 
 from gauntlet.bench.context import Resources, RowContext
 from gauntlet.bench.evaluators import EVALUATORS
+from gauntlet.bench.evaluators.attack_measures import AttackedTargets
 from gauntlet.bench.execution import Execution
 from gauntlet.bench.paths import cache_folder
 from gauntlet.bench.runner import prepare, run_suite
+from gauntlet.registry import ATTACKS
+from gauntlet.results.frame import load_results
 from gauntlet.results.records import CellResult
+from gauntlet.results.store import Store
 
 from .conftest import small_suite
 
@@ -98,8 +102,6 @@ def test_what_travels_holds_neither_weights_nor_images(resources: Resources):
 
 def test_a_context_in_another_process_still_reads_what_is_stored(tmp_path: Path):
     run_suite(small_suite(worst_case=True, evaluators=["attack"]), out=tmp_path)
-    from gauntlet.results.store import Store
-
     plan, _ = prepare(small_suite(worst_case=True, evaluators=["attack"]))
     derived = plan.jobs[-1]
     with Store.open(tmp_path / "store.sqlite") as store:
@@ -127,3 +129,75 @@ def test_the_context_of_a_finished_row_is_gone(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(Execution, "_context", noted)
     assert run_suite(small_suite(models=MODELS), out=tmp_path).complete
     assert alive == [0, 0]
+
+
+# -- an attack runs once --------------------------------------------------------------------------------------
+
+COUNTED = '''
+    from gauntlet import attack
+
+    CALLS = []
+
+    @attack("counted", norm="linf", access="gradient")
+    def counted(victim, images, labels, epsilon):
+        """One step along the sign of the gradient."""
+        CALLS.append(float(epsilon))
+        gradient, _ = victim.gradient(images, labels)
+        return (images + FAR * epsilon * gradient.sign()).clamp(0, 1)
+'''
+BOTH = ["attack", "adversarial-detection"]
+
+
+def calls() -> list[float]:
+    """Budgets at which the plug-in's attack was asked, in order."""
+    return ATTACKS.get("counted").factory.__globals__["CALLS"]
+
+
+def test_evaluators_share_what_an_attack_made(tmp_path: Path, write_plugin: Any):
+    plugin = write_plugin(COUNTED.replace("FAR", "1"))
+    suite = small_suite(evaluators=BOTH, attacks=["counted"], epsilons=[0.1, 0.3], examples=None)
+    assert run_suite(suite, out=tmp_path / "both", plugins=[plugin]).complete
+    assert calls() == [0.1, 0.3]
+    for name in BOTH:
+        run_suite({**suite, "evaluators": [name]}, out=tmp_path / "apart", plugins=[plugin])
+    with Store.open(tmp_path / "both") as both, Store.open(tmp_path / "apart") as apart:
+        found = load_results(tmp_path / "both")
+        assert set(found["evaluator"]) == set(BOTH)
+        assert all(same_arrays(both.arrays(key), apart.arrays(key)) for key in found["key"])
+
+
+def test_a_later_evaluator_makes_only_the_budgets_that_are_absent(tmp_path: Path, write_plugin: Any):
+    plugin = write_plugin(COUNTED.replace("FAR", "1"))
+    suite = small_suite(evaluators=["attack"], attacks=["counted"], epsilons=[0.1])
+    run_suite(suite, out=tmp_path, plugins=[plugin])
+    run_suite({**suite, "evaluators": BOTH, "epsilons": [0.1, 0.3]}, out=tmp_path, plugins=[plugin])
+    assert calls() == [0.1, 0.3, 0.1]  # the image of 0.1 is gone with the first run, its cell is not
+
+
+def test_an_attack_that_breaks_its_promise_is_not_tried_again(tmp_path: Path, write_plugin: Any):
+    plugin = write_plugin(COUNTED.replace("FAR", "(1 if epsilon < 0.2 else 2)"))
+    suite = small_suite(evaluators=BOTH, attacks=["counted"], epsilons=[0.1, 0.3])
+    outcome = run_suite(suite, out=tmp_path, plugins=[plugin])
+    assert not outcome.complete
+    assert calls() == [0.1, 0.3]
+    frame = load_results(tmp_path).drop_duplicates("key").set_index(["evaluator", "epsilon"])
+    frame = frame.sort_index()
+    assert set(frame.loc[[("attack", 0.1)], "status"]) == {"ok"}
+    for name in BOTH:
+        bad = frame.loc[[(name, 0.3)]]
+        assert set(bad["status"]) == {"failed"}
+        assert bad["reason"].str.contains("Attack 'counted' at epsilon 0.3: .*leaves the ball").all()
+
+
+def test_images_of_an_attack_are_forgotten_before_the_next_one_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    kept: list[int] = []
+    original = AttackedTargets.at
+
+    def noted(self: AttackedTargets, epsilons: Sequence[float]) -> Any:
+        gc.collect()
+        kept.append(sum(isinstance(thing, AttackedTargets) for thing in gc.get_objects()))
+        return original(self, epsilons)
+
+    monkeypatch.setattr(AttackedTargets, "at", noted)
+    assert run_suite(small_suite(evaluators=BOTH, epsilons=[0.3]), out=tmp_path).complete
+    assert kept == [1] * 4  # two attacks, two evaluators
