@@ -190,12 +190,14 @@ def test_an_attack_that_breaks_its_promise_is_not_tried_again(tmp_path: Path, wr
 
 
 def test_images_of_an_attack_are_forgotten_before_the_next_one_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    made: weakref.WeakSet[AttackedTargets] = weakref.WeakSet()
     kept: list[int] = []
     original = AttackedTargets.at
 
     def noted(self: AttackedTargets, epsilons: Sequence[float]) -> Any:
+        made.add(self)
         gc.collect()
-        kept.append(sum(isinstance(thing, AttackedTargets) for thing in gc.get_objects()))
+        kept.append(len(made))
         return original(self, epsilons)
 
     monkeypatch.setattr(AttackedTargets, "at", noted)
