@@ -48,7 +48,7 @@ def baseline(
 ) -> None:
     """Freeze the current results as a small CSV to commit."""
     from ..results.drift import make_baseline, write_baseline
-    from ..results.pairs import samples_path, write_samples
+    from ..results.paired_tests import samples_path, write_samples
     from ..results.store import Store
 
     frame = _current(out, suite, wanted, benchmarks)
@@ -137,7 +137,7 @@ def compare_with(
     ``first`` holds for every measurement that no rule of the suite is about.
     """
     from ..results.drift import compare
-    from ..results.pairs import noise_of, samples_path
+    from ..results.paired_tests import noise_of, samples_path
     from ..results.store import Store
 
     if out is None:

@@ -15,6 +15,7 @@ from .facts import (
     DatasetFacts,
     DetectorFacts,
     Facts,
+    MetricFacts,
     ModelFacts,
     RecipeFacts,
 )
@@ -77,9 +78,16 @@ DETECTORS = Registry(
         "deflated-logits",
     ),
 )
+METRICS = Registry(
+    "metric",
+    "gauntlet.results.metrics",
+    facts=MetricFacts,
+    leading=True,
+    vocabulary=("ranking", "right", "reliability", "values"),
+)
 REGISTRIES = {
     registry.kind: registry
-    for registry in (DATASETS, CORRUPTIONS, MODELS, RECIPES, AUGMENTATIONS, CALIBRATORS, ATTACKS, DETECTORS)
+    for registry in (DATASETS, CORRUPTIONS, MODELS, RECIPES, AUGMENTATIONS, CALIBRATORS, ATTACKS, DETECTORS, METRICS)
 }
 
 
@@ -134,6 +142,12 @@ def detector(name: str, **facts: Unpack[DetectorFacts]) -> Callable[[T], T]:
     return DETECTORS.register(name, **facts)
 
 
+def metric(name: str, **facts: Unpack[MetricFacts]) -> Callable[[T], T]:
+    """Register a metric: its kernel, a function of ``ranking``, ``reliability`` or ``values`` that returns numbers."""
+    return METRICS.register(name, **facts)
+
+
+
 __all__ = [
     "ATTACKS",
     "AUGMENTATIONS",
@@ -141,6 +155,7 @@ __all__ = [
     "CORRUPTIONS",
     "DATASETS",
     "DETECTORS",
+    "METRICS",
     "MODELS",
     "RECIPES",
     "REGISTRIES",
@@ -165,6 +180,7 @@ __all__ = [
     "load_entry_points",
     "load_plugin",
     "load_plugins",
+    "metric",
     "model",
     "nearest",
     "parse_spec",

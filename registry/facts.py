@@ -15,6 +15,7 @@ Norm = Literal["linf", "l2", "l1", "l0", "none"]
 Kind = Literal["fixed", "minimum-norm", "other"]
 Access = Literal["gradient", "score", "decision", "none"]
 Cost = Literal["fast", "standard", "full"]
+Interval = Literal["bootstrap", "clopper-pearson", "delong", "normal", "order-statistics", "student"]
 
 
 class Facts(TypedDict, total=False):
@@ -141,6 +142,32 @@ class DetectorFacts(Facts, total=False):
 
     grid: Mapping[str, list[Any]]
     differentiable: bool
+
+
+class MetricFacts(Facts, total=False):
+    """Of a metric.
+
+    Attributes:
+        title: For headings; its name where nothing is said.
+        higher_is_better: None where neither direction is better in itself.
+        low: Smallest possible value, 0 where nothing is said.
+        high: Largest possible value, 1 where nothing is said.
+        percent: Whether tables may show it in percent.
+        headline: Whether a baseline holds it unless told otherwise.
+        interval: How its 95 % interval is computed; ``bootstrap``, of means ``student``, where nothing is said.
+        evaluators: Those that add it to their own metrics; all that have such a sample where nothing is said.
+        stored: The arrays of a cell that hold its values image by image, for paired differences.
+    """
+
+    title: str
+    higher_is_better: bool | None
+    low: float
+    high: float
+    percent: bool
+    headline: bool
+    interval: Interval
+    evaluators: tuple[str, ...]
+    stored: tuple[str, ...]
 
 
 @functools.cache

@@ -7,19 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .drift import Report, compare, make_baseline, read_baseline, write_baseline
+    from .estimates import Estimate, bootstrap_intervals, estimate
     from .frame import COLUMNS, load_results, read_csv, write_csv
-    from .metrics import HEADLINE, METRICS, Metric, metric
+    from .intervals import auroc_interval, mean_interval, median_interval, proportion_interval
+    from .metrics import METRICS, Metric, headline_metrics, metric_named
+    from .paired_tests import paired_auroc, tied_with_best
     from .records import STATUSES, CellResult, Facts, Identity, Measurement, PlannedCell, RunRecord
-    from .statistics import (
-        auroc_interval,
-        calibration_bootstrap,
-        mean_interval,
-        median_interval,
-        ood_bootstrap,
-        paired_auroc,
-        proportion_interval,
-        tied_with_best,
-    )
+    from .samples import Confidences, Sample, Scores, Values
     from .store import Store
     from .tables import Table, attack_grid, calibration_table, ood_table, pivot, render, select, write_tables
 
@@ -33,17 +27,32 @@ _HOMES = {
         "read_baseline",
         "write_baseline",
     ),
+    "estimates": (
+        "Estimate",
+        "bootstrap_intervals",
+        "estimate",
+    ),
     "frame": (
         "COLUMNS",
         "load_results",
         "read_csv",
         "write_csv",
     ),
+    "intervals": (
+        "auroc_interval",
+        "mean_interval",
+        "median_interval",
+        "proportion_interval",
+    ),
     "metrics": (
-        "HEADLINE",
         "METRICS",
         "Metric",
-        "metric",
+        "metric_named",
+        "headline_metrics",
+    ),
+    "paired_tests": (
+        "paired_auroc",
+        "tied_with_best",
     ),
     "records": (
         "STATUSES",
@@ -54,15 +63,11 @@ _HOMES = {
         "PlannedCell",
         "RunRecord",
     ),
-    "statistics": (
-        "auroc_interval",
-        "calibration_bootstrap",
-        "mean_interval",
-        "median_interval",
-        "ood_bootstrap",
-        "paired_auroc",
-        "proportion_interval",
-        "tied_with_best",
+    "samples": (
+        "Confidences",
+        "Sample",
+        "Scores",
+        "Values",
     ),
     "store": ("Store",),
     "tables": (
@@ -79,10 +84,11 @@ _HOMES = {
 
 __all__ = [
     "COLUMNS",
-    "HEADLINE",
     "METRICS",
     "STATUSES",
     "CellResult",
+    "Confidences",
+    "Estimate",
     "Facts",
     "Identity",
     "Measurement",
@@ -90,19 +96,23 @@ __all__ = [
     "PlannedCell",
     "Report",
     "RunRecord",
+    "Sample",
+    "Scores",
     "Store",
     "Table",
+    "Values",
     "attack_grid",
     "auroc_interval",
-    "calibration_bootstrap",
+    "bootstrap_intervals",
     "calibration_table",
     "compare",
+    "estimate",
+    "headline_metrics",
     "load_results",
     "make_baseline",
     "mean_interval",
     "median_interval",
-    "metric",
-    "ood_bootstrap",
+    "metric_named",
     "ood_table",
     "paired_auroc",
     "pivot",

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from .layout import by_dataset, pivot
-from .metrics import metric as metric_named
+from .metrics import metric_named
 from .table import Table
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from .layout import by_dataset, pivot
-from .metrics import metric as metric_named
+from .metrics import metric_named
 from .recorded import recorded
 from .table import Table
 

@@ -15,7 +15,7 @@ from ..registry import GauntletError, nearest
 from .factorize import factorize, group_index, joint_keys
 from .frame import present_columns, read_columns, write_csv
 from .layout import header, number, reasons_of, shown
-from .metrics import HEADLINE, directions
+from .metrics import directions, headline_metrics
 from .records import IDENTITY_COLUMNS, LABEL_COLUMNS, MISSING, describe
 from .table import Table
 from .tolerance import METHODS, Rule
@@ -117,10 +117,10 @@ def make_baseline(frame: pd.DataFrame, metrics: Sequence[str] | None = None) -> 
     for name in metrics or ():
         if name not in set(ok["metric"]):
             raise GauntletError(f"No result has the metric {name!r}; {nearest(name, set(ok['metric']) - {''})}")
-    chosen = ok[ok["metric"].isin(HEADLINE if metrics is None else metrics)]
+    chosen = ok[ok["metric"].isin(headline_metrics() if metrics is None else metrics)]
     if chosen.empty:
         raise GauntletError(
-            f"There is nothing to freeze: no ok result has a metric of {', '.join(metrics or HEADLINE)}."
+            f"There is nothing to freeze: no ok result has a metric of {', '.join(metrics or headline_metrics())}."
         )
     (order,) = joint_keys([chosen], _MATCH)
     baseline = chosen.loc[:, list(BASELINE_COLUMNS)].iloc[np.argsort(order, kind="stable")]
@@ -279,7 +279,7 @@ def _allowed(both: pd.DataFrame, rules: Sequence[Rule], noise: Noise | None) -> 
     allowed = np.select([method == 1, method == 2], [floor, floor * size], np.maximum(floor, spread))
     one_sided = np.array([rule.direction == "worse" for rule in rules])[rule_of]
     codes, names = factorize(both["metric"])
-    return allowed, np.where(one_sided, directions(names)[codes], 0)
+    return allowed, np.where(one_sided, np.array(directions(names), dtype=int)[codes], 0)
 
 
 def _width(both: pd.DataFrame, side: str) -> np.ndarray:

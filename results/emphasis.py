@@ -57,7 +57,7 @@ def _best(chosen: pd.DataFrame, values: np.ndarray, where: np.ndarray, *, down: 
         return np.zeros(where.shape, dtype=bool)
     first = metrics.max(axis=1)
     alone = ((metrics == first[:, None]) | (metrics == -1)).all(axis=1)
-    sign = np.where(alone, directions(names)[first], 0)[:, None]
+    sign = np.where(alone, np.array(directions(names), dtype=int)[first], 0)[:, None]
     finite = np.isfinite(values)
     compared = finite & (sign != 0) & (finite.sum(axis=1) > 1)[:, None]
     best = np.where(compared, sign * values, -np.inf).argmax(axis=1)[:, None]

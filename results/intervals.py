@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import special
@@ -10,6 +11,13 @@ from scipy import special
 from ..registry import GauntletError
 
 Interval = tuple[float, float]
+
+
+class Placements(NamedTuple):
+    """The share of the other side on the right side of each image, ties one half; both means are the AUROC."""
+
+    of_id: np.ndarray  # (N,)
+    of_ood: np.ndarray  # (M,)
 
 
 def proportion_interval(successes: float, n: int, level: float = 0.95) -> Interval:
@@ -52,6 +60,14 @@ def mean_interval(values: Any, level: float = 0.95) -> Interval:
     Args:
         values: (N,) numbers.
         level: Coverage.
+
+    Raises:
+        GauntletError: There are no values, or one is NaN or infinite.
+
+    Example:
+        >>> low, high = mean_interval([1.0, 2.0, 3.0])
+        >>> round(low, 3), round(high, 3)
+        (-0.484, 4.484)
     """
     values = check_sample(values, "values")
     n = len(values)
@@ -70,6 +86,13 @@ def median_interval(values: Any, level: float = 0.95, *, low: float = -np.inf, h
         level: Coverage, at least.
         low: Bound of the quantity, the answer where there are too few values (under 6 at 95 %).
         high: Likewise.
+
+    Raises:
+        GauntletError: A value is NaN.
+
+    Example:
+        >>> median_interval([1, 2, 3, 4, 5, 6, 7])
+        (1.0, 7.0)
     """
     values = np.sort(np.asarray(values, dtype=np.float64).ravel())
     if np.isnan(values).any():
@@ -104,23 +127,64 @@ def auroc_interval(
     Raises:
         GauntletError: A side is empty or holds NaN or infinite scores.
     """
-    id_scores, ood_scores = check_sample(id_scores, "ID scores"), check_sample(ood_scores, "OOD scores")
-    above_id = twice_below(ood_scores, id_scores)  # (M,) whole numbers, so that "no variance" is exact
-    above_ood = twice_below(id_scores, ood_scores)  # (N,)
-    n, m = len(id_scores), len(ood_scores)
-    auroc = float(above_id.mean() / (2 * n))
-    if min(n, m) < 2 or (np.ptp(above_id) == 0 and np.ptp(above_ood) == 0):
-        k = min(n, m)
-        return around(auroc, *proportion_interval(auroc * k, k, level))
-    if id_images is None or ood_images is None:
-        variance = (above_id / (2 * n)).var(ddof=1) / m + (above_ood / (2 * m)).var(ddof=1) / n
-    else:
-        shares = np.concatenate([(1 - above_ood / (2 * m) - auroc) / n, (above_id / (2 * n) - auroc) / m])
+    of_id, of_ood = placements(id_scores, ood_scores)
+    auroc, variance = float(of_ood.mean()), delong_variance(of_id, of_ood)
+    pairs = min(len(of_id), len(of_ood))
+    if pairs < 2 or variance == 0:
+        return around(auroc, *proportion_interval(auroc * pairs, pairs, level))
+    if id_images is not None and ood_images is not None:
+        shares = np.concatenate([(of_id - auroc) / len(of_id), (of_ood - auroc) / len(of_ood)])
         _, image = np.unique(np.concatenate([id_images, ood_images]), return_inverse=True)
         sums = np.bincount(image, shares)
         variance = (sums**2).sum() * len(sums) / max(len(sums) - 1, 1)
-    half = float(special.ndtri((1 + level) / 2) * np.sqrt(variance))
-    return max(auroc - half, 0.0), min(auroc + half, 1.0)
+    return normal_interval(auroc, variance, level)
+
+
+def oscr_interval(id_scores: Any, ood_scores: Any, correct: Any, level: float = 0.95) -> Interval:
+    """DeLong's interval of the OSCR: an AUROC in which an ID image that is classified wrongly wins no comparison.
+
+    Args:
+        id_scores: (N,) scores of ID images, higher = more OOD.
+        ood_scores: (M,) scores of OOD images.
+        correct: (N,) whether each ID image is classified correctly.
+        level: Coverage.
+
+    Raises:
+        GauntletError: A side is empty or holds NaN or infinite scores.
+    """
+    right = np.asarray(correct, dtype=bool).ravel()
+    id_scores, ood_scores = check_sample(id_scores, "ID scores"), check_sample(ood_scores, "OOD scores")
+    of_id = placements(id_scores, ood_scores).of_id * right
+    variance = delong_variance(of_id, _twice_below(ood_scores, id_scores[right]) / (2 * len(id_scores)))
+    if variance == 0:
+        return auroc_interval(id_scores, ood_scores, level) if right.all() else (0.0, 1.0)
+    return normal_interval(float(of_id.mean()), variance, level)
+
+
+def mean_auroc_interval(id_scores: Any, ood_sides: Sequence[Any], level: float = 0.95) -> Interval:
+    """Interval of the unweighted mean of the AUROCs of one detector on several OOD sets.
+
+    The ID images are the same for all sets, whose AUROCs therefore vary together; without variance the mean of their
+    exact intervals stands in.
+
+    Args:
+        id_scores: (N,) scores of the ID images.
+        ood_sides: (M_k,) scores of each OOD set.
+        level: Coverage.
+
+    Raises:
+        GauntletError: There is no set, or a side is empty or holds NaN or infinite scores.
+    """
+    sides = [placements(id_scores, ood_scores) for ood_scores in ood_sides]
+    if not sides:
+        raise GauntletError("The mean over OOD sets needs at least one set, got none.")
+    of_id = np.mean([side.of_id for side in sides], axis=0)
+    mean = float(of_id.mean())
+    variance = delong_variance(of_id, *(side.of_ood / len(sides) for side in sides))
+    if variance == 0:
+        ends = np.mean([auroc_interval(id_scores, ood_scores, level) for ood_scores in ood_sides], axis=0)
+        return around(mean, float(ends[0]), float(ends[1]))
+    return normal_interval(mean, variance, level)
 
 
 def autc_interval(id_scores: Any, ood_scores: Any, level: float = 0.95) -> Interval:
@@ -132,6 +196,9 @@ def autc_interval(id_scores: Any, ood_scores: Any, level: float = 0.95) -> Inter
         id_scores: (N,) scores of ID images, higher = more OOD.
         ood_scores: (M,) scores of OOD images.
         level: Coverage.
+
+    Raises:
+        GauntletError: A side is empty or holds NaN or infinite scores.
     """
     sides = check_sample(id_scores, "ID scores"), check_sample(ood_scores, "OOD scores")
     low, high = min(side.min() for side in sides), max(side.max() for side in sides)
@@ -141,9 +208,43 @@ def autc_interval(id_scores: Any, ood_scores: Any, level: float = 0.95) -> Inter
     variance = inside.var(ddof=1) / len(inside) + outside.var(ddof=1) / len(outside)
     if variance == 0:
         return 0.0, 1.0
-    point = float(0.5 + (inside.mean() - outside.mean()) / 2)
-    half = float(special.ndtri((1 + level) / 2) * np.sqrt(variance) / 2)
-    return around(point, max(point - half, 0.0), min(point + half, 1.0))
+    return normal_interval(float(0.5 + (inside.mean() - outside.mean()) / 2), variance / 4, level)
+
+
+def placements(id_scores: Any, ood_scores: Any) -> Placements:
+    """The structural components of an AUROC, from midranks (Sun & Xu 2014).
+
+    Args:
+        id_scores: (N,) scores of ID images, higher = more OOD.
+        ood_scores: (M,) scores of OOD images.
+
+    Raises:
+        GauntletError: A side is empty or holds NaN or infinite scores.
+
+    Example:
+        >>> of_id, of_ood = placements([0.1, 0.6], [0.5, 0.6, 0.9])
+        >>> of_id.round(3).tolist(), of_ood.tolist()
+        ([1.0, 0.5], [0.5, 0.75, 1.0])
+    """
+    id_scores, ood_scores = check_sample(id_scores, "ID scores"), check_sample(ood_scores, "OOD scores")
+    return Placements(
+        1 - _twice_below(id_scores, ood_scores) / (2 * len(ood_scores)),
+        _twice_below(ood_scores, id_scores) / (2 * len(id_scores)),
+    )
+
+
+def delong_variance(of_id: np.ndarray, *of_ood: np.ndarray) -> float:
+    """Of a sum of independent means of placements (N,), (M,), ...; 0 where rounding is all that varies."""
+    sides = [side for side in (of_id, *of_ood) if len(side) > 1 and np.ptp(side) > 1e-12]
+    return float(sum(side.var(ddof=1) / len(side) for side in sides))
+
+
+def normal_interval(
+    point: float, variance: float, level: float = 0.95, low: float = 0.0, high: float = 1.0
+) -> Interval:
+    """The point and so many standard errors to both sides, clipped to [low, high]."""
+    half = float(special.ndtri((1 + level) / 2) * np.sqrt(variance))
+    return around(point, max(point - half, low), min(point + half, high))
 
 
 def around(point: float, low: float, high: float) -> Interval:
@@ -151,17 +252,22 @@ def around(point: float, low: float, high: float) -> Interval:
     return min(low, point), max(high, point)
 
 
-def twice_below(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
+def _twice_below(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
     """For each score twice the number of ``others`` below it, ties counting one half."""
     others = np.sort(others)
     return np.searchsorted(others, scores, "left") + np.searchsorted(others, scores, "right")
 
 
 def check_sample(values: Any, what: str) -> np.ndarray:
-    """The values as float64 (N,), or an error if there are none or one is not finite."""
+    """The values as float64 (N,).
+
+    Raises:
+        GauntletError: There are none, or one is not finite; ``what`` is how the message calls them.
+    """
     values = np.asarray(values, dtype=np.float64).ravel()
     if not len(values):
-        raise GauntletError(f"An interval needs at least one of the {what}, got none.")
-    if not np.isfinite(values).all():
-        raise GauntletError(f"An interval needs finite {what}, got NaN or infinite ones.")
+        raise GauntletError(f"Metrics and intervals need at least one of the {what}, got none.")
+    bad = int((~np.isfinite(values)).sum())
+    if bad:
+        raise GauntletError(f"Metrics and intervals need finite {what}, but {bad} of {len(values)} are not.")
     return values

@@ -16,7 +16,7 @@ from ..registry import GauntletError, nearest
 from .check_flags import MARK, failed_checks, flagged_rows, footnotes
 from .emphasis import emphasise
 from .factorize import constant_column, factorize, group_index
-from .metrics import metric as metric_named
+from .metrics import metric_named
 from .records import IDENTITY_COLUMNS
 from .seeds import mean_over_seeds
 from .table import Table

@@ -9,7 +9,7 @@ import pandas as pd
 
 from .layout import by_dataset, pivot
 from .leave_one_class_out import by_origin, held_out, mean_over_classes
-from .metrics import metric as metric_named
+from .metrics import metric_named
 from .recorded import recorded
 from .table import Table
 

@@ -19,7 +19,7 @@ from .formats import render
 from .frame import write_text
 from .layout import by_dataset, pivot
 from .leave_one_class_out import by_origin, mean_over_classes
-from .metrics import metric as metric_named
+from .metrics import metric_named
 from .open_set_tables import DECISIONS, MEDIANS, label_table, median_table, open_set_table
 from .reconstruction_table import reconstruction_table
 from .records import IDENTITY_COLUMNS

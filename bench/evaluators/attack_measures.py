@@ -16,8 +16,8 @@ from ...attacks import Attack, AttackResult, PerImageRNG, Victim, build_attack, 
 from ...attacks.norms import InvalidAdversarial
 from ...attacks.smallest_epsilon import smallest_epsilons
 from ...registry import GauntletError, Selected
+from ...results.intervals import median_interval
 from ...results.records import CellResult, Measurement
-from ...results.statistics import median_interval
 from ..device_images import drawn_positions
 from .accuracy import checked_logits
 from .attack_plans import victim_of

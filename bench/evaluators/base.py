@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...registry import Selected, digest
+from ...results.intervals import proportion_interval
 from ...results.records import CellResult, Facts, Identity, Measurement, PlannedCell
-from ...results.statistics import proportion_interval
 
 if TYPE_CHECKING:
     import numpy as np

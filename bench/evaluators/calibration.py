@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from ...registry import GauntletError
+from ...results.estimates import estimate
+from ...results.metrics import plugged_in
+from ...results.metrics.calibration import CALIBRATION
 from ...results.records import CellResult, Measurement
-from ...results.statistics import calibration_bootstrap, mean_interval
 from .accuracy import checked_logits
 from .base import Evaluator, Finished
 
@@ -38,7 +40,7 @@ class Calibration(Evaluator):
 
     def run(self, job: Job, missing: frozenset[str], bench: RowContext) -> Iterator[Finished]:
         """Measure the test split; where there is a val split, fit the temperature on it and measure again."""
-        from ..kernels import fit_temperature
+        from ...models.temperature import fit_temperature
 
         row = job.row
         outputs = bench.outputs(row.dataset, "test")
@@ -59,15 +61,15 @@ class Calibration(Evaluator):
 
 
 def _measure(logits: Tensor, labels: Tensor, suffix: str) -> tuple[list[Measurement], dict[str, np.ndarray]]:
-    from ..kernels import calibration_arrays, calibration_metrics
+    from ..kernels import calibration_arrays, calibration_samples
 
-    points = calibration_metrics(logits, labels)
     arrays = calibration_arrays(logits, labels)
-    names = ("ece", "rms", "mce", "signed_gap")
-    intervals = calibration_bootstrap(arrays["confidence"], arrays["correct"], {name: points[name] for name in names})
-    intervals |= {name: mean_interval(arrays[name]) for name in ("nll", "brier")}
+    samples = calibration_samples(arrays)
+    names = [*CALIBRATION, *(() if suffix else ("mean_confidence",))]
+    added = [] if suffix else [entry.name for entry in plugged_in("calibration", samples["ece"].kinds)]
     n = int(torch.as_tensor(labels).numel())
-    found = [Measurement(f"{name}{suffix}", points[name], *intervals[name], n) for name in (*names, "nll", "brier")]
-    if not suffix:
-        found.append(Measurement("mean_confidence", points["mean_confidence"], *mean_interval(arrays["confidence"]), n))
+    found = [
+        Measurement(f"{name}{suffix}", *estimate([name], samples.get(name, samples["ece"]))[name], n)
+        for name in (*names, *added)
+    ]
     return found, {"confidence": arrays["confidence"].astype("float32"), "correct": arrays["correct"]}

@@ -9,8 +9,10 @@ import numpy as np
 
 from ...datasets.corruptions import misfit, severities
 from ...registry import Selected, source_fingerprint
+from ...results.estimates import bootstrap_intervals, estimate
+from ...results.intervals import mean_interval
 from ...results.records import CellResult, Measurement, PlannedCell
-from ...results.statistics import auroc_interval, calibration_bootstrap, mean_interval
+from ...results.samples import Confidences, Scores, Values
 from .accuracy import checked_logits
 from .base import Evaluator, Finished, proportion, small
 
@@ -131,19 +133,18 @@ def _confidence(logits: Any, model: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _measure(logits: Any, labels: Any, clean: np.ndarray, model: str) -> CellResult:
-    from ..kernels import calibration_metrics, ood_metrics
+    from ..kernels import calibration_metrics
 
     confidence, predictions = _confidence(logits, model)
     right = predictions == small(labels)
     n, ece = len(right), calibration_metrics(logits, labels)["ece"]
-    auroc = ood_metrics(-clean, -confidence)["auroc"]
     same = np.arange(n)  # clean and corrupted, in one order
-    interval = auroc_interval(-clean, -confidence, id_images=same, ood_images=same)
+    auroc = estimate(["auroc"], Scores(-clean, -confidence, images=(same, same)))["auroc"]
     measurements = (
         proportion("accuracy", int(right.sum()), n),
-        Measurement("ece", ece, *calibration_bootstrap(confidence, right, {"ece": ece})["ece"], n),
-        Measurement("mean_confidence", float(confidence.mean()), *mean_interval(confidence), n),
-        Measurement("auroc", auroc, *interval, len(clean) + n),
+        Measurement("ece", ece, *bootstrap_intervals(Confidences(confidence, right), {"ece": ece})["ece"], n),
+        Measurement("mean_confidence", *estimate(["mean_confidence"], Values(confidence))["mean_confidence"], n),
+        Measurement("auroc", *auroc, len(clean) + n),
     )
     return CellResult(measurements=measurements, arrays={"prediction": predictions, "success": right})
 

@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...registry import Selected, source_fingerprint
+from ...results.estimates import estimate
+from ...results.intervals import mean_auroc_interval
+from ...results.metrics import plugged_in
+from ...results.metrics.detection import DETECTION
 from ...results.records import CellResult, Measurement
-from ...results.statistics import auroc_interval, autc_interval, mean_auroc_interval, ood_bootstrap, oscr_interval
+from ...results.samples import Scores
 from ..failures import failure, out_of_memory
 from ..fitted_detector import fitted
 from ..tuning import tuning_facts
@@ -205,21 +209,12 @@ def measure(
 
     Where several scores may be of one image, ``images`` says which image each of both sides is of.
     """
-    from ..kernels import ood_metrics, oscr
-
-    points = ood_metrics(inside, outside)
-    rest = {name: value for name, value in points.items() if name not in ("auroc", "autc")}
-    sides = images or (None, None)
-    intervals = {
-        "auroc": auroc_interval(inside, outside, id_images=sides[0], ood_images=sides[1]),
-        "autc": autc_interval(inside, outside),
-        **ood_bootstrap(inside, outside, rest),
-    }
-    if correct is not None:
-        points["oscr"] = oscr(inside, outside, correct)
-        intervals["oscr"] = oscr_interval(inside, outside, correct)
+    sample = Scores(inside, outside, correct, images)
+    oscr = ("oscr",) if correct is not None else ()
+    added = [entry.name for entry in plugged_in("ood", sample.kinds)]
     n = len(inside) + len(outside)
-    measurements = tuple(Measurement(name, value, *intervals[name], n) for name, value in points.items())
+    found = estimate((*DETECTION, *oscr, *added), sample)
+    measurements = tuple(Measurement(name, *estimate, n) for name, estimate in found.items())
     return CellResult(measurements=measurements, arrays={"id_score": inside, "ood_score": outside})
 
 

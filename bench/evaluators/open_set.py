@@ -14,8 +14,8 @@ from torch import Tensor
 from ...detectors import Detector
 from ...registry import GauntletError, NotAvailable, Selected
 from ...results.curves import confusion
+from ...results.intervals import median_interval
 from ...results.records import CellResult, Measurement, PlannedCell
-from ...results.statistics import median_interval
 from ..failures import failure, out_of_memory
 from ..fitted_detector import fitted
 from ..tuning import tuning_facts

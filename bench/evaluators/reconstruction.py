@@ -14,8 +14,8 @@ from ...attacks import PerImageRNG, build_attack
 from ...attacks.function import norm_of
 from ...attacks.reconstruction import ReconstructionVictim
 from ...registry import GauntletError, Selected
+from ...results.intervals import mean_interval
 from ...results.records import CellResult, Measurement, PlannedCell
-from ...results.statistics import mean_interval
 from .attack import DETACH_TARGET, budgets, impossible
 from .attack_measures import Answered, attack_and_ask, numbers
 from .attack_plans import plan_attack

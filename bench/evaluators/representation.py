@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ...detectors import random_projection
 from ...registry import GauntletError, digest
+from ...results.intervals import mean_interval
 from ...results.records import CellResult, Measurement
-from ...results.statistics import mean_interval
 from .base import Evaluator, Finished, examples_key, proportion, small
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from ...registry import NotAvailable
-from ..metrics import metric as metric_named
+from ..metrics import metric_named
 from . import svg_charts
 from .findings import findings
 from .leaderboards import boards, describe_runs

@@ -11,7 +11,7 @@ import pandas as pd
 
 from ..factorize import factorize, group_index
 from ..layout import header, reasons_of
-from ..metrics import metric as metric_named
+from ..metrics import metric_named
 from ..records import IDENTITY_COLUMNS
 from ..seeds import mean_over_seeds
 

@@ -15,7 +15,9 @@ from torch.nn import functional as F
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from gauntlet import GauntletError
-from gauntlet.bench.kernels import calibration_arrays, calibration_metrics, fit_temperature, reliability
+from gauntlet.bench.kernels import calibration_arrays, calibration_metrics
+from gauntlet.models.temperature import fit_temperature
+from gauntlet.results import Confidences
 
 
 def sample(n: int = 400, classes: int = 5, scale: float = 1.5, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -103,14 +105,14 @@ class TestNumbersWorkedByHand:
 class TestBins:
     def test_a_bin_holds_its_upper_edge_and_the_first_one_holds_zero(self):
         confidence = np.array([0.0, 1 / 15, np.nextafter(1 / 15, 1), 2 / 15, 14 / 15, np.nextafter(14 / 15, 1), 1.0])
-        diagram = reliability(confidence, np.ones(7, dtype=bool), 15)
+        diagram = Confidences(confidence, np.ones(7, dtype=bool), 15).reliability
         assert diagram.size.tolist() == [2, 2, *[0] * 11, 1, 2]
 
     def test_means_are_per_bin_and_empty_bins_have_no_gap(self):
-        diagram = reliability(np.array([0.6, 0.8, 0.1]), np.array([True, False, False]), 2)
+        diagram = Confidences(np.array([0.6, 0.8, 0.1]), np.array([True, False, False]), 2).reliability
         assert diagram.confidence == pytest.approx([0.1, 0.7])
         assert diagram.accuracy == pytest.approx([0.0, 0.5])
-        assert reliability(np.array([0.1]), np.array([True]), 2).gap[1] == 0
+        assert Confidences(np.array([0.1]), np.array([True]), 2).reliability.gap[1] == 0
 
 
 class TestTemperature:

@@ -14,7 +14,8 @@ from pytorch_ood.metrics import functional as peer
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from gauntlet import GauntletError
-from gauntlet.bench.kernels import ood_metrics, oscr
+from gauntlet.bench.kernels import ood_metrics
+from gauntlet.results import Scores, estimate
 
 #: Few distinct values, so that nearly every threshold has ties within and across the sides; both zeros occur.
 TIED = st.lists(st.sampled_from([-2.0, -0.1, -0.0, 0.0, 0.1, 0.5, 3.0]), min_size=1, max_size=60)
@@ -163,15 +164,15 @@ def test_float64_scores_are_not_rounded():
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_scores_that_are_not_finite_are_one_sentence(bad):
-    with pytest.raises(GauntletError, match=r"finite scores, but 1 of 3 ID scores are not\.$"):
+    with pytest.raises(GauntletError, match=r"finite ID scores, but 1 of 3 are not\.$"):
         ood_metrics([0.0, bad, 1.0], [0.0])
-    with pytest.raises(GauntletError, match=r"finite scores, but 2 of 2 OOD scores are not\.$"):
+    with pytest.raises(GauntletError, match=r"finite OOD scores, but 2 of 2 are not\.$"):
         ood_metrics([0.0], [bad, bad])
 
 
 @pytest.mark.parametrize(("inside", "outside", "side"), [([], [1.0], "ID"), ([1.0], [], "OOD")])
 def test_an_empty_side_is_one_sentence(inside, outside, side):
-    with pytest.raises(GauntletError, match=f"need at least one {side} score"):
+    with pytest.raises(GauntletError, match=f"need at least one of the {side} scores"):
         ood_metrics(inside, outside)
 
 
@@ -220,4 +221,5 @@ def test_oscr_is_pytorch_oods(sides, random):
     labels = torch.where(is_ood == 1, -1, 1)
     predictions = torch.cat([right.long(), torch.ones(len(sides[1])).long()])
     expected = peer.oscr_score(scores, predictions, labels)
-    assert oscr(*map(np.array, sides), right) == pytest.approx(expected, abs=1e-12)
+    found = estimate(["oscr"], Scores(*sides, right))["oscr"].value
+    assert found == pytest.approx(expected, abs=1e-12)

@@ -15,8 +15,8 @@ from gauntlet.bench.suite import load_suite
 from gauntlet.registry import GauntletError
 from gauntlet.results.examples import read_examples
 from gauntlet.results.frame import load_results
+from gauntlet.results.intervals import proportion_interval
 from gauntlet.results.open_set_tables import label_table, median_table, open_set_table
-from gauntlet.results.statistics import proportion_interval
 from gauntlet.results.store import Store
 
 DIGITS = {"name": "digits", "hold_out": [0], "label": "digits 1-9", "limit": 400}

@@ -12,7 +12,7 @@ from gauntlet.bench.suite import load_suite
 from gauntlet.datasets import DataSource, make_outliers, resolve
 from gauntlet.registry import GauntletError
 from gauntlet.results.frame import load_results
-from gauntlet.results.statistics import mean_auroc_interval
+from gauntlet.results.intervals import mean_auroc_interval
 from gauntlet.results.store import Store
 
 from .conftest import small_suite

@@ -17,8 +17,8 @@ from gauntlet.models.autoencoder import Autoencoder
 from gauntlet.registry import GauntletError
 from gauntlet.results.examples import read_examples
 from gauntlet.results.frame import load_results
+from gauntlet.results.intervals import mean_interval
 from gauntlet.results.plots import Material, draw
-from gauntlet.results.statistics import mean_interval
 from gauntlet.results.store import Store
 from gauntlet.results.tables import PRESETS
 

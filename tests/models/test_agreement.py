@@ -17,8 +17,9 @@ from scipy.stats import t as student
 from torch import nn
 
 from gauntlet.attacks import PerImageRNG, Victim
-from gauntlet.bench.kernels import calibration_metrics, fit_temperature, ood_metrics
+from gauntlet.bench.kernels import calibration_metrics, ood_metrics
 from gauntlet.datasets import DataSource, ImageSet, resolve
+from gauntlet.models.temperature import fit_temperature
 from gauntlet.registry import ATTACKS, MODELS, RECIPES
 
 pytestmark = [pytest.mark.realdata, pytest.mark.slow]

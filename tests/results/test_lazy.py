@@ -32,7 +32,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
     [
         ("import gauntlet.results", ["numpy", "pandas", "scipy", "torch", "sqlite3"]),
         ("from gauntlet.results import Store", ["pandas", "scipy", "torch"]),
-        ("import gauntlet.results.tables, gauntlet.results.drift, gauntlet.results.statistics", ["torch", "sklearn"]),
+        ("import gauntlet.results.tables, gauntlet.results.drift, gauntlet.results.paired_tests", ["torch", "sklearn"]),
     ],
 )
 def test_heavy_libraries_are_not_imported_before_they_are_needed(statement: str, absent: list[str]) -> None:

@@ -15,8 +15,8 @@ from gauntlet.registry import GauntletError
 from gauntlet.results import CellResult, attack_grid, calibration_table, ood_table, render, write_tables
 from gauntlet.results.adversarial_table import adversarial_table
 from gauntlet.results.frame import empty_frame
+from gauntlet.results.intervals import mean_interval
 from gauntlet.results.presets import PRESETS, safety_table
-from gauntlet.results.statistics import mean_interval
 
 Builder = Callable[..., pd.DataFrame]
 

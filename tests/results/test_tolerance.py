@@ -17,7 +17,7 @@ from gauntlet.registry import GauntletError
 from gauntlet.results import CellResult, Store, compare, load_results, make_baseline
 from gauntlet.results.benchmarks import read_benchmarks
 from gauntlet.results.drift_formats import as_json, as_junit, as_markdown
-from gauntlet.results.pairs import noise_of, paired_half_width, write_samples
+from gauntlet.results.paired_tests import noise_of, paired_half_width, write_samples
 from gauntlet.results.tolerance import Rule, parse_rules
 
 Builder = Callable[..., pd.DataFrame]

@@ -7,8 +7,14 @@ import pytest
 from scipy import stats
 
 from gauntlet.registry import GauntletError
-from gauntlet.results.intervals import auroc_interval, autc_interval
-from gauntlet.results.paired import mean_auroc_interval, oscr_interval, paired_auroc, placements, tied_with_best
+from gauntlet.results.intervals import (
+    auroc_interval,
+    autc_interval,
+    mean_auroc_interval,
+    oscr_interval,
+    placements,
+)
+from gauntlet.results.paired_tests import paired_auroc, tied_with_best
 
 RNG = np.random.default_rng(0)
 

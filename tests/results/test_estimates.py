@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,8 +14,11 @@ from scipy import stats
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve
 
 from gauntlet.registry import GauntletError
-from gauntlet.results import calibration_bootstrap, metric, ood_bootstrap, proportion_interval
-from gauntlet.results.bootstrap import GROUPS, OOD_METRICS, _compress, _ood_metrics
+from gauntlet.results import Confidences, Scores, bootstrap_intervals, metric_named, proportion_interval
+from gauntlet.results.metrics import METRICS, fitting, kernel
+from gauntlet.results.statistics import GROUPS
+
+OOD_METRICS = [entry.name for entry in fitting(["ranking"]) if METRICS[entry.name].interval == "bootstrap"]
 
 SCORES = st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=15)
 
@@ -65,19 +69,20 @@ def calibration_points(confidence: np.ndarray, correct: np.ndarray, bins: int = 
 @given(id_scores=SCORES, ood_scores=SCORES)
 def test_with_every_weight_one_the_replicate_is_the_metric(id_scores: list[float], ood_scores: list[float]) -> None:
     """Ties and all: the vectorised kernel equals scikit-learn and the plain definitions."""
-    id_counts, ood_counts = _compress(np.array(id_scores), np.array(ood_scores))
-    weights = id_counts[None] / len(id_scores), ood_counts[None] / len(ood_scores)
-    replicate = _ood_metrics(*weights, len(ood_scores) / len(id_scores))
+    groups = Scores(id_scores, ood_scores).ranking.compressed()
+    replicates = replace(groups, inside=groups.inside[None] / 1.0, outside=groups.outside[None] / 1.0)
     for name, point in ood_points(id_scores, ood_scores).items():
-        assert replicate[name][0] == pytest.approx(point, abs=1e-12), name
+        (replicate,) = kernel(name).factory(replicates)
+        assert replicate == pytest.approx(point, abs=1e-12), name
 
 
 def test_compression_is_exact_for_few_distinct_scores_and_never_parts_a_tie() -> None:
     rng = np.random.default_rng(0)
     few = rng.integers(0, GROUPS, 5000).astype(float)
-    assert len(_compress(few, few)[0]) == len(np.unique(few))
+    assert len(Scores(few, few).ranking.compressed().score) == len(np.unique(few))
     many = np.concatenate([rng.normal(size=5000), np.zeros(3000)])
-    id_counts, ood_counts = _compress(many, rng.normal(size=2000))
+    groups = Scores(many, rng.normal(size=2000)).ranking.compressed()
+    id_counts, ood_counts = groups.inside, groups.outside
     assert len(id_counts) <= GROUPS
     assert (id_counts.sum(), ood_counts.sum()) == (8000, 2000)
     assert id_counts.max() >= 3000
@@ -89,9 +94,9 @@ def test_ood_intervals_hold_the_point_keep_the_range_and_have_width(
     id_scores: list[float], ood_scores: list[float]
 ) -> None:
     points = ood_points(id_scores, ood_scores)
-    for name, (low, high) in ood_bootstrap(id_scores, ood_scores, points, replicates=100).items():
-        assert metric(name).low <= low <= points[name] <= high <= 1, name
-        assert high <= metric(name).high + 1e-12
+    for name, (low, high) in bootstrap_intervals(Scores(id_scores, ood_scores), points, replicates=100).items():
+        assert metric_named(name).low <= low <= points[name] <= high <= 1, name
+        assert high <= metric_named(name).high + 1e-12
         assert high - low > 1e-9, name
 
 
@@ -99,7 +104,7 @@ def test_perfect_separation_has_the_exact_bound_of_pairs() -> None:
     points = ood_points(np.zeros(80), np.ones(50))
     errors = ("fpr95", "fpr95_id", "detection_error")
     assert points == {name: 0.0 if name in errors else 1.0 for name in OOD_METRICS}
-    intervals = ood_bootstrap(np.zeros(80), np.ones(50), points)
+    intervals = bootstrap_intervals(Scores(np.zeros(80), np.ones(50)), points)
     assert intervals["aupr_in"] == pytest.approx(proportion_interval(50, 50))
     assert intervals["fpr95"] == pytest.approx(proportion_interval(0, 50))
 
@@ -108,7 +113,7 @@ def test_ood_intervals_are_as_wide_as_resampling_images_makes_them() -> None:
     """Against the ordinary bootstrap (images drawn with replacement, each metric from its definition)."""
     rng = np.random.default_rng(3)
     id_scores, ood_scores = rng.normal(0, 1, 300), rng.normal(1.5, 1, 200)
-    intervals = ood_bootstrap(id_scores, ood_scores, ood_points(id_scores, ood_scores), replicates=4000)
+    intervals = bootstrap_intervals(Scores(id_scores, ood_scores), ood_points(id_scores, ood_scores), replicates=4000)
     draws = [ood_points(rng.choice(id_scores, 300), rng.choice(ood_scores, 200)) for _ in range(400)]
     for name in OOD_METRICS:
         low, high = np.quantile([draw[name] for draw in draws], [0.025, 0.975])
@@ -123,7 +128,7 @@ def test_ood_intervals_cover_as_promised() -> None:
     for _ in range(150):
         id_scores, ood_scores = rng.normal(0, 1, 200), rng.normal(1.5, 1, 200)
         points = {name: ood_points(id_scores, ood_scores)[name] for name in true}
-        for name, (low, high) in ood_bootstrap(id_scores, ood_scores, points, replicates=200).items():
+        for name, (low, high) in bootstrap_intervals(Scores(id_scores, ood_scores), points, replicates=200).items():
             hits[name] += low <= true[name] <= high
     assert all(count / 150 >= 0.87 for count in hits.values()), hits
 
@@ -131,8 +136,8 @@ def test_ood_intervals_cover_as_promised() -> None:
 def test_the_same_seed_gives_the_same_interval() -> None:
     scores = np.random.default_rng(0).normal(size=(2, 50))
     points = ood_points(*scores)
-    assert ood_bootstrap(*scores, points) == ood_bootstrap(*scores, points)
-    assert ood_bootstrap(*scores, points) != ood_bootstrap(*scores, points, seed=1)
+    assert bootstrap_intervals(Scores(*scores), points) == bootstrap_intervals(Scores(*scores), points)
+    assert bootstrap_intervals(Scores(*scores), points) != bootstrap_intervals(Scores(*scores), points, seed=1)
 
 
 def test_twenty_thousand_scores_take_little_time() -> None:
@@ -142,18 +147,18 @@ def test_twenty_thousand_scores_take_little_time() -> None:
     times = []
     for _ in range(5):
         started = time.process_time()
-        ood_bootstrap(id_scores, ood_scores, dict.fromkeys(OOD_METRICS, 0.5))
+        bootstrap_intervals(Scores(id_scores, ood_scores), dict.fromkeys(OOD_METRICS, 0.5))
         times.append(time.process_time() - started)
     assert min(times) < 0.12
 
 
 def test_unknown_metrics_and_bad_scores_are_one_sentence() -> None:
     with pytest.raises(GauntletError, match="no bootstrap interval of 'fpr59'; did you mean 'fpr95'"):
-        ood_bootstrap([0.0], [1.0], {"fpr59": 0.5})
+        bootstrap_intervals(Scores([0.0], [1.0]), {"fpr59": 0.5})
     with pytest.raises(GauntletError, match="finite ID scores"):
-        ood_bootstrap([float("nan")], [1.0], {"fpr95": 0.5})
+        bootstrap_intervals(Scores([float("nan")], [1.0]), {"fpr95": 0.5})
     with pytest.raises(GauntletError, match="at least one of the confidences"):
-        calibration_bootstrap([], [], {"ece": 0.0})
+        bootstrap_intervals(Confidences([], []), {"ece": 0.0})
 
 
 @settings(max_examples=40, deadline=None)
@@ -161,8 +166,8 @@ def test_unknown_metrics_and_bad_scores_are_one_sentence() -> None:
 def test_calibration_intervals_hold_the_point_keep_the_range_and_have_width(images: list[tuple[float, bool]]) -> None:
     confidence, correct = np.array(images).T
     points = calibration_points(confidence, correct)
-    for name, (low, high) in calibration_bootstrap(confidence, correct, points, replicates=100).items():
-        assert metric(name).low <= low <= points[name] <= high <= max(metric(name).high, points[name]), name
+    for name, (low, high) in bootstrap_intervals(Confidences(confidence, correct), points, replicates=100).items():
+        assert metric_named(name).low <= low <= points[name] <= high <= max(metric_named(name).high, points[name]), name
         assert high - low > 1e-9, name
 
 
@@ -170,7 +175,9 @@ def test_calibration_intervals_are_as_wide_as_resampling_images_makes_them() -> 
     rng = np.random.default_rng(5)
     confidence = rng.uniform(0.4, 1.0, 600)
     correct = (rng.uniform(size=600) < confidence - 0.1).astype(float)
-    intervals = calibration_bootstrap(confidence, correct, calibration_points(confidence, correct), replicates=4000)
+    intervals = bootstrap_intervals(
+        Confidences(confidence, correct), calibration_points(confidence, correct), replicates=4000
+    )
     draws = [calibration_points(confidence[i], correct[i]) for i in rng.integers(0, 600, (400, 600))]
     for name in ("ece", "rms", "mce", "signed_gap"):
         low, high = np.quantile([draw[name] for draw in draws], [0.025, 0.975])
@@ -183,13 +190,13 @@ def test_the_calibration_interval_covers_a_known_gap() -> None:
     for _ in range(200):
         confidence = rng.uniform(0.6, 1.0, 300)
         correct = rng.uniform(size=300) < confidence - 0.2
-        low, high = calibration_bootstrap(
-            confidence, correct, {"signed_gap": confidence.mean() - correct.mean()}, replicates=200
+        low, high = bootstrap_intervals(
+            Confidences(confidence, correct), {"signed_gap": confidence.mean() - correct.mean()}, replicates=200
         )["signed_gap"]
         hits += low <= 0.2 <= high
     assert 0.9 <= hits / 200 <= 0.99
 
 
 def test_certain_and_right_has_the_exact_bound() -> None:
-    interval = calibration_bootstrap(np.ones(40), np.ones(40), {"ece": 0.0})["ece"]
+    interval = bootstrap_intervals(Confidences(np.ones(40), np.ones(40)), {"ece": 0.0})["ece"]
     assert interval == pytest.approx(proportion_interval(0, 40))

@@ -1,0 +1,93 @@
+"""How far confidence is from accuracy, over 15 bins of equal width; as the model is, and after temperature scaling."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...registry import METRICS, metric
+from ..samples import Reliability
+from . import INFINITY, described, register
+from .outcomes import average, given
+
+#: What is measured of every model, in the order of tables.
+BINNED = ("ece", "rms", "mce", "signed_gap")
+CALIBRATION = (*BINNED, "nll", "brier")
+
+
+@metric(
+    "ece",
+    title="ECE",
+    higher_is_better=False,
+    headline=True,
+    reference="Naeini et al. 2015; Guo et al. 2017, arXiv 1706.04599",
+)
+def ece(reliability: Reliability) -> np.ndarray:
+    """Expected calibration error: sum over 15 equal-width bins of n_b/N |accuracy_b - confidence_b|."""
+    return _mean(np.abs(reliability.gap), reliability)
+
+
+@metric(
+    "rms",
+    title="RMS calibration error",
+    higher_is_better=False,
+    reference="Hendrycks et al. 2018, arXiv 1812.04606",
+)
+def rms(reliability: Reliability) -> np.ndarray:
+    """Square root of the sum over 15 equal-width bins of n_b/N (accuracy_b - confidence_b)^2."""
+    return np.sqrt(_mean(reliability.gap**2, reliability))
+
+
+@metric("mce", title="MCE", higher_is_better=False, reference="Naeini et al. 2015")
+def mce(reliability: Reliability) -> np.ndarray:
+    """Maximum calibration error: largest |accuracy_b - confidence_b| of the non-empty bins among 15 of equal width."""
+    return np.abs(reliability.gap).max(-1)
+
+
+@metric("signed_gap", title="Signed gap", higher_is_better=None, low=-1.0)
+def signed_gap(reliability: Reliability) -> np.ndarray:
+    """Mean confidence minus accuracy: positive is over-confident, negative under-confident."""
+    return (reliability.confidences.sum(-1) - reliability.right.sum(-1)) / reliability.size.sum(-1)
+
+
+def _mean(values: np.ndarray, reliability: Reliability) -> np.ndarray:
+    """Over bins, each as heavy as its images."""
+    return (reliability.size / reliability.size.sum(-1, keepdims=True) * values).sum(-1)
+
+
+average(
+    "nll",
+    "NLL",
+    "Mean negative log-likelihood of the true class, in nats.",
+    higher_is_better=False,
+    high=INFINITY,
+    percent=False,
+)
+average(
+    "brier",
+    "Brier score",
+    "Mean over images of the squared distance between the probabilities and the one-hot label, 0 to 2 (Brier 1950).",
+    higher_is_better=False,
+    high=2.0,
+    percent=False,
+)
+average("mean_confidence", "Mean confidence", "Mean largest probability.", higher_is_better=None)
+given(
+    "temperature",
+    "Temperature",
+    "Temperature that minimises the NLL on the validation split (Guo et al. 2017, arXiv 1706.04599).",
+    higher_is_better=None,
+    high=INFINITY,
+    percent=False,
+)
+
+
+def _scaled(name: str) -> None:
+    """The same after temperature scaling, under a name and a title that say so."""
+    known, stored = METRICS.get(name), ("confidence_scaled", "correct") if name in BINNED else ()
+    facts = {**known.meta, "title": f"{known.meta['title']} (scaled)", "headline": False, "stored": stored}
+    text = f"After temperature scaling. {described(known)}"
+    register(f"{name}_scaled", description=text, kernel=known.factory, **facts)
+
+
+for each in CALIBRATION:
+    _scaled(each)
