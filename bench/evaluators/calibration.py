@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from ...registry import GauntletError
 from ...results.estimates import estimate
 from ...results.metrics import plugged_in
-from ...results.metrics.calibration import CALIBRATION
+from ...results.metrics.calibration import BINNED
 from ...results.records import CellResult, Measurement
 from .accuracy import checked_logits
 from .base import Evaluator, Finished
@@ -65,11 +64,12 @@ def _measure(logits: Tensor, labels: Tensor, suffix: str) -> tuple[list[Measurem
 
     arrays = calibration_arrays(logits, labels)
     samples = calibration_samples(arrays)
-    names = [*CALIBRATION, *(() if suffix else ("mean_confidence",))]
-    added = [] if suffix else [entry.name for entry in plugged_in("calibration", samples["ece"].kinds)]
-    n = int(torch.as_tensor(labels).numel())
-    found = [
-        Measurement(f"{name}{suffix}", *estimate([name], samples.get(name, samples["ece"]))[name], n)
-        for name in (*names, *added)
-    ]
-    return found, {"confidence": arrays["confidence"].astype("float32"), "correct": arrays["correct"]}
+    means = ("nll", "brier", *(() if suffix else ("mean_confidence",)))
+    added = () if suffix else (entry.name for entry in plugged_in("calibration", samples["ece"].kinds))
+    found = {
+        **estimate((*BINNED, *added), samples["ece"]),
+        **{name: estimate([name], samples[name])[name] for name in means},
+    }
+    n = len(arrays["correct"])
+    measurements = [Measurement(f"{name}{suffix}", *estimated, n) for name, estimated in found.items()]
+    return measurements, {"confidence": arrays["confidence"].astype("float32"), "correct": arrays["correct"]}

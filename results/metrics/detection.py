@@ -83,7 +83,7 @@ def detection_error(ranking: Ranking) -> np.ndarray:
     reference="Humblot-Renaux, Escalera, Moeslund 2023, arXiv 2306.14658",
 )
 def autc(ranking: Ranking) -> np.ndarray:
-    """Mean of the areas under the shares of flagged ID and missed OOD images over thresholds, scores scaled to [0, 1]."""
+    """Mean of the areas under the shares of flagged ID and missed OOD images over thresholds scaled to [0, 1]."""
     there = (ranking.inside + ranking.outside) > 0
     low = np.where(there, ranking.score, np.inf).min(-1)
     width = np.where(there, ranking.score, -np.inf).max(-1) - low
