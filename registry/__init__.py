@@ -147,7 +147,6 @@ def metric(name: str, **facts: Unpack[MetricFacts]) -> Callable[[T], T]:
     return METRICS.register(name, **facts)
 
 
-
 __all__ = [
     "ATTACKS",
     "AUGMENTATIONS",
