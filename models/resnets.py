@@ -9,17 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ..registry import GauntletError, model
-from ..registry.facts import ModelFacts
 from .layers import Normalize, start_as_he
 
 if TYPE_CHECKING:
     import torchvision
 
-_FACTS: ModelFacts = {
-    "tags": ("small-images",),
-    "versions": ("torchvision",),
-    "reference": "He, Zhang, Ren, Sun 2015, arXiv 1512.03385",
-}
+_REFERENCE = "He, Zhang, Ren, Sun 2015, arXiv 1512.03385"
 
 
 class SmallImageResNet(nn.Module):
@@ -66,7 +61,7 @@ def resnet(
 
 
 def _register(name: str, summary: str) -> None:
-    @model(name, summary=summary, **_FACTS)
+    @model(name, summary=summary, tags=("small-images",), versions=("torchvision",), reference=_REFERENCE)
     def build(*, classes: int = 10, channels: int = 3) -> SmallImageResNet:
         return SmallImageResNet(name, classes=classes, channels=channels)
 

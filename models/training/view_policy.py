@@ -19,18 +19,8 @@ CHUNK = 256 * 3 * 32 * 32
 
 
 #: What a policy may hold. Named here, not looked up, so that a change of their code retrains what it made.
-FUNCTIONS: Mapping[str, Callable[..., Tensor]] = {
-    "enlarge": enlarge,
-    "resized-crop": resized_crop,
-    "crop": crop,
-    "stretch": stretch,
-    "flip": flip,
-    "rotation": rotation,
-    "colour-jitter": colour_jitter,
-    "greyscale": greyscale,
-    "blur": blur,
-    "noise": noise,
-}
+_STEPS = (enlarge, resized_crop, crop, stretch, flip, rotation, colour_jitter, greyscale, blur, noise)
+FUNCTIONS: Mapping[str, Callable[..., Tensor]] = {step.__name__.replace("_", "-"): step for step in _STEPS}
 
 
 @dataclass(frozen=True)
@@ -111,73 +101,65 @@ def _fused(steps: list[Step]) -> list[Step]:
     return [*steps[:place], both, *steps[place + 2 :]]
 
 
-_ENLARGE = Step("enlarge", False, "Interpolation adds no detail, only artefacts.", {"factor": 4 / 3})
-_CROP = Step("crop", False, "A window of fixed size; the resized crop does this and more.", {"padding": 12})
-_RESIZED = Step(
-    "resized-crop", True, "Parts of one object belong together: the strongest single cue.", {"low": 0.08, "high": 1.0}
-)
-_STRETCH = Step("stretch", False, "Distorts shapes; the crop's mild change of aspect is enough.", {"factor": 1.5})
-_FLIP = Step("flip", True, "Left and right seldom matter in photographs.", {"p": 0.5})
-_ROTATION = Step("rotation", False, "Small turns at most; large ones leave black corners.", {"degrees": 15.0})
-_GREYSCALE = Step("greyscale", True, "Makes shape count where colour alone would tell views apart.", {"p": 0.2})
-_NOISE = Step("noise", False, "Plausible, not standard; kept weak.", {"low": 0.0, "high": 0.05, "p": 0.5})
+_BLUR = {"share": 0.1, "low": 0.1, "high": 2.0, "p": 0.5}
 
 
-def _jitter(strength: float, reason: str) -> Step:
+def _area(low: float) -> dict[str, float]:
+    return {"low": low, "high": 1.0}
+
+
+def _jitter(strength: float) -> dict[str, float]:
     s = 0.8 * strength
-    amounts = {"brightness": s, "contrast": s, "saturation": s, "hue": 0.2 * strength, "p": 0.8}
-    return Step("colour-jitter", True, reason, amounts)
+    return {"brightness": s, "contrast": s, "saturation": s, "hue": 0.2 * strength, "p": 0.8}
 
 
-def _blur(on: bool, reason: str) -> Step:
-    return Step("blur", on, reason, {"share": 0.1, "low": 0.1, "high": 2.0, "p": 0.5})
-
-
-#: For photographs of 96x96, and what the others change.
 _R4 = Policy(
     (
-        _ENLARGE,
-        _RESIZED,
-        _CROP,
-        _STRETCH,
-        _FLIP,
-        _ROTATION,
-        _jitter(1.0, "Otherwise histograms of colour tell which crops belong together."),
-        _GREYSCALE,
-        _blur(True, "Keeps the encoder from relying on fine texture."),
-        _NOISE,
+        Step("enlarge", False, "Interpolation adds no detail, only artefacts.", {"factor": 4 / 3}),
+        Step("resized-crop", True, "Parts of one object belong together: the strongest single cue.", _area(0.08)),
+        Step("crop", False, "A window of fixed size; the resized crop does this and more.", {"padding": 12}),
+        Step("stretch", False, "Distorts shapes; the crop's mild change of aspect is enough.", {"factor": 1.5}),
+        Step("flip", True, "Left and right seldom matter in photographs.", {"p": 0.5}),
+        Step("rotation", False, "Small turns at most; large ones leave black corners.", {"degrees": 15.0}),
+        Step("colour-jitter", True, "Otherwise histograms of colour tell which crops belong together.", _jitter(1.0)),
+        Step("greyscale", True, "Makes shape count where colour alone would tell views apart.", {"p": 0.2}),
+        Step("blur", True, "Keeps the encoder from relying on fine texture.", _BLUR),
+        Step("noise", False, "Plausible, not standard; kept weak.", {"low": 0.0, "high": 0.05, "p": 0.5}),
     )
 )
 
 
-def _instead(*steps: Step) -> Policy:
-    """The policy for large photographs with these steps in the place of those of the same names."""
-    changed = {step.name: step for step in steps}
-    return Policy(tuple(changed.get(step.name, step) for step in _R4.steps))
+def _instead(**changes: Any) -> Policy:
+    """The policy for large photographs with other facts of some steps, by name (``_`` for ``-``)."""
+    return Policy(tuple(replace(step, **changes.get(step.name.replace("-", "_"), {})) for step in _R4.steps))
 
 
 #: By name: photographs of 96x96, small photographs of 32x32, and 28x28 handwriting.
 POLICIES: Mapping[str, Policy] = {
     "r4": _R4,
     "cifar": _instead(
-        replace(_RESIZED, parameters={"low": 0.2, "high": 1.0}),
-        replace(_CROP, parameters={"padding": 4}),
-        _jitter(0.5, "Half as strong as for large images, as Chen et al. have it for CIFAR-10."),
-        _blur(False, "At 32x32 there is little fine texture to blur."),
+        resized_crop={"parameters": _area(0.2)},
+        crop={"parameters": {"padding": 4}},
+        colour_jitter={
+            "parameters": _jitter(0.5),
+            "reason": "Half as strong as for large images, as Chen et al. have it for CIFAR-10.",
+        },
+        blur={"on": False, "reason": "At 32x32 there is little fine texture to blur."},
     ),
     "digits": _instead(
-        Step(
-            "resized-crop",
-            True,
-            "Milder than for photographs: a part of a digit is no digit.",
-            {"low": 0.5, "high": 1.0},
-        ),
-        replace(_CROP, parameters={"padding": 3}),
-        replace(_FLIP, on=False, reason="A mirrored digit is no digit, or another one: 2 and 5, say."),
-        replace(_ROTATION, on=True, reason="Writing leans; small turns only, since 6 and 9 are turns of one another."),
-        _jitter(0.5, "Grey images: only brightness and contrast are left of it."),
-        replace(_GREYSCALE, on=False, reason="The images are grey already."),
-        _blur(False, "At 28x28 there is little fine texture to blur."),
+        resized_crop={
+            "parameters": _area(0.5),
+            "reason": "Milder than for photographs: a part of a digit is no digit.",
+        },
+        crop={"parameters": {"padding": 3}},
+        flip={"on": False, "reason": "A mirrored digit is no digit, or another one: 2 and 5, say."},
+        rotation={"on": True, "reason": "Writing leans; small turns only, since 6 and 9 are turns of one another."},
+        colour_jitter={
+            "parameters": _jitter(0.5),
+            "reason": "Grey images: only brightness and contrast are left of it.",
+        },
+        greyscale={"on": False, "reason": "The images are grey already."},
+        blur={"on": False, "reason": "At 28x28 there is little fine texture to blur."},
     ),
 }
 

@@ -15,10 +15,10 @@ from torch import nn
 from gauntlet.datasets import ImageSet
 from gauntlet.models.training import Batch, LossOutput, Trainer
 from gauntlet.models.training.adversarial import Adversarial, Trades
-from gauntlet.models.training.logitnorm import NormalisedLogits
 from gauntlet.models.training.loop import Loop
 from gauntlet.models.training.outliers import EnergyMargins, UniformOnOutliers
 from gauntlet.models.training.single_step import FastAdversarial, FGSMAugmentation, input_gradient
+from gauntlet.models.training.standard import NormalisedLogits
 from gauntlet.registry import ATTACKS, RECIPES, GauntletError
 
 CPU = torch.device("cpu")
