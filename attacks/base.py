@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..datasets.per_image_rng import PerImageRNG
-from ..registry import GauntletError
+from ..registry import Component, GauntletError
 from ..registry.facts import Kind
 from .norms import per_image, perturbation_norms
 from .victim import Victim
@@ -40,7 +40,7 @@ class AttackResult:
     smallest: Tensor | None = None
 
 
-class Attack(ABC):
+class Attack(Component, ABC):
     """An adversary: the parameters are given at construction, the data to :meth:`run`.
 
     A subclass sets ``norm`` and writes :meth:`attack`; what every attack has in common is here.

@@ -64,8 +64,9 @@ def build_attack(chosen: Entry | str, parameters: Mapping[str, Any] | None = Non
     checked = entry.check(parameters or {})
     norm = norm_of(entry, checked)
     if entry.needs:
-        return FunctionAttack(entry.factory, entry.needs, checked, norm, entry.name)
-    made = entry.factory(**checked)
+        made = FunctionAttack(entry.factory, entry.needs, checked, norm, entry.name)
+        return entry.signed(made, checked)
+    made = entry.build(checked)
     if not isinstance(made, Attack):
         raise GauntletError(
             f"Attack {entry.name!r} ({entry.where}) does not derive from gauntlet.attacks.Attack: derive from it and "

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ..registry import GauntletError
+from ..registry.folders import cache_folder
 from ..results.examples import write_examples
 from ..results.records import CellResult, PlannedCell
 from ..results.store import Store
@@ -19,7 +20,6 @@ from .context import Resources, RowContext
 from .evaluators import EVALUATORS
 from .failures import JobTimeout, alarm_held, failure, out_of_memory, time_limit
 from .loggers import Sink
-from .paths import cache_folder
 from .plan import Job, Plan, Row
 
 

@@ -42,7 +42,7 @@ def resolve_recipe(spec: Any) -> Selected | None:
 
 def _tried(recipe: Selected) -> Selected:
     """The same, after building it once without outlier images: settings that cannot work are found before a run."""
-    made = [part.entry.factory(**part.parameters) for part in parts(recipe)]
+    made = [part.entry.build(part.parameters) for part in parts(recipe)]
     _join(recipe, made)
     return recipe
 
@@ -133,7 +133,7 @@ def _build(recipe: Selected, dataset: ResolvedDataset) -> Recipe:
     parameters = dict(recipe.parameters)
     if (parameter := recipe.entry.meta.get("datasets")) is not None:
         parameters[parameter] = [one.load(split) for one, split in outlier_sets(recipe, dataset)]
-    return recipe.entry.factory(**parameters)
+    return recipe.entry.signed(recipe.entry.factory(**parameters), recipe.parameters)
 
 
 def _values(recipe: Selected) -> dict[str, Any]:

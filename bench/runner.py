@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..datasets import DataSource
 from ..registry import REGISTRIES, load_entry_points, load_plugin
+from ..registry.folders import cache_folder, data_root
 from ..results.frame import load_results, write_csv
 from ..results.store import Store
 from ..results.tables import write_tables
+from .device import pick_device
 from .execution import Execution, Reporter
 from .loggers import open_logger
-from .paths import cache_folder, data_root, pick_device
 from .plan import Plan, make_plan
 from .provenance import provenance
 from .suite import load_suite

@@ -113,7 +113,7 @@ class TrainedModels:
         if spec.calibrator is None:
             return module
         val = self._images.split(dataset, "val")
-        calibrator = spec.calibrator.entry.factory(**spec.calibrator.parameters)
+        calibrator = spec.calibrator.entry.build(spec.calibrator.parameters)
         try:
             with torch.no_grad():
                 batches = self._images.batches(val, batch_size)

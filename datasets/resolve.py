@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from ..registry import DATASETS, Selected, parse_spec, select_one
+from ..registry import DATASETS, Entry, Selected, parse_spec, select_one
 from ..registry.selection import default_label
 from .options import OPTIONS, Options
 from .resolved import ResolvedDataset
@@ -42,6 +43,15 @@ def resolve(
     if options.hold_out or options.only:
         _ = resolved.classes  # a misspelt class is reported now, not when the images are wanted
     return resolved
+
+
+def build_dataset(entry: Entry, parameters: Mapping[str, Any]) -> ResolvedDataset:
+    """The dataset of an entry, with parameters and options, from the usual folders.
+
+    Raises:
+        GauntletError: A parameter, option or class is unknown or out of range.
+    """
+    return resolve({"name": entry.name, **parameters}, DataSource.default())
 
 
 def _label(spec: Any, selected: Selected, options: Options) -> str:

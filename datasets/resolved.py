@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ..registry import CORRUPTIONS, Entry, GauntletError, digest, source_fingerprint
+from ..registry.component import as_call
 from .convert import conversion, convert
 from .corruptions import corrupted
 from .imageset import ImageSet
@@ -56,7 +57,7 @@ class ResolvedDataset:
         self._fingerprints: dict[str, str] = {}
 
     def __repr__(self) -> str:
-        return f"<dataset {self.label!r}>"
+        return as_call("create_dataset", (self.name,), {**self.parameters, **self.options})
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickled, it goes without its images: another process loads them itself."""

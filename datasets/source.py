@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..registry import GauntletError
+from ..registry.folders import cache_folder, data_root
 
 #: A file changed this recently (ns) may change again within the clock's resolution: its sum is not kept.
 _SETTLED = 2_000_000_000
@@ -31,6 +32,11 @@ class DataSource:
     root: Path
     cache: Path
     download: bool = False
+
+    @classmethod
+    def default(cls) -> DataSource:
+        """The folders that the environment names (``GAUNTLET_DATA``, ``GAUNTLET_CACHE``)."""
+        return cls(data_root(), cache_folder())
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", Path(self.root).expanduser())

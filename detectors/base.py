@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 
-from ..registry import Entry, GauntletError, Selected
+from ..registry import Component, Entry, GauntletError, Selected
 from .moments import feature_mean
 from .numerics import broken_rows, check_temperature, double
 from .outputs import Head, Outputs
@@ -17,7 +17,7 @@ from .outputs import Head, Outputs
 T = TypeVar("T")
 
 
-class Detector(ABC):
+class Detector(Component, ABC):
     """Scores images: the higher, the more out-of-distribution.
 
     Attributes:
@@ -169,9 +169,6 @@ class Detector(ABC):
             "use it with a model that yields it."
         )
 
-    def __repr__(self) -> str:
-        return f"<detector {self.name}>"
-
 
 class FunctionDetector(Detector):
     """A detector made of a function whose leading arguments are its needs.
@@ -237,8 +234,8 @@ def build_detector(chosen: Selected | Entry, parameters: Mapping[str, Any] | Non
     if not entry.is_class:
         if "temperature" in checked and entry.factory.__module__.startswith("gauntlet."):
             check_temperature(checked["temperature"], label)
-        return FunctionDetector(entry.factory, entry.needs, checked, label)
-    detector = entry.factory(**checked)
+        return entry.signed(FunctionDetector(entry.factory, entry.needs, checked, label), checked)
+    detector = entry.build(checked)
     if not isinstance(detector, Detector):
         raise GauntletError(
             f"Detector {label!r} ({entry.where}) is a class that does not derive from gauntlet.detectors.Detector: "

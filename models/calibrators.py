@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..registry import GauntletError, calibrator
+from ..registry import Component, GauntletError, calibrator
 from .tap import Tap
 from .temperature import checked, fit_temperature
 
 _MOST_STEPS = 10_000
 
 
-class Calibrator(nn.Module):
+class Calibrator(Component, nn.Module):
     """From what a model gives to calibrated logits.
 
     Attributes:

@@ -6,6 +6,7 @@ import copyreg
 from collections.abc import Callable
 from typing import Any, TypeVar, Unpack
 
+from .component import BoundFunction, Component
 from .entry import Entry
 from .errors import GauntletError, NotAvailable, nearest
 from .facts import (
@@ -27,7 +28,14 @@ from .selection import Selected, check_unique, left_out, parse_spec, select, sel
 
 T = TypeVar("T", bound=Callable[..., Any])
 
-DATASETS = Registry("dataset", "gauntlet.datasets", facts=DatasetFacts, leading=True, vocabulary=("split", "source"))
+DATASETS = Registry(
+    "dataset",
+    "gauntlet.datasets",
+    facts=DatasetFacts,
+    leading=True,
+    vocabulary=("split", "source"),
+    builder="gauntlet.datasets.resolve:build_dataset",
+)
 CORRUPTIONS = Registry(
     "corruption",
     "gauntlet.datasets.corruptions",
@@ -57,6 +65,7 @@ ATTACKS = Registry(
     stated={"norm": "linf", "kind": "fixed"},
     leading=True,
     vocabulary=("victim", "images", "labels", "epsilon", "draws"),
+    builder="gauntlet.attacks.function:build_attack",
 )
 DETECTORS = Registry(
     "detector",
@@ -77,6 +86,7 @@ DETECTORS = Registry(
         "gram-statistics",
         "deflated-logits",
     ),
+    builder="gauntlet.detectors.base:build_detector",
 )
 METRICS = Registry(
     "metric",
@@ -147,6 +157,16 @@ def metric(name: str, **facts: Unpack[MetricFacts]) -> Callable[[T], T]:
     return METRICS.register(name, **facts)
 
 
+list_datasets, create_dataset = DATASETS.names, DATASETS.create
+list_corruptions, create_corruption = CORRUPTIONS.names, CORRUPTIONS.create
+list_models, create_model = MODELS.names, MODELS.create
+list_recipes, create_recipe = RECIPES.names, RECIPES.create
+list_augmentations, create_augmentation = AUGMENTATIONS.names, AUGMENTATIONS.create
+list_calibrators, create_calibrator = CALIBRATORS.names, CALIBRATORS.create
+list_attacks, create_attack = ATTACKS.names, ATTACKS.create
+list_detectors, create_detector = DETECTORS.names, DETECTORS.create
+list_metrics, create_metric = METRICS.names, METRICS.create
+
 __all__ = [
     "ATTACKS",
     "AUGMENTATIONS",
@@ -158,6 +178,8 @@ __all__ = [
     "MODELS",
     "RECIPES",
     "REGISTRIES",
+    "BoundFunction",
+    "Component",
     "Entry",
     "GauntletError",
     "NotAvailable",
@@ -170,12 +192,30 @@ __all__ = [
     "check_unique",
     "coerce",
     "corruption",
+    "create_attack",
+    "create_augmentation",
+    "create_calibrator",
+    "create_corruption",
+    "create_dataset",
+    "create_detector",
+    "create_metric",
+    "create_model",
+    "create_recipe",
     "dataset",
     "detector",
     "digest",
     "fingerprints_remembered",
     "is_pattern",
     "left_out",
+    "list_attacks",
+    "list_augmentations",
+    "list_calibrators",
+    "list_corruptions",
+    "list_datasets",
+    "list_detectors",
+    "list_metrics",
+    "list_models",
+    "list_recipes",
     "load_entry_points",
     "load_plugin",
     "load_plugins",

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from .component import remember
 from .errors import GauntletError
 from .parameters import Parameter, check_parameters
 
@@ -80,6 +81,21 @@ class Entry:
         """Raise a :class:`GauntletError` unless every parameter without default is among those ``given``."""
         if sentence := self.lacks(given):
             raise GauntletError(sentence)
+
+    def build(self, parameters: Mapping[str, Any]) -> Any:
+        """Call the factory with checked ``parameters``; the component prints as ``create_KIND(NAME, ...)``.
+
+        Raises:
+            GauntletError: A parameter is unknown, of another type, or has no value.
+        """
+        checked = self.check(parameters)
+        self.require(checked)
+        return self.signed(self.factory(**checked), checked)
+
+    def signed(self, made: Any, parameters: Mapping[str, Any]) -> Any:
+        """``made``, which prints as what this entry builds with ``parameters``."""
+        remember(made, f"create_{self.kind}", (self.name,), parameters)
+        return made
 
     def defaults(self) -> dict[str, Any]:
         """The parameters that have a default, with it."""

@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeVar
 
+from .component import BoundFunction
 from .entry import Entry
 from .errors import GauntletError, nearest
 from .facts import Facts, check_facts
@@ -38,6 +39,7 @@ class Registry:
         stated: Facts that a class attribute or the default of a parameter may state, and what holds otherwise.
         vocabulary: The needs that exist; a need ``output:NAME`` is always allowed. Empty: anything goes.
         supplied: Parameters that Gauntlet fills in where nobody gives them.
+        builder: ``module:function`` that makes a component of an entry and parameters, where calling it is not enough.
         finder: ``module:function`` that is asked for the entry (or None) of a name that is not registered.
     """
 
@@ -52,6 +54,7 @@ class Registry:
         vocabulary: tuple[str, ...] = (),
         supplied: tuple[str, ...] = (),
         finder: str = "",
+        builder: str = "",
     ) -> None:
         self.kind = kind
         self._package = package
@@ -61,6 +64,7 @@ class Registry:
         self._vocabulary = vocabulary
         self.supplied = frozenset(supplied)
         self._finder = finder
+        self._builder = builder
         self._entries: dict[str, Entry] = {}
         self._aliases: dict[str, str] = {}
         self._discovered = False
@@ -191,13 +195,27 @@ class Registry:
         lowered = name.lower()
         return self._entries.get(self._aliases.get(lowered, lowered))
 
-    def create(self, name: str, /, *arguments: Any, **parameters: Any) -> Any:
-        """Build the component: look it up, check the parameters, call it."""
+    def create(self, name: str, /, **parameters: Any) -> Any:
+        """Build the component: look it up, check the parameters, call it.
+
+        A function of data comes back with its parameters set, to be called with its needs in order.
+
+        Raises:
+            GauntletError: The name is unknown, or a parameter is unknown, of another type, or has no value.
+        """
         entry = self.get(name)
+        module, _, function = self._builder.partition(":")
+        if module:
+            return getattr(importlib.import_module(module), function)(entry, parameters)
+        if not self._leading or entry.is_class:
+            return entry.build(parameters)
         checked = entry.check(parameters)
-        if not arguments:  # positional ones may be those without default
-            entry.require(checked)
-        return entry.factory(*arguments, **checked)
+        entry.require(checked)
+        return entry.signed(BoundFunction(entry.factory, checked), checked)
+
+    def names(self, pattern: str = "*") -> list[str]:
+        """Names of the entries that a glob, ``tag:WORD`` or ``KEY:VALUE`` picks, in alphabetical order."""
+        return [entry.name for entry in self.match(pattern)]
 
     def match(self, pattern: str) -> list[Entry]:
         """Entries that a selection picks: ``all``, a glob, ``tag:WORD`` or ``KEY:VALUE`` (as in ``norm:linf``)."""

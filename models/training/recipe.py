@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ...datasets import ImageSet
+from ...registry import Component
 
 #: One epoch of a history: epoch, loss, accuracy, val_loss, val_accuracy, lr, seconds.
 EpochLog = dict[str, float]
@@ -17,7 +18,7 @@ EpochLog = dict[str, float]
 Progress = Callable[[int, int, dict[str, Any]], None]
 
 
-class Recipe:
+class Recipe(Component):
     """Base of all recipes; a subclass takes its settings as keyword parameters and overrides :meth:`train`.
 
     Facts that ``@recipe`` may be told: ``datasets="outliers"`` names the parameter that holds dataset specs in a suite

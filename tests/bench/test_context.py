@@ -18,9 +18,9 @@ from gauntlet.bench.context import Resources, RowContext
 from gauntlet.bench.evaluators import EVALUATORS
 from gauntlet.bench.evaluators.attack_measures import AttackedTargets
 from gauntlet.bench.execution import Execution
-from gauntlet.bench.paths import cache_folder
 from gauntlet.bench.runner import prepare, run_suite
 from gauntlet.registry import ATTACKS
+from gauntlet.registry.folders import cache_folder
 from gauntlet.results.frame import load_results
 from gauntlet.results.records import CellResult
 from gauntlet.results.store import Store

@@ -10,9 +10,9 @@ import torch
 from gauntlet.attacks.foolbox_adapter import _StallGuard
 from gauntlet.bench import device_images
 from gauntlet.bench.context import Resources
-from gauntlet.bench.paths import cache_folder
 from gauntlet.bench.runner import run_suite
 from gauntlet.detectors import Outputs
+from gauntlet.registry.folders import cache_folder
 
 from .conftest import small_suite
 

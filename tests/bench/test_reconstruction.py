@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 import torch
 
-from gauntlet.bench.paths import cache_folder
 from gauntlet.bench.runner import prepare, run_suite
 from gauntlet.datasets import DataSource, resolve
 from gauntlet.models import CheckpointStore
 from gauntlet.models.autoencoder import Autoencoder
 from gauntlet.registry import GauntletError
+from gauntlet.registry.folders import cache_folder
 from gauntlet.results.examples import read_examples
 from gauntlet.results.frame import load_results
 from gauntlet.results.intervals import mean_interval

@@ -157,7 +157,7 @@ def test_a_model_is_trained_on_top_of_another_that_is_trained_first(tmp_path: Pa
 
 def test_the_weights_of_the_inner_model_stay_as_it_was_trained(tmp_path: Path, coder: str):
     from gauntlet.bench.context import Resources, RowContext
-    from gauntlet.bench.paths import cache_folder
+    from gauntlet.registry.folders import cache_folder
 
     suite = small_suite(models=[*CODES, {**PROBE, "label": "probe"}], evaluators=["accuracy", "ood"])
     plan, _ = prepare(suite)
