@@ -22,17 +22,18 @@ class JobTimeout(BaseException):
 def failure(error: BaseException, label: str, *, limit: float | None = None) -> CellResult:
     """The record of a cell whose computation raised ``error``; ``label`` names the component.
 
-    What users can put right reads as one sentence; anything else keeps its traceback.
+    What users can put right reads as one sentence; anything else names its class. Both keep class and traceback.
     """
     if isinstance(error, NotAvailable):
         return CellResult(status="skipped", reason=str(error))
     if isinstance(error, JobTimeout):
         return CellResult(status="timeout", reason=f"{label} passed its time limit of {limit:g} s.")
-    trace = "".join(traceback.format_exception(error))
+    kind, trace = type(error).__name__, "".join(traceback.format_exception(error))
     if out_of_memory(error):
-        return CellResult(status="out-of-memory", reason=f"{label} ran out of memory with one image.", traceback=trace)
-    reason = str(error) if isinstance(error, GauntletError) else f"{label}: {type(error).__name__}: {error}"
-    return CellResult(status="failed", reason=" ".join(reason.split()), traceback=trace)
+        reason = f"{label} ran out of memory with one image."
+        return CellResult(status="out-of-memory", reason=reason, traceback=trace, error=kind)
+    reason = str(error) if isinstance(error, GauntletError) else f"{label}: {kind}: {error}"
+    return CellResult(status="failed", reason=" ".join(reason.split()), traceback=trace, error=kind)
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -97,6 +97,7 @@ class CellResult:
         status: One of :data:`STATUSES`.
         reason: Why it is not ok, in one sentence.
         traceback: Of a failed cell.
+        error: Of a failed cell, the class of the exception that was raised.
         measurements: The tidy values.
         arrays: Per-sample arrays by name (prediction, success, norm, score), any shape, no object dtype.
         examples: Image examples by name, where the suite asks for them; they go to a file beside the store.
@@ -112,6 +113,7 @@ class CellResult:
     seconds: float = 0.0
     device: str = ""
     examples: Mapping[str, np.ndarray] = field(default_factory=dict)
+    error: str = ""
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:

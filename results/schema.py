@@ -29,7 +29,8 @@ CREATE TABLE run_cells (
 {IDENTITY_INDEX};
 CREATE TABLE cells (
     key TEXT PRIMARY KEY, run_id TEXT NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL,
-    traceback TEXT NOT NULL, seconds REAL NOT NULL, device TEXT NOT NULL, created_at TEXT NOT NULL);
+    traceback TEXT NOT NULL, seconds REAL NOT NULL, device TEXT NOT NULL, created_at TEXT NOT NULL,
+    error TEXT NOT NULL DEFAULT '');
 CREATE TABLE measurements (
     key TEXT NOT NULL, position INTEGER NOT NULL, metric TEXT NOT NULL, class_name TEXT NOT NULL,
     value REAL, ci_low REAL, ci_high REAL, n INTEGER, PRIMARY KEY (key, position)) WITHOUT ROWID;
@@ -48,6 +49,7 @@ _TO_VERSION_2 = (
     "DROP INDEX run_cells_identity",
     IDENTITY_INDEX,
     DECLARATIONS,
+    "ALTER TABLE cells ADD COLUMN error TEXT NOT NULL DEFAULT ''",
     "PRAGMA user_version = 2",
 )
 

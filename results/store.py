@@ -200,7 +200,7 @@ class Store:
             for table in ("cells", "measurements", "arrays"):
                 connection.execute(f"DELETE FROM {table} WHERE key = ?", (key,))
             connection.execute(
-                "INSERT INTO cells VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO cells VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     key,
                     run_id,
@@ -210,6 +210,7 @@ class Store:
                     result.seconds,
                     result.device,
                     created_at or _now(),
+                    result.error,
                 ),
             )
             connection.executemany("INSERT INTO measurements VALUES (?, ?, ?, ?, ?, ?, ?, ?)", measurements)
@@ -229,10 +230,10 @@ class Store:
     def result(self, key: str) -> CellResult | None:
         """The stored result of a key with its arrays, or ``None``."""
         with self._transaction("BEGIN"):  # one snapshot, so that result and arrays belong together
-            rows = self._read("SELECT status, reason, traceback, seconds, device FROM cells WHERE key = ?", (key,))
+            known = "status, reason, traceback, seconds, device, error"
+            rows = self._read(f"SELECT {known} FROM cells WHERE key = ?", (key,))
             if not rows:
                 return None
-            status, reason, traceback, seconds, device = rows[0]
             query = (
                 "SELECT metric, value, ci_low, ci_high, n, class_name FROM measurements WHERE key = ? ORDER BY position"
             )
@@ -240,7 +241,8 @@ class Store:
                 Measurement(metric, float("nan") if value is None else value, *rest)
                 for metric, value, *rest in self._read(query, (key,))
             )
-            return CellResult(status, reason, traceback, measurements, self.arrays(key), seconds, device)
+            facts = dict(zip(known.split(", "), rows[0], strict=True))
+            return CellResult(measurements=measurements, arrays=self.arrays(key), **facts)
 
     def arrays(self, key: str) -> dict[str, np.ndarray]:
         """The per-sample arrays of a key, by name; empty where there are none."""

@@ -154,11 +154,35 @@ def test_images_made_on_another_model_beat_a_mask() -> None:
 
 def test_valid_outputs_tells_by_how_much_an_attack_left_its_ball_and_who_claims_too_much() -> None:
     reason = "Attack 'x' at epsilon 0.1: A perturbation has linf norm 0.2, which leaves the ball of radius 0.1 by 0.1."
-    failed = replace(trial("fgsm", 0.1, []), result=CellResult("failed", reason))
+    failed = replace(trial("fgsm", 0.1, []), result=CellResult("failed", reason, error="InvalidAdversarial"))
     assert look("valid-outputs", failures=(failed,), trials=(trial("fgsm", 0.3, []),)).text == reason
+    other = replace(failed, result=CellResult("failed", reason, error="GauntletError"))  # its words decide nothing
+    assert look("valid-outputs", failures=(other,), trials=(trial("fgsm", 0.3, []),)).passed
     liar = trial("fgsm", 0.1, list(range(10)), claimed=np.ones(10, bool))
     assert "claims 10 successes" in look("valid-outputs", trials=(liar,)).text
     assert look("valid-outputs", trials=(trial("fgsm", 0.1, [1]),)).passed
+
+
+def test_valid_outputs_reads_from_the_store_why_an_attack_failed(tmp_path: Path, write_plugin: Any) -> None:
+    plugin = write_plugin(
+        '''
+        from gauntlet import attack
+
+        @attack("far", norm="linf", access="gradient")
+        def far(victim, images, labels, epsilon):
+            """Twice as far as it may go."""
+            return (images + 2 * epsilon).clamp(0, 1)
+        '''
+    )
+    suite = small_suite(attacks=["far", "fgsm"], epsilons=[0.1], evaluators=["attack", "checks"], checks="standard")
+    run_suite(suite, out=tmp_path, plugins=[plugin])
+    frame = load_results(tmp_path)
+    reason = frame[frame["attack"] == "far"]["reason"].item()
+    assert "leaves the ball" in reason
+    verdict = frame[frame["attack"] == "valid-outputs"]
+    assert verdict["metric"].tolist() == ["check_passed"]
+    assert verdict["value"].tolist() == [0]
+    assert verdict["reason"].tolist() == [reason]
 
 
 def test_work_done_finds_attacks_that_do_nothing() -> None:
