@@ -12,8 +12,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gauntlet.attacks import build_attack
 from gauntlet.attacks.known_models import Constant, Masked, Randomised, trained
-from gauntlet.bench.evaluators.check_context import AttackRun, CheckContext, NotApplicable
+from gauntlet.bench.evaluators import check_context
+from gauntlet.bench.evaluators.check_context import AttackRun, CheckContext, CheckResult, NotApplicable
 from gauntlet.bench.evaluators.checks import CHECKS, FULL
 from gauntlet.bench.runner import run_suite
 from gauntlet.datasets import ImageSet
@@ -52,16 +54,20 @@ class Bench:
             return SimpleNamespace(logits=self.model(self.set.images), labels=self.set.labels)
 
 
-def look(
-    name: str, model: nn.Module | None = None, trials: tuple[AttackRun, ...] = (), failures: Any = (), others: Any = ()
-):
-    row = SimpleNamespace(
+def look(name: str, *given: Any, **more: Any) -> CheckResult:
+    return CHECKS[name](evidence(*given, **more))
+
+
+def evidence(
+    model: nn.Module | None = None, trials: tuple[AttackRun, ...] = (), failures: Any = (), others: Any = ()
+) -> CheckContext:
+    row: Any = SimpleNamespace(
         seed=0,
         dataset=SimpleNamespace(name="digits", label="digits", classes=tuple("0123456789")),
         model=SimpleNamespace(label="M"),
     )
     bench: Any = Bench(model or trained().model)
-    return CHECKS[name](CheckContext(row, bench, trials, failures, others))  # type: ignore[arg-type]
+    return CheckContext(row, bench, trials, failures, others)
 
 
 def trial(attack: str, epsilon: float | None, robust: list[int], **changes: Any) -> AttackRun:
@@ -161,6 +167,17 @@ def test_valid_outputs_tells_by_how_much_an_attack_left_its_ball_and_who_claims_
     liar = trial("fgsm", 0.1, list(range(10)), claimed=np.ones(10, bool))
     assert "claims 10 successes" in look("valid-outputs", trials=(liar,)).text
     assert look("valid-outputs", trials=(trial("fgsm", 0.1, [1]),)).passed
+
+
+def test_checks_of_one_model_share_the_attacks_that_they_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = []
+    monkeypatch.setattr(check_context, "build_attack", lambda *given: built.append(given) or build_attack(*given))
+    context = evidence(trials=(trial("fgsm", 0.3, []),))
+    for name in ("converged", "best-iterate", "noise-loses"):
+        CHECKS[name](context)
+    own = [{"steps": 80, "rel_stepsize": 1 / 60, "restarts": 2}, {"stop_when_fooled": False}]
+    noise = "foolbox/linf/repeated-uniform-noise"
+    assert built == [("pgd", {}), ("pgd", own[0]), ("pgd", own[1]), (noise, {})]
 
 
 def test_valid_outputs_reads_from_the_store_why_an_attack_failed(tmp_path: Path, write_plugin: Any) -> None:
