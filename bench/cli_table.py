@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..registry import GauntletError
+from ..registry import GauntletError, nearest
 from .cli_options import columns, narrowed, out_option, reported_option, results, suite_option, where_option
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ..results.presets import Preset
     from ..results.table import Table
 
-PRESETS = (
-    *("attack-grid", "minimal", "checks", "ood", "adversarial-detection", "open-set", "open-set-labels"),
-    *("open-set-medians", "corruptions", "calibration", "safety", "reconstruction", "representation"),
-)
 SUFFIXES = {
     ".md": "github",
     ".tex": "latex",
@@ -32,7 +30,7 @@ FORMATS = ("plain", "github", "latex", "latex-siunitx", "html", "rst", "csv", "p
 
 
 @click.command()
-@click.argument("preset", required=False, type=click.Choice(PRESETS))
+@click.argument("preset", required=False, metavar="[NAME]")
 @click.option("--rows", metavar="COLUMN,...", help="Columns of the results whose values become rows.")
 @click.option("--columns", "across", metavar="COLUMN,...", help="Columns of the results whose values become columns.")
 @click.option("--metric", metavar="NAME,...", help="What stands in the cells, such as auroc or robust_accuracy.")
@@ -81,7 +79,7 @@ def table(
     out: Path,
     **numbers: Any,
 ) -> None:
-    """Make a table from a finished store: a preset, or any pivot.
+    """Make a table from a finished store: a preset (also one of a plug-in's evaluator), or any pivot.
 
     \b
     gauntlet table ood --layout groups --best column
@@ -91,13 +89,15 @@ def table(
     import pandas as pd
 
     from ..results.emphasis import sort_rows
-    from ..results.tables import PRESETS as MAKERS
     from ..results.tables import checks_of, render
 
+    makers = known_presets(out, suite)
+    if preset is not None and preset not in makers:
+        raise GauntletError(f"There is no table {preset!r}; {nearest(preset, makers, limit=30)}")
     style = style or SUFFIXES.get("" if file is None else file.suffix.lower(), "plain")
     intervals = {"half": True, "range": "range", "none": False}[interval]
     options = {**numbers, "intervals": intervals, "best": best or ""}
-    everything = results(out, suite, columns(metric) or (MAKERS[preset].metrics if preset else ()))
+    everything = results(out, suite, columns(metric) or (makers[preset].metrics if preset else ()))
     frame = narrowed(everything, wanted, reported)
     if preset != "checks":  # a selection keeps the marks of checks that failed
         checks = checks_of(everything)
@@ -105,9 +105,10 @@ def table(
         frame = pd.concat([frame, lost], ignore_index=True) if len(lost) else frame
     if preset is not None and (rows or across):
         raise GauntletError("Give a preset, or --rows and --columns, not both.")
-    tables = (
-        _preset(frame, preset, metric, layout, options) if preset else [_pivot(frame, rows, across, metric, options)]
-    )
+    if preset is not None:
+        tables = _preset(frame, preset, makers[preset], metric, layout, options)
+    else:
+        tables = [_pivot(frame, rows, across, metric, options, makers)]
     tables = [sort_rows(item, sort) for item in tables] if sort else tables
     if style == "parquet":
         _parquet(tables, file)
@@ -117,28 +118,42 @@ def table(
         _show("\n\n".join(render(item, style) for item in tables), file)
 
 
-def _preset(
-    frame: pd.DataFrame, preset: str, metric: str | None, layout: str | None, options: dict[str, Any]
-) -> list[Table]:
-    from ..results.tables import PRESETS as MAKERS
+def known_presets(out: Path, suite: str | None) -> Mapping[str, Preset]:
+    """The presets by name: ours, and those that the evaluators of the store's runs declare."""
+    from ..results.store import Store
+    from ..results.tables import presets
 
-    if (metric or layout) and preset != "ood":
-        raise GauntletError(f"--metric and --layout belong to the preset ood, not to {preset}.")
-    options = {} if preset == "checks" else options
+    if not (out / "store.sqlite").is_file():  # reading the results will say so
+        return presets()
+    with Store.open(out, create=False) as store:
+        runs = [run.run_id for run in store.runs() if suite in (None, run.suite)]
+        return presets(store.declarations(runs).values())
+
+
+def _preset(
+    frame: pd.DataFrame, name: str, make: Preset, metric: str | None, layout: str | None, options: dict[str, Any]
+) -> list[Table]:
+    if (metric or layout) and name != "ood":
+        raise GauntletError(f"--metric and --layout belong to the preset ood, not to {name}.")
     extra = {key: value for key, value in (("metric", metric), ("layout", layout)) if value}
-    tables = MAKERS[preset](frame, **extra, **options)
+    tables = make(frame, **extra, **options)
     if not tables:
-        raise GauntletError(f"These results have nothing for the table {preset!r}; `gauntlet run` a suite that has.")
+        raise GauntletError(f"These results have nothing for the table {name!r}; `gauntlet run` a suite that has.")
     return tables
 
 
 def _pivot(
-    frame: pd.DataFrame, rows: str | None, across: str | None, metric: str | None, options: dict[str, Any]
+    frame: pd.DataFrame,
+    rows: str | None,
+    across: str | None,
+    metric: str | None,
+    options: dict[str, Any],
+    presets: Iterable[str],
 ) -> Table:
     from ..results.tables import pivot
 
     if not (rows and across and metric):
-        raise GauntletError(f"Give a preset ({', '.join(PRESETS)}), or --rows, --columns and --metric.")
+        raise GauntletError(f"Give a preset ({', '.join(presets)}), or --rows, --columns and --metric.")
     return pivot(frame, columns(rows), columns(across), columns(metric), **options)
 
 

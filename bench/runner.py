@@ -136,4 +136,6 @@ def write_results(folder: Path, run_id: str) -> list[Path]:
     frame = load_results(folder, run=run_id)
     path = folder / "results.csv"
     write_csv(frame, path)
-    return [path, *write_tables(frame, folder)]
+    with Store.open(folder / "store.sqlite") as store:
+        declared = store.declarations([run_id]).values()
+    return [path, *write_tables(frame, folder, declared)]

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from .records import ROLES
+
 MARK = "†"
 #: Metrics that an attack which does not work makes look better than they are.
 ROBUST = ("robust_accuracy", "attack_success_rate", "median_norm")
@@ -32,6 +34,7 @@ def failed_checks(frame: pd.DataFrame) -> FailedChecks:
 def flagged_rows(chosen: pd.DataFrame, failed: FailedChecks) -> np.ndarray:
     """For each row, whether it is a robust figure of a model that fails a check."""
     robust = chosen["metric"].isin(ROBUST) & (chosen["evaluator"] == "attack") & (chosen["status"] == "ok")
+    robust &= chosen["role"].isin(ROLES)  # not the clean images that a table puts beside them
     marked = np.zeros(len(chosen), dtype=bool)
     for place in np.flatnonzero(robust) if failed else ():
         marked[place] = (chosen["model"].iloc[place], chosen["dataset"].iloc[place]) in failed

@@ -5,29 +5,32 @@ from __future__ import annotations
 import pandas as pd
 
 from .check_flags import MARK
-from .layout import Table
+from .declarations import TableSpec
+from .layout import by_dataset
+from .spec_tables import Made, Options, wanted
+from .table import Table
 
 
-def checks_table(frame: pd.DataFrame) -> list[Table]:
+def checks_tables(frame: pd.DataFrame, spec: TableSpec, options: Options) -> Made:
     """The sanity checks by model (rows), with the finding of each in words; one table per ID dataset."""
-    checks = frame[(frame["evaluator"] == "checks") & frame["metric"].isin(["check_passed", ""])]
-    return [_table(str(name), checks[checks["dataset"] == name]) for name in checks["dataset"].unique()]
-
-
-def _table(dataset: str, part: pd.DataFrame) -> Table:
-    names = [name for name in ("model", "seed") if name == "model" or part[name].nunique() > 1]
-    rows = [
-        (*(str(row[name]) for name in names), str(row["attack"]), _result(row), str(row["reason"]))
-        for _, row in part.iterrows()
-    ]
-    return Table(
-        title=f"Sanity checks of the attacked models on {dataset}",
-        row_names=(*names, "check", "result", "finding"),
-        rows=tuple(rows),
-        columns=(),
-        cells=((),) * len(rows),
-        notes=(f"A model that fails a check has its robust figures marked {MARK} in every table.",),
-    )
+    checks = wanted(frame, spec)
+    for dataset, part in by_dataset(checks[checks["metric"].isin([*spec.metrics, ""])]):
+        names = [name for name in ("model", "seed") if name == "model" or part[name].nunique() > 1]
+        rows = [
+            (*(str(row[name]) for name in names), str(row["attack"]), _result(row), str(row["reason"]))
+            for _, row in part.iterrows()
+        ]
+        yield (
+            dataset,
+            Table(
+                title=spec.title.format(dataset=dataset),
+                row_names=(*names, "check", "result", "finding"),
+                rows=tuple(rows),
+                columns=(),
+                cells=((),) * len(rows),
+                notes=(f"A model that fails a check has its robust figures marked {MARK} in every table.",),
+            ),
+        )
 
 
 def _result(row: pd.Series) -> str:

@@ -2,42 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from .layout import by_dataset, pivot
-from .metrics import metric_named
+from .declarations import TableSpec
+from .layout import by_dataset
 from .recorded import recorded
-from .table import Table
+from .spec_tables import CLEAN, Made, Options, lay_out, wanted
 
-CLEAN = "(clean)"
 _LEAST = 1e-9  # error that counts as one
-_RELATIVE = ("accuracy", "corruption_error", "relative_corruption_error")
 
 
-def corruption_table(frame: pd.DataFrame, metric: str = "accuracy", **options: Any) -> list[Table]:
-    """A metric by corruption (rows; the mean over its severities) and model (columns), clean images first, mean last.
-
-    Where there are several models, a second table has their mean accuracy, and their mean corruption errors relative to
-    the first model's (Hendrycks, Dietterich 2019, arXiv 1903.12261): mCE and relative mCE, 1 for the baseline itself.
-    One pair per ID dataset; none where nothing was corrupted.
-    """
-    cells = frame[(frame["evaluator"] == "corruption") & (frame["class"] == "")]
-    tables, known = [], metric_named(metric)
-    for dataset, part in by_dataset(cells):
+def corruption_tables(frame: pd.DataFrame, spec: TableSpec, options: Options) -> Made:
+    """A metric by corruption (the mean over its severities) and model, clean images first, the mean over all last."""
+    metric = options.get("metric") or spec.metrics[0]
+    for dataset, part in by_dataset(_cells(frame, spec)):
         rows = pd.concat([_clean(frame, dataset, metric), over_severities(part)], ignore_index=True)
-        title = f"{known.title} on corrupted images of {dataset}{' (%)' if known.percent else ''}"
-        tables.append(pivot(rows, ["corruption"], ["model"], metric, **{"title": title, **options}))
-        errors = _errors(frame, dataset, part) if metric == "accuracy" else part.head(0)
-        if len(errors):
-            baseline = part["model"].iloc[0]
-            title = f"Mean over the corruptions of {dataset}; errors relative to {baseline}"
-            absent = f"{baseline} errs on no image of one of the corruptions, or on no more than on clean ones"
-            measured = [name for name in _RELATIVE if (errors["metric"] == name).any()]
-            tables.append(pivot(errors, ["model"], ["metric"], measured, absent=absent, **{"title": title, **options}))
-    return tables
+        yield from lay_out(frame, rows, dataset, spec, options)
+
+
+def error_tables(frame: pd.DataFrame, spec: TableSpec, options: Options) -> Made:
+    """Of several models the mean accuracy, and the mean corruption errors relative to the first one's.
+
+    mCE and relative mCE of Hendrycks, Dietterich 2019, arXiv 1903.12261; both are 1 for the first model itself.
+    """
+    if options.get("metric") in (None, "accuracy"):
+        for dataset, part in by_dataset(_cells(frame, spec)):
+            if len(errors := _errors(frame, dataset, part)):
+                baseline = str(part["model"].iloc[0])
+                own = replace(spec, absent=spec.absent.format(baseline=baseline))
+                yield from lay_out(frame, errors, dataset, own, {**options, "metric": None}, baseline=baseline)
+
+
+def _cells(frame: pd.DataFrame, spec: TableSpec) -> pd.DataFrame:
+    return wanted(frame, spec)[lambda rows: rows["class"] == ""]
 
 
 def over_severities(cells: pd.DataFrame) -> pd.DataFrame:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from ..registry import GauntletError
 from .schema import SCHEMA, SCHEMA_VERSION, migrated
@@ -144,3 +148,16 @@ def _check(connection: sqlite3.Connection, path: Path) -> bool:
             f"{SCHEMA_VERSION}); upgrade gauntlet-bench or choose another folder with `--out`."
         )
     return True
+
+
+def pack(name: str, array: Any) -> tuple[str, str, bytes]:
+    """Type, shape and bytes of an array, so that it comes back bit for bit without pickle."""
+    array = np.asarray(array)
+    if array.dtype.hasobject or array.dtype.names:
+        raise GauntletError(f"The array {name!r} has dtype {array.dtype}; the store keeps plain numbers and text only.")
+    return array.dtype.str, json.dumps(array.shape), array.tobytes()
+
+
+def unpack(dtype: str, shape: str, data: bytes) -> np.ndarray:
+    """The array that :func:`pack` took apart, writable."""
+    return np.frombuffer(data, dtype=np.dtype(dtype)).reshape(json.loads(shape)).copy()

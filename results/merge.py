@@ -88,6 +88,7 @@ def _join_plans(store: Store, latest: Sequence[dict[str, RunRecord]]) -> None:
             continue
         whole = store.begin_run(suite, runs[-1].suite_text, {"merged": [run.run_id for run in runs]})
         store.plan(whole, in_order.values())
+        store.declare(whole, store.declarations([run.run_id for run in runs]).values())
         store.end_run(whole, "merged")
 
 
@@ -97,6 +98,7 @@ def _merge(source: Store, target: Store, path: Path) -> list[Conflict]:
     for run in source.runs():
         if run.run_id not in known:
             target.adopt_run(run, source.planned(run.run_id))
+            target.declare(run.run_id, source.declarations([run.run_id]).values())
     for key, run_id, created_at, identity in source.results_by_key():
         ours, theirs = target.result(key), source.result(key)
         assert theirs is not None

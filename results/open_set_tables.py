@@ -7,63 +7,34 @@ from typing import Any
 
 import pandas as pd
 
-from .layout import by_dataset, pivot
-from .leave_one_class_out import by_origin, held_out, mean_over_classes
-from .metrics import metric_named
+from .declarations import TableSpec
+from .layout import by_dataset
+from .leave_one_class_out import by_origin, mean_over_classes
 from .recorded import recorded
+from .spec_tables import Made, Options, against, lay_out, wanted
 from .table import Table
 
-#: The metrics of the decisions.
-DECISIONS = ("open_accuracy", "open_accuracy_id", "ood_rejected", "false_alarm_rate")
 _OWN = ("median_h", "median_max_2_max")
-#: The metrics of the medians by label.
-MEDIANS = (*_OWN, "median_score")
 
 
-def open_set_table(frame: pd.DataFrame, **options: Any) -> list[Table]:
-    """Accuracy, OOD images rejected and false alarms by model and detector, one table per ID dataset.
-
-    Datasets that leave out one class after the other share a table for each metric, with the classes as columns.
-    """
-    cells = frame[(frame["evaluator"] == "open-set") & (frame["class"] == "")]
-    tables = []
-    for dataset, part in by_dataset(cells[~held_out(cells)]):
-        rows = [name for name in ("ood_dataset", "model", "detector") if name == "detector" or part[name].nunique() > 1]
-        title = f"Open-set recognition on {dataset}{_against(part)}"
-        tables.append(pivot(part, rows, ["metric"], DECISIONS, evaluator="open-set", **{"title": title, **options}))
-    for metric in DECISIONS if held_out(cells).any() else ():
-        for dataset, part in by_origin(cells[held_out(cells)]):
-            part = pd.concat([part, mean_over_classes(part, metric)], ignore_index=True)
-            rows = ["model", "detector"] if part["model"].nunique() > 1 else ["detector"]
-            title = f"{metric_named(metric).title} in % on {dataset}"
-            tables.append(
-                pivot(part, rows, ["ood_dataset"], metric, evaluator="open-set", **{"title": title, **options})
-            )
-    return tables
+def turned_tables(frame: pd.DataFrame, spec: TableSpec, options: Options) -> Made:
+    """Datasets that leave out one class after the other: a table for each metric, with the classes as columns."""
+    cells = wanted(frame, spec)[lambda rows: rows["class"] == ""]
+    for metric in spec.metrics if len(cells) else ():
+        for dataset, part in by_origin(cells):
+            rows = pd.concat([part, mean_over_classes(part, metric)], ignore_index=True)
+            yield from (("", table) for _, table in lay_out(frame, rows, dataset, spec, {**options, "metric": metric}))
 
 
-def label_table(frame: pd.DataFrame, **options: Any) -> list[Table]:
+def label_tables(frame: pd.DataFrame, spec: TableSpec, options: Options) -> Made:
     """Share of each label's images (OOD is one more) that are told right, by model and decision.
 
-    Of thresholds only those at the first of the false alarm rates are shown.
+    Of thresholds only those at the first of the false alarm rates are shown. One table for each OOD set.
     """
-    cells = frame[(frame["evaluator"] == "open-set") & ~held_out(frame)]
-    return [
-        pivot(
-            part.assign(**{"class": part["class"].astype(object).where(part["class"] != "", "all")}),
-            ["model", "detector"] if part["model"].nunique() > 1 else ["detector"],
-            ["class"],
-            "open_accuracy",
-            evaluator="open-set",
-            **{
-                "title": f"Accuracy by label in % on {dataset}{_against(part)}",
-                "percent": True,
-                "intervals": False,
-                **options,
-            },
-        )
-        for dataset, part in _by_set(_first_rate(cells[cells["metric"].isin(["open_accuracy", ""])]))
-    ]
+    cells = wanted(frame, spec)
+    for dataset, part in _by_set(_first_rate(cells[cells["metric"].isin([*spec.metrics, ""])])):
+        labels = part["class"].astype(object)
+        yield from lay_out(frame, part.assign(**{"class": labels.where(labels != "", "all")}), dataset, spec, options)
 
 
 def _first_rate(cells: pd.DataFrame) -> pd.DataFrame:
@@ -78,20 +49,19 @@ def _rates(cells: pd.DataFrame) -> pd.Series:
     return recorded(cells, "decision", lambda decision: decision["false_alarm_rate"] if decision != "own" else None)
 
 
-def median_table(frame: pd.DataFrame, **options: Any) -> list[Table]:
+def median_tables(frame: pd.DataFrame, spec: TableSpec, options: Options) -> Made:
     """Medians by label: of h and each decision's Max-2-Max where one has them, of scores where none does.
 
     One table for each model, dataset and OOD set.
     """
-    cells = frame[(frame["evaluator"] == "open-set") & ~held_out(frame) & (frame["status"] == "ok")]
-    tables = []
-    for dataset, part in _by_set(cells):
+    cells = wanted(frame, spec)
+    for dataset, part in _by_set(cells[cells["status"] == "ok"]):
         for model in part["model"].unique():
             shown = _shown_medians(part[part["model"] == model])
             name = f"{model} on {dataset}" if part["model"].nunique() > 1 else dataset
             if len(shown):
-                tables.append(_medians(shown, **{"title": f"Medians by label: {name}{_against(shown)}", **options}))
-    return tables
+                title = spec.title.format(dataset=name, against=against(shown))
+                yield dataset, _medians(shown, **{"title": title, **options})
 
 
 def _shown_medians(part: pd.DataFrame) -> pd.DataFrame:
@@ -120,10 +90,6 @@ def _medians(own: pd.DataFrame, *, title: str, decimals: int | None = None, **_:
         cells=tuple(tuple(f"{means[(name, column)]:.{decimals or 3}g}" for column in columns) for name in names),
         notes=(f"Mean over {seeds} seeds.",) if seeds > 1 else (),
     )
-
-
-def _against(part: pd.DataFrame) -> str:
-    return f" against {part['ood_dataset'].iloc[0]}" if part["ood_dataset"].nunique() == 1 else ""
 
 
 def _by_set(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:

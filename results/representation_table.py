@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from .declarations import TableSpec
 from .intervals import mean_interval
-from .layout import Table, number, pivot
-
-_PARTS = (
-    ("Probes and clusters", ("probe_accuracy", "knn1_accuracy", "knn20_accuracy", "purity", "hungarian_accuracy",
-                             "nmi", "ari", "silhouette")),
-    ("Retrieval and spread", ("precision_at_5", "mean_average_precision", "contrastive_top1", "contrastive_top5",
-                              "alignment", "uniformity", "effective_rank", "embedding_std")),
-)  # fmt: skip
+from .layout import Table, by_dataset, number
+from .spec_tables import Made, Options, wanted
 
 #: What report R4 (section 4.4) says of each transformation of the views; it does not name the others.
 R4_VERDICTS: Mapping[str, str] = {
@@ -29,26 +24,13 @@ R4_VERDICTS: Mapping[str, str] = {
     "stretch": "no",
     "greyscale": "yes",
 }
-#: The metrics of the tables.
-JUDGED = tuple(name for _, names in _PARTS for name in names)
 _MEASURES = ("probe_accuracy", "knn20_accuracy")
 
 
-def representation_table(frame: pd.DataFrame, **options: Any) -> list[Table]:
-    """Embeddings by model (rows) and measure (columns): two tables per dataset, and one of augmentations if varied."""
-    cells = frame[frame["evaluator"] == "representation"]
-    tables = []
-    for dataset in cells["dataset"].unique():
-        part = cells[cells["dataset"] == dataset]
-        for title, metrics in _PARTS:
-            known = [name for name in metrics if name in set(part["metric"])]
-            if not known and (part["status"] == "ok").all():
-                continue
-            known = known or [metrics[0]]  # nothing but failures, which are shown
-            own = {"title": f"{title} of embeddings on {dataset}", "intervals": False, **options}
-            tables.append(pivot(part, ["model"], ["metric"], known, evaluator="representation", **own))
-        tables += _ablation(part, str(dataset))
-    return tables
+def augmentation_tables(frame: pd.DataFrame, spec: TableSpec, options: Options) -> Made:
+    """What switching one augmentation of the views on or off does; none where no two models differ by one."""
+    for dataset, part in by_dataset(wanted(frame, spec)):
+        yield from ((dataset, table) for table in _ablation(part, spec.title.format(dataset=dataset)))
 
 
 class _Variant(NamedTuple):
@@ -60,7 +42,7 @@ class _Variant(NamedTuple):
     without: str
 
 
-def _ablation(part: pd.DataFrame, dataset: str) -> Iterator[Table]:
+def _ablation(part: pd.DataFrame, title: str) -> Iterator[Table]:
     variants = list(_variants(part))
     if not variants:
         return
@@ -79,7 +61,7 @@ def _ablation(part: pd.DataFrame, dataset: str) -> Iterator[Table]:
     several = f"Means over {seeds} seeds; ± is half the 95 % interval (Student) of the mean difference of equal seeds."
     single = "One seed: ± covers the choice of test images (normal approximation), not the randomness of training."
     yield Table(
-        title=f"Augmentations of the views, one switched at a time, on {dataset}",
+        title=title,
         row_names=("transformation", "in the policy"),
         rows=tuple(rows),
         columns=tuple(columns),

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from ..registry import GauntletError, nearest
-from .database import BUSY_SECONDS, connect, explained
+from .database import BUSY_SECONDS, connect, explained, pack, unpack
+from .declarations import EvaluatorDeclaration, as_json, from_json
 from .records import (
     FACT_COLUMNS,
     IDENTITY_COLUMNS,
@@ -104,21 +105,24 @@ class Store:
 
     def adopt_run(self, run: RunRecord, cells: Iterable[PlannedCell]) -> None:
         """Take over a run of another store with its cells, id and dates as they are."""
+        values = {**vars(run), "provenance": _json(run.provenance)}
+        del values["cells"]
+        columns, places = ", ".join(values), ", ".join("?" * len(values))
         with self._transaction() as connection:
-            connection.execute(
-                "INSERT INTO runs (run_id, suite, suite_text, provenance, status, started_at, ended_at) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (
-                    run.run_id,
-                    run.suite,
-                    run.suite_text,
-                    _json(run.provenance),
-                    run.status,
-                    run.started_at,
-                    run.ended_at,
-                ),
-            )
+            connection.execute(f"INSERT INTO runs ({columns}) VALUES ({places})", tuple(values.values()))
         self.plan(run.run_id, cells)
+
+    def declare(self, run_id: str, declarations: Iterable[EvaluatorDeclaration]) -> None:
+        """Record what the evaluators of a run are to tables, plots and the page; a later call replaces it."""
+        with self._transaction() as connection:
+            connection.execute("INSERT OR REPLACE INTO declarations VALUES (?, ?)", (run_id, as_json(declarations)))
+
+    def declarations(self, run_ids: Iterable[str] | None = None) -> dict[str, EvaluatorDeclaration]:
+        """By name, the evaluators that some runs declare, or all; of several with one name that of the newest run."""
+        query = "SELECT d.run_id, d.declarations FROM declarations AS d JOIN runs USING (run_id) ORDER BY runs.number"
+        wanted = None if run_ids is None else set(run_ids)
+        texts = [text for run_id, text in self._read(query) if wanted is None or run_id in wanted]
+        return {one.name: one for text in texts for one in from_json(text)}
 
     def planned(self, run_id: str) -> list[PlannedCell]:
         """The cells of a run, in order."""
@@ -188,30 +192,18 @@ class Store:
         Raises:
             GauntletError: An array cannot be stored without pickle, the disk is full, or the store is locked.
         """
-        arrays = [(key, name, *_pack(name, array)) for name, array in result.arrays.items()]
-        measurements = [
-            (key, i, m.metric, m.class_name, _real(m.value), _real(m.ci_low), _real(m.ci_high), _whole(m.n))
-            for i, m in enumerate(result.measurements)
-        ]
+        arrays = [(key, name, *pack(name, array)) for name, array in result.arrays.items()]
+        measurements = [(key, i, *_bindable(one)) for i, one in enumerate(result.measurements)]
         with self._transaction() as connection:
             old = connection.execute("SELECT status FROM cells WHERE key = ?", (key,)).fetchone()
             if old == ("ok",) and result.status != "ok":
                 return
             for table in ("cells", "measurements", "arrays"):
                 connection.execute(f"DELETE FROM {table} WHERE key = ?", (key,))
+            outcome = (result.status, result.reason, result.traceback, result.seconds, result.device)
             connection.execute(
                 "INSERT INTO cells VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    key,
-                    run_id,
-                    result.status,
-                    result.reason,
-                    result.traceback,
-                    result.seconds,
-                    result.device,
-                    created_at or _now(),
-                    result.error,
-                ),
+                (key, run_id, *outcome, created_at or _now(), result.error),
             )
             connection.executemany("INSERT INTO measurements VALUES (?, ?, ?, ?, ?, ?, ?, ?)", measurements)
             connection.executemany("INSERT INTO arrays VALUES (?, ?, ?, ?, ?)", arrays)
@@ -234,6 +226,7 @@ class Store:
             rows = self._read(f"SELECT {known} FROM cells WHERE key = ?", (key,))
             if not rows:
                 return None
+            facts = dict(zip(known.split(", "), rows[0], strict=True))
             query = (
                 "SELECT metric, value, ci_low, ci_high, n, class_name FROM measurements WHERE key = ? ORDER BY position"
             )
@@ -241,13 +234,12 @@ class Store:
                 Measurement(metric, float("nan") if value is None else value, *rest)
                 for metric, value, *rest in self._read(query, (key,))
             )
-            facts = dict(zip(known.split(", "), rows[0], strict=True))
             return CellResult(measurements=measurements, arrays=self.arrays(key), **facts)
 
     def arrays(self, key: str) -> dict[str, np.ndarray]:
         """The per-sample arrays of a key, by name; empty where there are none."""
         rows = self._read("SELECT name, dtype, shape, data FROM arrays WHERE key = ? ORDER BY rowid", (key,))
-        return {name: _unpack(dtype, shape, data) for name, dtype, shape, data in rows}
+        return {name: unpack(dtype, shape, data) for name, dtype, shape, data in rows}
 
     def put_history(self, key: str, label: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Store the history of a training (one JSON-able mapping per epoch) under its training key."""
@@ -301,21 +293,7 @@ def _json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str)
 
 
-def _real(value: Any) -> float | None:
-    return None if value is None else float(value)
-
-
-def _whole(value: Any) -> int | None:
-    return None if value is None else int(value)
-
-
-def _pack(name: str, array: Any) -> tuple[str, str, bytes]:
-    """Type, shape and bytes of an array, so that it comes back bit for bit without pickle."""
-    array = np.asarray(array)
-    if array.dtype.hasobject or array.dtype.names:
-        raise GauntletError(f"The array {name!r} has dtype {array.dtype}; the store keeps plain numbers and text only.")
-    return array.dtype.str, json.dumps(array.shape), array.tobytes()
-
-
-def _unpack(dtype: str, shape: str, data: bytes) -> np.ndarray:
-    return np.frombuffer(data, dtype=np.dtype(dtype)).reshape(json.loads(shape)).copy()
+def _bindable(one: Measurement) -> tuple[Any, ...]:
+    """A measurement in types that SQLite takes; numpy's are none."""
+    numbers = (None if value is None else float(value) for value in (one.value, one.ci_low, one.ci_high))
+    return (one.metric, one.class_name, *numbers, None if one.n is None else int(one.n))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from .check_flags import checks_of, failed_checks
-from .checks_table import checks_table
 from .formats import FORMATS, render
 from .layout import pivot, select
-from .presets import PRESETS, attack_grid, calibration_table, minimal_table, ood_table, safety_table, write_tables
+from .presets import PRESETS, attack_grid, calibration_table, ood_table, presets, write_tables
 from .table import Table
 
 __all__ = [
@@ -16,13 +15,11 @@ __all__ = [
     "attack_grid",
     "calibration_table",
     "checks_of",
-    "checks_table",
     "failed_checks",
-    "minimal_table",
     "ood_table",
     "pivot",
+    "presets",
     "render",
-    "safety_table",
     "select",
     "write_tables",
 ]

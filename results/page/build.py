@@ -52,7 +52,7 @@ def build_page(
     """
     runs = {run.run_id: _run(run) for run in store.runs()} if store else {}
     data: dict[str, Any] = {
-        "boards": boards(frame),
+        "boards": boards(frame, {name: one.title for name, one in store.declarations().items()} if store else {}),
         "runs": describe_runs(frame, runs),
         "plots": _drawings(frame, store, most_drawn),
         "references": _references(frame, references),

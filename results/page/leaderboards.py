@@ -20,21 +20,6 @@ MOST_ROWS = 100_000
 #: Shares are sent as whole multiples of this: finer than any interval, and it compresses well.
 QUANTUM = 1e-4
 
-TITLES = {
-    "accuracy": "Clean accuracy",
-    "attack": "Accuracy under attack",
-    "calibration": "Calibration",
-    "ood": "Out-of-distribution detection",
-    "checks": "Sanity checks",
-    "corruption": "Corruptions",
-    "misclassification": "Misclassification detection",
-    "adversarial-detection": "Detection of adversarial images",
-    "robust-ood": "OOD detection under attack",
-    "reconstruction": "Reconstruction",
-    "open-set": "Open-set recognition",
-    "representation": "Representation",
-    "reported": "Published results of others",
-}
 _DIMENSIONS = {
     "model": "Model",
     "dataset": "Dataset",
@@ -53,13 +38,16 @@ _DIMENSIONS = {
 _FACTS = ("dataset", "architecture", "recipe", "seed", "norm")
 
 
-def boards(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """One leaderboard per evaluator, in order of the plan; each with a view of means over seeds and one of all."""
+def boards(frame: pd.DataFrame, titles: Mapping[str, str]) -> list[dict[str, Any]]:
+    """One leaderboard per evaluator, in order of the plan; each with a view of means over seeds and one of all.
+
+    ``titles`` are those that evaluators declare, by name.
+    """
     overall = frame[frame["class"] == ""]
-    return [_board(name, part) for name, part in overall.groupby("evaluator", sort=False, observed=True)]
+    return [_board(name, part, titles) for name, part in overall.groupby("evaluator", sort=False, observed=True)]
 
 
-def _board(evaluator: Any, part: pd.DataFrame) -> dict[str, Any]:
+def _board(evaluator: Any, part: pd.DataFrame, titles: Mapping[str, str]) -> dict[str, Any]:
     part = part.reset_index(drop=True)
     measured = [name for name in dict.fromkeys(part["metric"]) if name]
     measured.sort(key=lambda name: not metric_named(name).headline)
@@ -69,7 +57,7 @@ def _board(evaluator: Any, part: pd.DataFrame) -> dict[str, Any]:
         views["mean"] = _view(mean_over_seeds(part), measured, seed=False)
     return {
         "id": str(evaluator),
-        "title": TITLES.get(str(evaluator), str(evaluator)),
+        "title": titles.get(str(evaluator), str(evaluator).replace("-", " ").capitalize()),
         "metrics": [_metric(name) for name in measured],
         "groups": [name for name in dict.fromkeys(part["ood_group"]) if name],
         "views": views,

@@ -15,10 +15,9 @@ from gauntlet.bench.runner import prepare, run_suite
 from gauntlet.datasets import DataSource, resolve
 from gauntlet.datasets.corruptions import corrupted
 from gauntlet.registry import CORRUPTIONS, MODELS, GauntletError
-from gauntlet.results.corruption_table import corruption_table
 from gauntlet.results.formats import render
 from gauntlet.results.frame import load_results
-from gauntlet.results.presets import safety_table
+from gauntlet.results.presets import PRESETS
 from gauntlet.results.store import Store
 
 #: Classifies by the nearest class mean, which needs no training.
@@ -199,10 +198,10 @@ def test_a_corruption_that_fails_costs_its_own_cells_and_the_mean(tmp_path, plug
 
 def test_the_table_has_clean_images_first_and_the_mean_last(run):
     _, frame = run
-    accuracy, errors = corruption_table(frame)
+    accuracy, errors = PRESETS["corruptions"](frame)
     assert [header[0] for header in accuracy.rows] == ["(clean)", "fog", "frost", "mnist-c/stripe", "mean"]
     assert "frost is a stand-in for photographs" in render(accuracy, "github")
-    ece, *rest = corruption_table(frame, metric="ece")
+    ece, *rest = PRESETS["corruptions"](frame, metric="ece")
     assert len(ece.rows) == 5
     assert accuracy.title == "Accuracy on corrupted images of digits limit=250 (%)"
     assert rest == []
@@ -229,7 +228,7 @@ def test_mean_corruption_errors_are_those_of_the_paper(run):
     mce = np.mean([sum(error["soft", n]) / sum(error["sharp", n]) for n in names])
     added = {(m, n): np.mean(error[m, n]) - (1 - clean[m]) for m, n in error}
     relative = np.mean([added["soft", n] / added["sharp", n] for n in names])
-    table = corruption_table(frame, decimals=4)[1]
+    table = PRESETS["corruptions"](frame, decimals=4)[1]
     assert list(table.cells[1])[1:] == [f"{mce:.4f}", f"{relative:.4f}"]
     assert list(table.cells[0])[1:] == ["1.0000", "1.0000"]
 
@@ -239,17 +238,17 @@ def test_a_baseline_without_results_leaves_its_errors_out(run):
     _, frame = run
     third = frame[frame["model"] == "soft"].assign(model="third")
     frame = pd.concat([frame, third], ignore_index=True)
-    assert ("mCE",) in corruption_table(frame)[1].columns
+    assert ("mCE",) in PRESETS["corruptions"](frame)[1].columns
     sharp = (frame["model"] == "sharp") & (frame["evaluator"] == "corruption")
     for lost in (sharp & (frame["corruption"] == "fog"), sharp):
-        accuracy, *errors = corruption_table(frame.assign(status=frame["status"].mask(lost, "failed")))
+        accuracy, *errors = PRESETS["corruptions"](frame.assign(status=frame["status"].mask(lost, "failed")))
         assert len(accuracy.rows) == 5
         assert all(("mCE",) not in table.columns for table in errors)
 
 
 def test_the_safety_table_has_the_mean_over_corruptions(run):
     _, frame = run
-    (table,) = safety_table(frame)
+    (table,) = PRESETS["safety"](frame)
     column = [header[0] for header in table.columns].index("Accuracy under corruption, mean (%)")
     assert table.cells[0][column].startswith(f"{100 * row(frame, 'mean')['value']:.1f}")
 

@@ -16,7 +16,7 @@ from gauntlet.registry import GauntletError
 from gauntlet.results.examples import read_examples
 from gauntlet.results.frame import load_results
 from gauntlet.results.intervals import proportion_interval
-from gauntlet.results.open_set_tables import label_table, median_table, open_set_table
+from gauntlet.results.presets import PRESETS
 from gauntlet.results.store import Store
 
 DIGITS = {"name": "digits", "hold_out": [0], "label": "digits 1-9", "limit": 400}
@@ -161,13 +161,13 @@ def test_the_generators_images_are_kept_where_the_suite_asks_for_examples(found)
 
 def test_its_tables_show_decisions_labels_and_medians(found):
     _, frame, _ = found
-    (decisions,) = open_set_table(frame)
+    (decisions,) = PRESETS["open-set"](frame)
     assert decisions.title == "Open-set recognition on digits 1-9 against zeros"
     assert [name for (name,) in decisions.columns] == [
         "Open-set accuracy (%)", "Accuracy, ID (%)", "OOD rejected (%)", "False alarms (%)",
     ]  # fmt: skip
     assert ("EuiNet", "euinet") in decisions.rows
-    (labels,) = label_table(frame)
+    (labels,) = PRESETS["open-set-labels"](frame)
     assert [name for (name,) in labels.columns] == ["all", *"123456789", "zeros (OOD)"]
     assert labels.rows == (
         ("EuiNet", "euinet"),
@@ -175,7 +175,7 @@ def test_its_tables_show_decisions_labels_and_medians(found):
         ("EuiNet", "msp at 5 %"),
         ("CNN", "msp at 5 %"),
     )
-    (twenty,) = label_table(frame[frame["detector"].str.endswith("at 20 %")])
+    (twenty,) = PRESETS["open-set-labels"](frame[frame["detector"].str.endswith("at 20 %")])
     assert twenty.rows == (("EuiNet", "euinet at 20 %"), ("EuiNet", "msp at 20 %"), ("CNN", "msp at 20 %"))
     caught = value(frame, "ood_rejected", "msp at 5 %", "CNN")["value"]
     assert labels.cells[-1][-1] == f"{100 * caught:.1f}"
@@ -183,7 +183,7 @@ def test_its_tables_show_decisions_labels_and_medians(found):
 
 def test_medians_are_a_table_for_each_model_with_h_once(found):
     _, frame, arrays = found
-    own, plain = median_table(frame)
+    own, plain = PRESETS["open-set-medians"](frame)
     assert own.title == "Medians by label: EuiNet on digits 1-9 against zeros"
     assert own.columns == (("h",), ("Max-2-Max of euinet",))
     assert own.rows == (*((name,) for name in "123456789"), ("zeros (OOD)",))
@@ -192,7 +192,7 @@ def test_medians_are_a_table_for_each_model_with_h_once(found):
     assert own.cells[-1] == tuple(f"{np.median(known[name][zeros]):.3g}" for name in ("h", "max_2_max"))
     assert plain.columns == (("score of msp",),)
     more = frame[(frame["model"] == "EuiNet") & (frame["detector"] == "euinet")].assign(detector="other")
-    (both, _) = median_table(pd.concat([frame, more], ignore_index=True))
+    (both, _) = PRESETS["open-set-medians"](pd.concat([frame, more], ignore_index=True))
     assert both.columns == (("h",), ("Max-2-Max of euinet",), ("Max-2-Max of other",))
 
 
@@ -208,10 +208,10 @@ def test_classes_left_out_in_turn_share_tables(found):
         )
         for digit in "01"
     ]
-    tables = open_set_table(pd.concat(turned, ignore_index=True))
+    tables = PRESETS["open-set"](pd.concat(turned, ignore_index=True))
     assert [table.title for table in tables][2] == "OOD rejected in % on digits, one class left out"
     assert tables[0].columns == (("0",), ("1",), ("mean",))
-    assert label_table(pd.concat(turned, ignore_index=True)) == []
+    assert PRESETS["open-set-labels"](pd.concat(turned, ignore_index=True)) == []
 
 
 def test_cells_do_not_depend_on_the_other_rates():

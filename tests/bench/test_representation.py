@@ -20,7 +20,8 @@ from gauntlet.results import CellResult, Facts, Identity, Measurement, PlannedCe
 from gauntlet.results.frame import load_results
 from gauntlet.results.metrics import METRICS
 from gauntlet.results.plots import Material, draw
-from gauntlet.results.representation_table import R4_VERDICTS, _difference, representation_table
+from gauntlet.results.presets import PRESETS
+from gauntlet.results.representation_table import R4_VERDICTS, _difference
 from gauntlet.results.store import Store
 
 
@@ -207,7 +208,7 @@ class TestEvaluator:
 
     def test_tables_show_every_embedding(self, results):
         _, frame = results
-        tables = representation_table(frame)
+        tables = PRESETS["representation"](frame)
         assert [table.rows for table in tables] == [(("SimCLR",), ("pixels",), ("CNN",))] * 2
 
     def test_neighbours_and_the_map_are_drawn_from_the_store(self, results):
@@ -242,7 +243,7 @@ class TestAblation:
         return load_results(folder)
 
     def test_each_switched_step_has_a_row_with_the_reports_word_and_ours(self, tmp_path):
-        table = representation_table(self.frame(tmp_path))[-1]
+        table = PRESETS["representation"](self.frame(tmp_path))[-1]
         assert table.rows == (("resized-crop", "on"), ("noise", "off"))
         crop, noise = table.cells
         assert crop[:3] == ("yes (random crop)", "91.0", "81.0")

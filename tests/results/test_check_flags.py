@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from gauntlet.results import attack_grid, pivot, render
-from gauntlet.results.presets import safety_table
+from gauntlet.results.presets import PRESETS
 from gauntlet.results.records import CellResult, Measurement
-from gauntlet.results.tables import checks_table, failed_checks
+from gauntlet.results.tables import failed_checks
 
 Builder = Callable[..., pd.DataFrame]
 
@@ -67,7 +67,7 @@ def test_a_frame_without_checks_has_no_marks(make: SimpleNamespace, frame_of: Bu
 
 
 def test_the_table_of_checks_gives_each_verdict_in_words(frame) -> None:
-    (table,) = checks_table(frame)
+    (table,) = PRESETS["checks"](frame)
     assert table.row_names == ("model", "check", "result", "finding")
     assert ("cnn", "gradients", "FAIL", "The gradient vanishes.") in table.rows
     assert ("cnn", "monotone", "–", "Not applicable: one budget.") in table.rows
@@ -80,7 +80,7 @@ def test_a_summary_of_a_model_with_a_failed_attack_says_failed_in_that_column_on
     make: SimpleNamespace, frame_of: Builder
 ) -> None:
     failed = make.broken("failed", "x", evaluator="attack", attack="pgd", epsilon=0.3, model="cnn")
-    (table,) = safety_table(frame_of(make.accuracy(0.99, model="cnn"), failed))
+    (table,) = PRESETS["safety"](frame_of(make.accuracy(0.99, model="cnn"), failed))
     assert len(table.rows) == 1
     assert table.cells[0][0].startswith("99.0")
     assert table.cells[0][1:] == ("failed",)

@@ -15,7 +15,7 @@ import pytest
 from gauntlet.registry import GauntletError
 from gauntlet.results import Facts, Identity, PlannedCell, Table, ood_table, pivot, render
 from gauntlet.results.emphasis import sort_rows
-from gauntlet.results.presets import safety_table
+from gauntlet.results.presets import PRESETS
 from gauntlet.results.tabular import as_frame
 
 Builder = Callable[..., pd.DataFrame]
@@ -119,7 +119,7 @@ def test_the_safety_table_puts_one_model_in_a_row(make: SimpleNamespace, frame_o
         make.accuracy(0.99), make.calibrated(0.02), make.attacked(0.4, "pgd", 0.1), make.attacked(0.2, "pgd", 0.3),
         make.detected(0.9, "msp", "a", "near"), make.accuracy(0.5, model="b"),
     )  # fmt: skip
-    (table,) = safety_table(frame)
+    (table,) = PRESETS["safety"](frame)
     assert [name for (name,) in table.columns] == [
         "Accuracy (%)", "ECE (%)", "Accuracy under attack, mean (%)", "AUROC near, mean (%)",
     ]  # fmt: skip

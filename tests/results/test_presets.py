@@ -11,12 +11,24 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from gauntlet.bench.cli import main
 from gauntlet.registry import GauntletError
-from gauntlet.results import CellResult, attack_grid, calibration_table, ood_table, render, write_tables
-from gauntlet.results.adversarial_table import adversarial_table
+from gauntlet.results import (
+    CellResult,
+    Metric,
+    Store,
+    attack_grid,
+    calibration_table,
+    load_results,
+    ood_table,
+    render,
+    write_tables,
+)
+from gauntlet.results.declarations import EvaluatorDeclaration, TableSpec, as_json, from_json
 from gauntlet.results.frame import empty_frame
 from gauntlet.results.intervals import mean_interval
-from gauntlet.results.presets import PRESETS, safety_table
+from gauntlet.results.page import build_page
+from gauntlet.results.presets import PRESETS, TABLES, Preset
 
 Builder = Callable[..., pd.DataFrame]
 
@@ -48,17 +60,11 @@ def test_the_safety_table_has_the_interval_over_seeds_that_other_tables_have(
         *(make.attacked(0.4 + seed / 10, "pgd", 0.3, seed=seed) for seed in (0, 1)),
         *(make.attacked(0.2 + seed / 10, "fgsm", 0.3, seed=seed) for seed in (0, 1)),
     )
-    (safety,), (grid,) = safety_table(frame), attack_grid(frame)
+    (safety,), (grid,) = PRESETS["safety"](frame), attack_grid(frame)
     assert safety.cells[0][0] == grid.cells[0][0]  # clean accuracy
     means = [0.3, 0.4]
     low, high = mean_interval(means)
     assert safety.cells[0][1] == f"{100 * sum(means) / 2:.1f} ± {50 * (min(high, 1) - max(low, 0)):.1f}"
-
-
-def test_the_command_line_knows_every_preset() -> None:
-    from gauntlet.bench.cli_table import PRESETS as OFFERED
-
-    assert set(OFFERED) == set(PRESETS)
 
 
 def test_adversarial_images_as_ood_have_attacks_down_and_detectors_across(
@@ -73,14 +79,14 @@ def test_adversarial_images_as_ood_have_attacks_down_and_detectors_across(
             make.broken("skipped", "x", epsilon=0.3, detector="knn", **where),
         ]
 
-    (table,) = adversarial_table(frame_of(*cells("cnn"), make.detected(0.5, "msp", "glyphs")))
+    (table,) = PRESETS["adversarial-detection"](frame_of(*cells("cnn"), make.detected(0.5, "msp", "glyphs")))
     assert table.title == "AUROC in % of adversarial images as OOD on digits"
     assert table.rows == (("pgd", "0.1"), ("pgd", "0.3"))
     assert table.columns == (("msp",), ("knn",))
     assert table.cells == (("90.0 ± 1.0", "70.0 ± 1.0"), ("80.0 ± 1.0", "skipped"))
-    (both,) = adversarial_table(frame_of(*cells("cnn"), *cells("m5")))
+    (both,) = PRESETS["adversarial-detection"](frame_of(*cells("cnn"), *cells("m5")))
     assert both.row_names == ("model", "attack", "epsilon")
-    assert adversarial_table(frame_of(make.accuracy(0.9))) == []
+    assert PRESETS["adversarial-detection"](frame_of(make.accuracy(0.9))) == []
 
 
 def test_there_is_one_attack_grid_per_dataset(make: SimpleNamespace, frame_of: Builder) -> None:
@@ -208,3 +214,58 @@ class TestClassesLeftOutInTurn:
         sets, groups = (ood_table(frame_of(*self.cells(make)), layout=layout)[0] for layout in ("sets", "groups"))
         assert groups.columns == (("held-out", "mean"),)
         assert groups.cells == ((sets.cells[0][-1],),)
+
+
+class TestTablesOfAnEvaluatorThatIsAbsent:
+    """What a plug-in's evaluator declared stands in the store; its file need not be there to read the results."""
+
+    SPEC = TableSpec("sharpness", "{metric} on {dataset}", "sharpness", ("sharp",), ("detector",), ("model",))
+    DECLARED = EvaluatorDeclaration("sharpness", "How sharp it is", 200, (Metric("sharp", "Sharpness", ""),), (SPEC,))
+
+    @pytest.fixture
+    def out(self, make: SimpleNamespace, tmp_path: Path) -> Path:
+        planned, result = make.cell(make.ok(make.measured("sharp", 0.5)), evaluator="sharpness", detector="edge")
+        with Store.open(tmp_path / "store.sqlite") as store:
+            store.declare(make.fill(store, [(planned, result)]), [self.DECLARED])
+        return tmp_path
+
+    def test_are_read_as_they_were_written(self, out: Path) -> None:
+        with Store.open(out, create=False) as store:
+            assert store.declarations() == {"sharpness": self.DECLARED}
+            assert store.declarations(["another run"]) == {}
+
+    def test_are_made_like_ours(self, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit, match="0"):
+            main(["table", "sharpness", "--out", str(out)])
+        assert "on digits" in (text := capsys.readouterr().out)
+        assert "edge" in text
+
+    def test_are_written_beside_ours(self, out: Path) -> None:
+        with Store.open(out, create=False) as store:
+            declared = store.declarations().values()
+        assert (out / "tables" / "sharpness.md") in write_tables(load_results(out), out / "tables", declared)
+
+    def test_an_unknown_one_is_one_sentence_with_the_nearest(
+        self, out: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with pytest.raises(SystemExit, match="3"):
+            main(["table", "sharpnes", "--out", str(out)])
+        assert "There is no table 'sharpnes'; did you mean 'sharpness'?" in capsys.readouterr().err
+
+    def test_title_the_board_of_the_page(self, out: Path) -> None:
+        with Store.open(out, create=False) as store:
+            assert "How sharp it is" in build_page(load_results(out), store)
+
+
+def test_a_record_whose_title_or_transform_is_unknown_is_one_sentence(make: SimpleNamespace, frame_of: Builder) -> None:
+    frame = frame_of(make.accuracy())
+    spec = TableSpec("mine", "{data}", "accuracy", ("accuracy",), ("model",), ("dataset",))
+    with pytest.raises(GauntletError, match=r"The title of the table 'mine' may hold \{dataset\}"):
+        Preset((spec,))(frame)
+    with pytest.raises(GauntletError, match="The table 'mine' has no transform 'cheks'; did you mean 'checks'"):
+        Preset((replace(spec, transform="cheks"),))(frame)
+
+
+def test_presets_are_plain_data() -> None:
+    made = EvaluatorDeclaration("all", "All", tables=TABLES)
+    assert from_json(as_json([made])) == [made]
