@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..registry import GauntletError, nearest
+from .metrics import adopt
 from .records import RunRecord
 from .schema import old_params, old_role
 from .store import FILE_NAME, Store
@@ -87,7 +88,9 @@ def load_coded(
     path = Path(out)
     path = path if path.is_file() else path / FILE_NAME
     with Store.open(path, create=False) as store:
-        columns = read(store, _choose(store.runs(), path, suite, run), metrics)
+        chosen = _choose(store.runs(), path, suite, run)
+        columns = read(store, chosen, metrics)
+        adopt(known for declared in store.declarations(chosen).values() for known in declared.metrics)
     return pd.DataFrame({name: columns[name] for name in COLUMNS}, copy=False)
 
 

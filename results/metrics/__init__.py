@@ -60,19 +60,26 @@ class Metric:
     stored: tuple[str, ...] = ()
 
 
+#: What stores say of metrics whose plug-in is absent here.
+_DECLARED: dict[str, Metric] = {}
+
+
 class _Known(Mapping[str, Metric]):
-    """The facts of all registered metrics, by name."""
+    """The facts of all registered metrics, by name, and of those that a store declares."""
 
     def __getitem__(self, name: str) -> Metric:
-        if name not in REGISTERED:
-            raise KeyError(name)
-        return _facts(REGISTERED.get(name))
+        return _facts(REGISTERED.get(name)) if name in REGISTERED else _DECLARED[name]
 
     def __iter__(self) -> Iterator[str]:
-        return (entry.name for entry in REGISTERED)
+        return iter(dict.fromkeys([*(entry.name for entry in REGISTERED), *_DECLARED]))
 
     def __len__(self) -> int:
-        return len(REGISTERED)
+        return len(list(iter(self)))
+
+
+def adopt(metrics: Iterable[Metric]) -> None:
+    """Know the metrics that a store declares; where one of that name is registered, that one stands."""
+    _DECLARED.update({known.name: known for known in metrics})
 
 
 #: Facts by name, of the metrics of Gauntlet and of plug-ins.

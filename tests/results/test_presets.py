@@ -237,7 +237,7 @@ class TestTablesOfAnEvaluatorThatIsAbsent:
     def test_are_made_like_ours(self, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit, match="0"):
             main(["table", "sharpness", "--out", str(out)])
-        assert "on digits" in (text := capsys.readouterr().out)
+        assert "Sharpness on digits" in (text := capsys.readouterr().out)
         assert "edge" in text
 
     def test_are_written_beside_ours(self, out: Path) -> None:
