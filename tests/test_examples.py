@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FILES = [
     path.relative_to(ROOT)
-    for package in ("registry", "datasets", "detectors", "models")
+    for package in ("registry", "datasets", "detectors", "models", "results", "bench")
     for path in sorted((ROOT / package).rglob("*.py"))
     if ">>> " in path.read_text(encoding="utf-8")
 ]

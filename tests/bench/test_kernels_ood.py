@@ -14,7 +14,7 @@ from pytorch_ood.metrics import functional as peer
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from gauntlet import GauntletError
-from gauntlet.bench.kernels import ood_metrics
+from gauntlet.bench.kernels import ood_metrics, ranking_on_device
 from gauntlet.results import Scores, estimate
 
 #: Few distinct values, so that nearly every threshold has ties within and across the sides; both zeros occur.
@@ -174,6 +174,21 @@ def test_scores_that_are_not_finite_are_one_sentence(bad):
 def test_an_empty_side_is_one_sentence(inside, outside, side):
     with pytest.raises(GauntletError, match=f"need at least one of the {side} scores"):
         ood_metrics(inside, outside)
+
+
+@given(SIDES)
+@exact
+def test_the_ranking_in_torch_is_that_in_numpy(sides):
+    found, expected = ranking_on_device(*map(torch.tensor, sides)), Scores(*map(torch.tensor, sides)).ranking
+    for name in ("score", "inside", "outside"):
+        assert getattr(found, name).tolist() == getattr(expected, name).tolist()
+        assert getattr(found, name).dtype == getattr(expected, name).dtype
+
+
+@pytest.mark.parametrize("bad", [[np.nan], []])
+def test_what_torch_cannot_rank_is_the_same_sentence(bad):
+    with pytest.raises(GauntletError, match="ID scores"):
+        ranking_on_device(torch.tensor(bad), torch.zeros(2))
 
 
 @pytest.mark.gpu
