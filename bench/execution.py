@@ -16,10 +16,10 @@ from ..registry.folders import cache_folder
 from ..results.examples import write_examples
 from ..results.records import CellResult, PlannedCell
 from ..results.store import Store
+from ..results.trackers import Sink
 from .context import Resources, RowContext
 from .evaluators import EVALUATORS
 from .failures import JobTimeout, alarm_held, failure, out_of_memory, time_limit
-from .loggers import Sink
 from .plan import Job, Plan, Row
 
 

@@ -13,9 +13,9 @@ from ..registry.folders import cache_folder, data_root
 from ..results.frame import load_results, write_csv
 from ..results.store import Store
 from ..results.tables import write_tables
+from ..results.trackers import open_logger
 from .device import pick_device
 from .execution import Execution, Reporter
-from .loggers import open_logger
 from .plan import Plan, make_plan
 from .provenance import provenance
 from .suite import load_suite

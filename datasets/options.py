@@ -8,10 +8,11 @@ from typing import Any
 
 from ..registry import CORRUPTIONS, GauntletError, coerce, nearest
 from .checks import check_shape
-from .shifts import SHIFTS
 
 OPTIONS = ("hold_out", "only", "limit", "val", "shape", "shift", "corrupt")
 DEFAULT_VAL = 0.1
+#: What the names of corruptions begin with that the option ``shift`` offers.
+SHIFT = "shift/"
 
 
 @dataclass(frozen=True)
@@ -129,9 +130,10 @@ def _shape(value: Any, where: str) -> tuple[int, int, int]:
 
 def _shifts(value: Any, where: str) -> tuple[str, ...]:
     names = (value,) if isinstance(value, str) else tuple(_coerce(value, list[str], where))
+    known = [name.removeprefix(SHIFT) for name in CORRUPTIONS.names(f"{SHIFT}*")]
     for name in names:
-        if name not in SHIFTS:
-            raise GauntletError(f"{where} has no {name!r}; {nearest(name, SHIFTS)}")
+        if name not in known:
+            raise GauntletError(f"{where} has no {name!r}; {nearest(name, known)}")
     return names
 
 

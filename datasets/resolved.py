@@ -17,9 +17,8 @@ from ..registry.component import as_call
 from .convert import conversion, convert
 from .corruptions import corrupted
 from .imageset import ImageSet
-from .options import Options
+from .options import SHIFT, Options
 from .raw_splits import NO_CLASSES, NO_SHAPE, BrokenDataset, RawSplits
-from .shifts import shifted
 from .source import DataSource
 from .splitting import fixed_subset
 
@@ -156,15 +155,15 @@ class ResolvedDataset:
                 self._options.limit,
                 self._raw.val if self._raw.is_cut(split) else None,
                 self._targets,
-                *((self._options.shift,) if self._options.shift and split == "test" else ()),
-                *(self._corruption() if split == "test" else ()),
+                *(self._changes() if split == "test" else ()),
                 *(self._content(split) if self._is_opaque else ()),
                 *(["broken", self.broken] if self.broken else ()),
             )
         return self._fingerprints[split]
 
-    def _corruption(self) -> list[Any]:
-        return [(*chosen, source_fingerprint(CORRUPTIONS.get(chosen[0]))) for chosen in self._options.corrupt]
+    def _changes(self) -> list[Any]:
+        chosen = [*((SHIFT + name,) for name in self._options.shift), *self._options.corrupt]
+        return [(*one, source_fingerprint(CORRUPTIONS.get(one[0]))) for one in chosen]
 
     @property
     def _is_opaque(self) -> bool:
@@ -200,8 +199,8 @@ class ResolvedDataset:
 
     def _changed(self, images: ImageSet) -> ImageSet:
         """Test images after the shifts and corruptions that were asked for."""
-        if self._options.shift:
-            images = shifted(images, self._options.shift)
+        for name in self._options.shift:
+            images = corrupted(images, CORRUPTIONS.get(SHIFT + name), 1, exact=True)
         for name, severity in self._options.corrupt:
             images = corrupted(images, CORRUPTIONS.get(name), severity)
         return images

@@ -95,7 +95,7 @@ def test_requirements_are_those_of_the_issue(config):
     assert config["options"]["python_requires"] == ">=3.11"
     upper = [line for line in needed if "<" in line or "==" in line]
     assert upper == ["scipy<2"]
-    assert set(config["options.extras_require"]) >= {"test", "ray", "wandb", "tensorboard", "dev"}
+    assert set(config["options.extras_require"]) >= {"test", "wandb", "tensorboard", "dev"}
 
 
 def test_everything_that_is_imported_is_required(config):
@@ -104,7 +104,7 @@ def test_everything_that_is_imported_is_required(config):
     names["markupsafe"] = "jinja2"
     lines = listed(config, "options", "install_requires")
     required = {re.split(r"[<>=]", line)[0].lower() for line in lines}
-    optional = {"ray", "wandb", "tensorboard", "pytest"}  # who uses the pytest plug-in has pytest
+    optional = {"wandb", "tensorboard", "pytest"}  # who uses the pytest plug-in has pytest
     for file in [*ROOT.glob("*.py"), *(path for top in SHIPPED for path in (ROOT / top).rglob("*.py"))]:
         for name in re.findall(r"^\s*(?:from|import) ([a-zA-Z_]\w*)", code_of(file), re.MULTILINE):
             if name not in sys.stdlib_module_names and name != "gauntlet":
@@ -158,7 +158,7 @@ def test_the_wheel_declares_the_command_the_licence_and_the_extras(wheel: zipfil
     metadata = wheel.read(f"{info}/METADATA").decode()
     assert "Name: gauntlet-bench" in metadata
     assert "Requires-Python: >=3.11" in metadata
-    assert "Provides-Extra: ray" in metadata
+    assert "Provides-Extra: wandb" in metadata
 
 
 # -- the command ----------------------------------------------------------------------------------------------

@@ -33,8 +33,10 @@ def misfit(entry: Entry, shape: tuple[int, int, int]) -> str:
     return ""
 
 
-def corrupted(images: ImageSet, entry: Entry, severity: int, parameters: Mapping[str, Any] | None = None) -> ImageSet:
-    """The images after a corruption, in 256 levels as files store them.
+def corrupted(
+    images: ImageSet, entry: Entry, severity: int, parameters: Mapping[str, Any] | None = None, *, exact: bool = False
+) -> ImageSet:
+    """The images after a corruption, in 256 levels as files store them, or ``exact``ly, in float32.
 
     An image's draws depend on nothing but the dataset, its index and the corruption: not on severity, batch or device.
 
@@ -49,7 +51,7 @@ def corrupted(images: ImageSet, entry: Entry, severity: int, parameters: Mapping
         raise GauntletError(f"Corruption {entry.name!r} cannot be applied to {images.name!r}: {reason}.")
     size = max(_CHUNK // max(images.pixels[:1].numel(), 1), 1)
     parts = [
-        _levels(
+        _changed(
             entry,
             as_float(pixels),
             severity,
@@ -58,11 +60,14 @@ def corrupted(images: ImageSet, entry: Entry, severity: int, parameters: Mapping
         )
         for pixels, own in zip(images.pixels.split(size), images.indices.split(size), strict=True)
     ]
-    return replace(images, pixels=torch.cat(parts) if parts else images.pixels)
+    if not parts:
+        return images
+    changed = torch.cat(parts if exact else [_levels(part) for part in parts])
+    return replace(images, pixels=changed.contiguous())
 
 
 @torch.no_grad()
-def _levels(entry: Entry, images: Tensor, severity: int, draws: PerImageRNG, parameters: Mapping[str, Any]) -> Tensor:
+def _changed(entry: Entry, images: Tensor, severity: int, draws: PerImageRNG, parameters: Mapping[str, Any]) -> Tensor:
     given = {"images": images, "severity": severity, "draws": draws}
     changed = entry.factory(*(given[need] for need in entry.needs), **parameters)
     if not isinstance(changed, Tensor) or changed.shape != images.shape:
@@ -70,4 +75,8 @@ def _levels(entry: Entry, images: Tensor, severity: int, draws: PerImageRNG, par
         raise GauntletError(f"Corruption {entry.name!r} must return images of shape {tuple(images.shape)}, got {got}.")
     if not bool(changed.isfinite().all()):
         raise GauntletError(f"Corruption {entry.name!r} returned pixels that are not finite.")
-    return (changed.clamp(0, 1) * 255).round().byte()
+    return changed
+
+
+def _levels(images: Tensor) -> Tensor:
+    return (images.clamp(0, 1) * 255).round().byte()

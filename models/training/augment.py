@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from ...datasets.corruptions.shift import rotated, warp
 from ...registry import AUGMENTATIONS, GauntletError, augmentation, select_one
 from .batch import Batch, probabilities
 from .hooks import Hook, TrainingState
@@ -56,9 +57,7 @@ def _bound(spec: Any) -> Augmentation:
 def rotation(images: Tensor, rng: Generator, *, degrees: float = 20.0) -> Tensor:
     """Rotate each image by an angle uniform in [-degrees, degrees], bilinear, black outside."""
     angle = uniform(len(images), rng, -math.radians(degrees), math.radians(degrees))
-    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-    aspect = images.shape[2] / images.shape[3]  # grid coordinates span [-1, 1] whatever the sides are
-    return warp(images, (cos, -sin * aspect, zero), (sin / aspect, cos, zero))
+    return rotated(images, angle)
 
 
 @augmentation("translation")
@@ -143,19 +142,6 @@ def betas(a: float, b: float, count: int, rng: Generator) -> Tensor:
     shape = torch.tensor([[a], [b]], dtype=torch.float64, device=rng.device).expand(2, count).contiguous()
     x, y = torch._standard_gamma(shape, generator=rng)
     return (x / (x + y).clamp(min=1e-300)).float()
-
-
-def warp(images: Tensor, *rows: Sequence[Tensor]) -> Tensor:
-    """Images (N, C, H, W) seen through affine maps of grid coordinates; bilinear, black outside.
-
-    Args:
-        images: To look at.
-        rows: Both rows of the maps, for x and for y, each three tensors (N,).
-    """
-    matrices = torch.stack([torch.stack(list(row), 1) for row in rows], 1)
-    grid = F.affine_grid(matrices.to(images.dtype), list(images.shape), align_corners=False)
-    moved = F.grid_sample(images, grid, padding_mode="zeros", align_corners=False)
-    return moved.clamp_(0, 1).contiguous(memory_format=torch.channels_last)
 
 
 def uniform(count: int, rng: Generator, low: float = 0.0, high: float = 1.0) -> Tensor:

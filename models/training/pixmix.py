@@ -8,8 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
+from ...datasets.corruptions.shift import warp
 from ...registry import GauntletError, augmentation
-from .augment import betas, uniform, warp
+from .augment import betas, uniform
 
 
 @augmentation("pixmix", reference="Hendrycks, Zou, Mazeika et al. 2021, arXiv 2112.05135")

@@ -13,8 +13,9 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
+from ...datasets.corruptions.shift import warp
 from ...registry import GauntletError, augmentation
-from .augment import uniform, warp
+from .augment import uniform
 
 _REFERENCE = "Chen, Kornblith, Norouzi, Hinton 2020, arXiv 2002.05709"
 _GREY = (0.2989, 0.587, 0.114)  # ITU-R 601-2 luma, as torchvision rounds it

@@ -259,7 +259,7 @@ def test_wandb_is_offline_unless_the_user_says_otherwise(tmp_path: Path, monkeyp
     import sys
     from types import SimpleNamespace
 
-    from gauntlet.bench.loggers import open_logger
+    from gauntlet.results.trackers import open_logger
 
     calls: list[Any] = []
     run = SimpleNamespace(log=lambda row, step: calls.append((step, row["loss"])), finish=lambda: calls.append("end"))
@@ -272,7 +272,7 @@ def test_wandb_is_offline_unless_the_user_says_otherwise(tmp_path: Path, monkeyp
 def test_an_unknown_or_absent_logger_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     import sys
 
-    from gauntlet.bench.loggers import open_logger
+    from gauntlet.results.trackers import open_logger
 
     with pytest.raises(GauntletError, match="no logger 'tensorbord'; did you mean 'tensorboard'"):
         open_logger("tensorbord", tmp_path)

@@ -10,7 +10,7 @@ import torch
 
 from gauntlet.datasets import DataSource, ImageSet, resolve
 from gauntlet.datasets.image_transforms import TABLE
-from gauntlet.registry import GauntletError
+from gauntlet.registry import CORRUPTIONS, GauntletError
 
 PATTERNS = ["smooth-noise", "blobs", "rademacher", "plain", "low-contrast"]
 
@@ -164,10 +164,10 @@ def test_the_shift_of_an_image_depends_on_its_index_alone(shift: str, source: Da
 
 
 def test_noise_has_the_stated_size(source: DataSource):
-    from gauntlet.datasets.shifts import shifted
+    from gauntlet.datasets.corruptions import corrupted
 
     grey = ImageSet(torch.full((200, 1, 20, 20), 0.5), torch.zeros(200).long(), ("0",), torch.arange(200), "g", "test")
-    deviations = (shifted(grey, ("noise",)).pixels - 0.5).flatten(1).std(1)
+    deviations = (corrupted(grey, CORRUPTIONS.get("shift/noise"), 1, exact=True).pixels - 0.5).flatten(1).std(1)
     assert 0.08 < deviations.min() < 0.12
     assert 0.22 < deviations.max() < 0.3
 
