@@ -166,12 +166,23 @@ def _report_problems(problems: Any) -> None:
         click.echo(f"Warning: {problem}", err=True)
 
 
+def _add_commands() -> None:
+    """Those that read a finished store or verify a component, each in a module of its own."""
+    from . import cli_verify
+    from .cli_check import baseline, check
+    from .cli_plot import plot
+    from .cli_report import report
+    from .cli_share import export, import_, log, merge
+    from .cli_table import table
+
+    for command in (table, plot, report, baseline, check, merge, export, import_, log):
+        cli.add_command(command)
+    cli_verify.register(cli)
+
+
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Entry point: errors are one sentence on stderr; a traceback only with ``--debug``."""
-    from . import cli_results, cli_verify
-
-    cli_results.register(cli)
-    cli_verify.register(cli)
+    _add_commands()
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
     try:

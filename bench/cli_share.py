@@ -1,4 +1,4 @@
-"""The commands `gauntlet merge`, `export` and `import`: results from one place to another."""
+"""The commands `gauntlet merge`, `export`, `import` and `log`: results from one place to another."""
 
 from __future__ import annotations
 
@@ -55,3 +55,30 @@ def import_(path: Path, name: str | None, out: Path) -> None:
     with Store.open(out / "store.sqlite") as store:
         put_frame(store, frame, name or path.stem)
     click.echo(f"{len(frame)} rows of {path} are in {out}.", err=True)
+
+
+@click.command()
+@click.argument("tracker", type=click.Choice(["wandb", "tensorboard"]))
+@click.option(
+    "--to", type=click.Path(path_type=Path, file_okay=False), help="Folder [default: logs in the output folder]."
+)
+@click.option("--project", default="gauntlet", show_default=True, help="Project of wandb.")
+@click.option("--online", is_flag=True, help="Send to wandb; otherwise it writes to the folder, without an account.")
+@where_option
+@suite_option
+@out_option
+def log(
+    tracker: str, to: Path | None, project: str, online: bool, wanted: tuple[str, ...], suite: str | None, out: Path
+) -> None:
+    """Write measurements, training curves and pictures of a finished store to wandb or tensorboard."""
+    from ..results.store import Store
+    from ..results.trackers import log_tensorboard, log_wandb
+
+    frame = chosen(out, suite, wanted)
+    with Store.open(out, create=False) as store:
+        folder = to or store.path.parent / "logs"
+        if tracker == "wandb":
+            log_wandb(frame, store, folder, project=project, online=online)
+        else:
+            log_tensorboard(frame, store, folder)
+    click.echo(str(folder), err=True)

@@ -17,8 +17,7 @@ from ..models.build import check_fit
 from ..registry import NotAvailable, Selected
 from ..results.records import CellResult
 from .device_images import DeviceImages, drawn_positions
-from .model_outputs import ModelOutputs
-from .output_cache import OutputCache
+from .model_outputs import ModelOutputs, OutputCache
 from .plan import Row
 from .suite import Suite
 from .trained_models import HistorySink, TrainedModels, TrainingProgress

@@ -3,97 +3,34 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..attacks import PerImageRNG
 from ..datasets import ImageSet
-from ..detectors import Head, Outputs, random_projection
-from ..models import Tap
+from ..detectors import Head, Outputs
 from ..registry import GauntletError, digest
-from .output_cache import OutputCache
-from .probes import LastMaps, dropout_layers, dropout_passes, gram_statistics
+from .sweep import Sweeper, Swept
+
+#: Bytes that the cache may take; the folders used least recently go first.
+LIMIT = 8 * 2**30
 
 _HEAD = ("head-weight", "head-bias")
 _LABELS = "image-labels"
 
 #: Cuts images into batches (B, C, H, W) on the device, with the indices (B,) of the images.
 Batches = Callable[[ImageSet], Iterator[tuple[Tensor, Tensor]]]
-
-
-class Swept(NamedTuple):
-    """What a sweep yields: tensors of N rows by name, and the widths of the layers behind ``gram-statistics``."""
-
-    tensors: dict[str, Tensor]
-    layers: tuple[int, ...]
-
-
-class Sweeper:
-    """Reads outputs of one model.
-
-    Args:
-        module: In eval mode, on its device.
-        probe: A few images there.
-        feature_dim: Features with more dimensions also come as ``reduced``, projected to as many.
-    """
-
-    def __init__(self, module: nn.Module, probe: Tensor, feature_dim: int) -> None:
-        self._module, self._probe, self._feature_dim = module, probe, feature_dim
-        self.tap = Tap(module, probe)
-        self._maps: LastMaps | None = None
-        self._matrix: Tensor | None = None
-
-    @torch.no_grad()
-    def sweep(self, batches: Iterable[tuple[Tensor, Tensor]], wanted: set[str], stream: str) -> Swept:
-        """Run over batches of images and their indices; ``stream`` names the draws of dropout."""
-        parts: dict[str, list[Tensor]] = {}
-        layers: tuple[int, ...] = ()
-        for images, indices in batches:
-            statistics: list[Tensor] = []
-            if "gram-statistics" in wanted:
-                tapped: dict[str, Tensor] = {}
-                statistics = gram_statistics(self._module, lambda x=images, into=tapped: into.update(self.tap(x)))  # type: ignore[misc]
-                layers = tuple(part.shape[1] for part in statistics)
-            else:
-                tapped = self.tap(images)
-            for name, value in self._select(tapped, statistics, images, PerImageRNG(stream, indices), wanted):
-                parts.setdefault(name, []).append(value)
-        return Swept({name: torch.cat(values) for name, values in parts.items()}, layers)
-
-    def _select(
-        self, tapped: dict[str, Tensor], statistics: list[Tensor], images: Tensor, draws: PerImageRNG, wanted: set[str]
-    ) -> Iterator[tuple[str, Tensor]]:
-        features = tapped.pop("features", None)
-        if features is not None:
-            wide = features.shape[1] > self._feature_dim
-            if "features" in wanted or (not wide and "reduced" in wanted):
-                yield "features", features
-            if wide and "reduced" in wanted:
-                yield "reduced", self._project(features)
-        yield from ((name, value) for name, value in tapped.items() if name in wanted)
-        if statistics:
-            yield "gram-statistics", torch.cat(statistics, dim=1)
-        if wanted & {"feature-maps", "deflated-logits"} and self._last_maps().found:
-            if "feature-maps" in wanted:
-                yield "feature-maps", self._last_maps().read(images)
-            if "deflated-logits" in wanted:
-                yield "deflated-logits", self._last_maps().deflated(images)
-        if "passes" in wanted and dropout_layers(self._module):
-            yield "passes", dropout_passes(self._module, images, draws)
-
-    def _last_maps(self) -> LastMaps:
-        if self._maps is None:
-            self._maps = LastMaps(self._module, self._probe)
-        return self._maps
-
-    def _project(self, features: Tensor) -> Tensor:
-        if self._matrix is None:
-            self._matrix = random_projection(features.shape[1], self._feature_dim, features.device)
-        return features @ self._matrix
 
 
 class ModelOutputs:
@@ -208,3 +145,95 @@ def output_names(needs: Iterable[str]) -> set[str]:
     if "features" in names:
         names = (names - {"features"}) | {"reduced"} | ({"features"} if "head" in set(needs) else set())
     return names | {"logits"}
+
+
+class OutputCache:
+    """Tensors by key and name: a folder a key, in it a `.safetensors` file a name and `facts.json`.
+
+    Every file appears in one rename, so several processes may share the folder. Deleting any of it is always safe,
+    and a folder that cannot be written only costs the passes that it would have saved.
+
+    Args:
+        folder: Where the folders live (made when something is kept).
+        limit: Bytes that they may take together.
+    """
+
+    def __init__(self, folder: Path, limit: int = LIMIT) -> None:
+        self.folder, self.limit = folder, limit
+
+    def facts(self, key: str) -> dict[str, Any]:
+        """What was said about the outputs of ``key``, ``{}`` if nothing is kept."""
+        try:
+            return json.loads((self.folder / key / "facts.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+
+    def load(self, key: str, names: Iterable[str]) -> dict[str, Tensor]:
+        """Those of ``names`` that are kept, memory-mapped on the CPU."""
+        found = {}
+        for name in names:
+            try:
+                found[name] = load_file(self._file(key, name))["values"]
+            except (OSError, SafetensorError, KeyError):
+                continue
+        if found:
+            self._touch(key)
+        return found
+
+    def keep(self, key: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Keep tensors and facts of ``key``, then evict what was used least recently if all takes too much."""
+        if sum(value.numel() * value.element_size() for value in tensors.values()) > self.limit // 2:
+            return
+        try:
+            (self.folder / key).mkdir(parents=True, exist_ok=True)
+            for name, value in tensors.items():
+                self._write(key, self._file(key, name), lambda path, value=value: _save(value, path))
+            text = json.dumps(facts)
+            self._write(key, self.folder / key / "facts.json", lambda path: path.write_text(text, encoding="utf-8"))
+            self._evict(spare=key)
+        except OSError:
+            return
+
+    def _file(self, key: str, name: str) -> Path:
+        return self.folder / key / f"{quote(name, safe='')}.safetensors"
+
+    def _write(self, key: str, target: Path, write: Any) -> None:
+        handle, draft = tempfile.mkstemp(dir=self.folder / key, prefix=".draft-")
+        os.close(handle)
+        try:
+            write(Path(draft))
+            Path(draft).replace(target)
+        finally:
+            Path(draft).unlink(missing_ok=True)
+
+    def _touch(self, key: str) -> None:
+        try:
+            os.utime(self.folder / key)
+        except OSError:
+            return
+
+    def _evict(self, spare: str) -> None:
+        folders = sorted((path for path in self.folder.iterdir() if path.is_dir()), key=_last_use, reverse=True)
+        total = 0
+        for path in sorted(folders, key=lambda path: path.name != spare):  # a stable sort: the newest stays first
+            total += _size(path)
+            if total > self.limit:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _save(value: Tensor, path: Path) -> None:
+    save_file({"values": value.detach().to("cpu").contiguous()}, path)
+
+
+def _last_use(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _size(path: Path) -> int:
+    try:
+        return sum(file.stat().st_size for file in path.iterdir())
+    except OSError:
+        return 0

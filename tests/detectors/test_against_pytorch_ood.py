@@ -21,8 +21,7 @@ from pytorch_ood.detector.openmax.libnotmr import LibNotMR
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from gauntlet.bench.model_outputs import Sweeper
-from gauntlet.bench.probes import POWERS
+from gauntlet.bench.sweep import POWERS, Sweeper
 from gauntlet.detectors import Head, Outputs, build_detector
 from gauntlet.registry import DETECTORS
 

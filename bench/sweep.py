@@ -1,4 +1,4 @@
-"""What a sweep can read of a model beside its outputs: feature maps, Gram statistics, dropout passes.
+"""One pass of a model over images: outputs, features, feature maps, Gram statistics, dropout passes.
 
 Hooks live inside a call only, and no module changes its mode: dropout is switched on by a hook that draws the masks.
 """
@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..attacks import PerImageRNG
-from ..models import Calibrated
+from ..detectors import random_projection
+from ..models import Calibrated, Tap
 
 #: Number of passes with dropout switched on.
 PASSES = 30
@@ -35,6 +37,77 @@ def watching(modules: Iterable[nn.Module], act: Act) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+class Swept(NamedTuple):
+    """What a sweep yields: tensors of N rows by name, and the widths of the layers behind ``gram-statistics``."""
+
+    tensors: dict[str, Tensor]
+    layers: tuple[int, ...]
+
+
+class Sweeper:
+    """Reads outputs of one model.
+
+    Args:
+        module: In eval mode, on its device.
+        probe: A few images there.
+        feature_dim: Features with more dimensions also come as ``reduced``, projected to as many.
+    """
+
+    def __init__(self, module: nn.Module, probe: Tensor, feature_dim: int) -> None:
+        self._module, self._probe, self._feature_dim = module, probe, feature_dim
+        self.tap = Tap(module, probe)
+        self._maps: LastMaps | None = None
+        self._matrix: Tensor | None = None
+
+    @torch.no_grad()
+    def sweep(self, batches: Iterable[tuple[Tensor, Tensor]], wanted: set[str], stream: str) -> Swept:
+        """Run over batches of images and their indices; ``stream`` names the draws of dropout."""
+        parts: dict[str, list[Tensor]] = {}
+        layers: tuple[int, ...] = ()
+        for images, indices in batches:
+            statistics: list[Tensor] = []
+            if "gram-statistics" in wanted:
+                tapped: dict[str, Tensor] = {}
+                statistics = gram_statistics(self._module, lambda x=images, into=tapped: into.update(self.tap(x)))  # type: ignore[misc]
+                layers = tuple(part.shape[1] for part in statistics)
+            else:
+                tapped = self.tap(images)
+            for name, value in self._select(tapped, statistics, images, PerImageRNG(stream, indices), wanted):
+                parts.setdefault(name, []).append(value)
+        return Swept({name: torch.cat(values) for name, values in parts.items()}, layers)
+
+    def _select(
+        self, tapped: dict[str, Tensor], statistics: list[Tensor], images: Tensor, draws: PerImageRNG, wanted: set[str]
+    ) -> Iterator[tuple[str, Tensor]]:
+        features = tapped.pop("features", None)
+        if features is not None:
+            wide = features.shape[1] > self._feature_dim
+            if "features" in wanted or (not wide and "reduced" in wanted):
+                yield "features", features
+            if wide and "reduced" in wanted:
+                yield "reduced", self._project(features)
+        yield from ((name, value) for name, value in tapped.items() if name in wanted)
+        if statistics:
+            yield "gram-statistics", torch.cat(statistics, dim=1)
+        if wanted & {"feature-maps", "deflated-logits"} and self._last_maps().found:
+            if "feature-maps" in wanted:
+                yield "feature-maps", self._last_maps().read(images)
+            if "deflated-logits" in wanted:
+                yield "deflated-logits", self._last_maps().deflated(images)
+        if "passes" in wanted and dropout_layers(self._module):
+            yield "passes", dropout_passes(self._module, images, draws)
+
+    def _last_maps(self) -> LastMaps:
+        if self._maps is None:
+            self._maps = LastMaps(self._module, self._probe)
+        return self._maps
+
+    def _project(self, features: Tensor) -> Tensor:
+        if self._matrix is None:
+            self._matrix = random_projection(features.shape[1], self._feature_dim, features.device)
+        return features @ self._matrix
 
 
 # -- the last feature maps ------------------------------------------------------------------------------------
