@@ -22,7 +22,8 @@ from .execution import Reporter
 
 if TYPE_CHECKING:
     from ..results.records import CellResult
-    from .plan import Job, Plan
+    from .jobs import Job
+    from .plan import Plan
 
 _REFRESH = 0.2  # seconds between updates of a training bar: reading a loss from a GPU waits for it
 

@@ -17,8 +17,8 @@ from ..models.build import check_fit
 from ..registry import NotAvailable, Selected
 from ..results.records import CellResult
 from .device_images import DeviceImages, drawn_positions
+from .jobs import ModelRow
 from .model_outputs import ModelOutputs, OutputCache
-from .plan import Row
 from .suite import Suite
 from .trained_models import HistorySink, TrainedModels, TrainingProgress
 from .tuning import SYNTHETIC as OUTLIERS
@@ -80,7 +80,7 @@ class RowContext:
 
     def __init__(
         self,
-        row: Row,
+        row: ModelRow,
         suite: Suite,
         resources: Resources,
         needs: Iterable[str] = (),
@@ -117,11 +117,11 @@ class RowContext:
             self._failure = error
             raise
 
-    def module_of(self, row: Row) -> nn.Module:
+    def module_of(self, row: ModelRow) -> nn.Module:
         """The model of another row, trained where it is not yet, in eval mode."""
         return self.module() if row.key == self.row.key else self._make(row)
 
-    def _make(self, row: Row) -> nn.Module:
+    def _make(self, row: ModelRow) -> nn.Module:
         return self._resources.models.make(row.model, row.dataset, row.seed, self.batch_size)
 
     # -- images -----------------------------------------------------------------------------------------------

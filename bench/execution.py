@@ -18,9 +18,9 @@ from ..results.records import CellResult, PlannedCell
 from ..results.store import Store
 from ..results.trackers import Sink
 from .context import Resources, RowContext
-from .evaluators import EVALUATORS
 from .failures import JobTimeout, alarm_held, failure, out_of_memory, time_limit
-from .plan import Job, Plan, Row
+from .jobs import Job, ModelRow
+from .plan import Plan
 
 
 class Reporter:
@@ -94,8 +94,8 @@ class Execution:
         self._tell_notes()
         rows = {(row.key, row.name): row for job in self._plan.jobs for row in (job.row, *job.others)}
         for row in rows.values():
-            if row.blocked:
-                self._reporter.note(f"{row.name}: {row.blocked}")
+            if row.obstacle:
+                self._reporter.note(f"{row.name}: {row.obstacle}")
                 continue
             try:
                 self._context(row).module()
@@ -105,7 +105,7 @@ class Execution:
             else:
                 self._count("ok")
 
-    def _context(self, row: Row, needs: Iterable[str] = ()) -> RowContext:
+    def _context(self, row: ModelRow, needs: Iterable[str] = ()) -> RowContext:
         return RowContext(row, self._plan.suite, self._resources, needs, self._store.result)
 
     # -- jobs -------------------------------------------------------------------------------------------------
@@ -113,11 +113,11 @@ class Execution:
     def _run_row(self, jobs: list[Job]) -> None:
         """Run the jobs of one row in a context of their own, which is gone afterwards."""
         missing = [(job, self._missing(job)) for job in jobs]
-        needs = {need for job, keys in missing for need in EVALUATORS[job.evaluator].needs(job, keys)}
+        needs = {need for job, cells in missing for need in job.needs(cells)}
         context = self._context(jobs[0].row, needs)
         for together in _sharing(jobs):
             for job in together:
-                self._skip_blocked(job)
+                self._skip_impossible(job)
                 self._run_job(job, context)
             context.forget(together[0].shared)
 
@@ -135,15 +135,15 @@ class Execution:
             self._reporter.note(f"{job.label}: out of memory, trying again with batches of {context.batch_size}.")
         context.batch_size = self._plan.suite.batch_size
 
-    def _attempt(self, job: Job, missing: frozenset[str], context: RowContext) -> BaseException | None:
+    def _attempt(self, job: Job, missing: Sequence[PlannedCell], context: RowContext) -> BaseException | None:
         """Run a job and store its cells as they finish; returns what stopped it, if anything did."""
-        limit, started, left = self._plan.suite.timeout, time.perf_counter(), set(missing)
+        limit, started, left = self._plan.suite.timeout, time.perf_counter(), {cell.key for cell in missing}
         try:
             if limit is not None:
                 for row in (job.row, *job.others):
                     context.module_of(row)  # training has no part in the limit of a job
             with time_limit(limit):
-                for key, result in EVALUATORS[job.evaluator].run(job, missing, context):
+                for key, result in job.run(missing, context):
                     now = time.perf_counter()
                     with alarm_held():
                         self._put(job.row, key, replace(result, seconds=result.seconds or now - started))
@@ -156,28 +156,28 @@ class Execution:
             return GauntletError(sentence)
         return None
 
-    def _fail(self, job: Job, missing: Iterable[str], error: BaseException) -> None:
+    def _fail(self, job: Job, missing: Iterable[PlannedCell], error: BaseException) -> None:
         result = failure(error, job.label, limit=self._plan.suite.timeout)
-        for key in missing:
-            self._put(job.row, key, result)
+        for cell in missing:
+            self._put(job.row, cell.key, result)
 
-    def _skip_blocked(self, job: Job) -> None:
+    def _skip_impossible(self, job: Job) -> None:
         for cell in job.cells:
-            if reason := job.row.blocked or job.blocked.get(cell.key, ""):
+            if reason := job.obstacle(cell):
                 self._put(job.row, cell.key, CellResult(status="skipped", reason=reason))
 
     # -- the store --------------------------------------------------------------------------------------------
 
-    def _missing(self, job: Job) -> frozenset[str]:
-        """Keys that are neither in the store nor blocked (those are recorded as skipped by ``_skip_blocked``)."""
-        blocked = {cell.key for cell in job.cells if job.row.blocked or job.blocked.get(cell.key)}
-        return frozenset(cell.key for cell in job.cells) - self._finished(job.cells) - blocked
+    def _missing(self, job: Job) -> list[PlannedCell]:
+        """Cells that are neither in the store nor impossible (those are recorded by ``_skip_impossible``)."""
+        finished = self._finished(job.cells)
+        return [cell for cell in job.cells if cell.key not in finished and not job.obstacle(cell)]
 
     def _finished(self, cells: Iterable[PlannedCell]) -> set[str]:
         statuses = self._store.statuses([cell.key for cell in cells])
         return {key for key, status in statuses.items() if status == "ok"}
 
-    def _put(self, row: Row, key: str, result: CellResult) -> None:
+    def _put(self, row: ModelRow, key: str, result: CellResult) -> None:
         self._store.put(self._run_id, key, replace(result, device=str(self._device)))
         if result.examples:
             write_examples(self._store.path.parent, (row.model.label, row.dataset.label), key, result.examples)

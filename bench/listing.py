@@ -9,7 +9,6 @@ from typing import Any
 from tabulate import tabulate
 
 from ..registry import REGISTRIES, Entry, GauntletError, load_entry_points, load_plugins, nearest
-from .availability import unavailable as why_not
 from .suite import builtin_suites, load_suite
 
 _WIDTHS = {"name": None, "summary": 34, "parameters": 34, "unavailable": 60, "inputs": 16, "fault": 30}
@@ -51,8 +50,8 @@ def _kind(word: str, kinds: Sequence[str]) -> str:
 def _rows(kind: str, unavailable: bool) -> list[dict[str, Any]]:
     if kind == "suite":
         return _suites()
-    entries = [entry for entry in REGISTRIES[kind] if bool(why_not(entry)) == unavailable]
-    return [{**_facts(entry), **({"unavailable": why_not(entry)} if unavailable else {})} for entry in entries]
+    entries = [entry for entry in REGISTRIES[kind] if bool(entry.obstacle) == unavailable]
+    return [{**_facts(entry), **({"unavailable": entry.obstacle} if unavailable else {})} for entry in entries]
 
 
 def _suites() -> list[dict[str, Any]]:

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 from ..datasets import ResolvedDataset
-from ..models import create_module, weights_fingerprint
 from ..registry import (
     CALIBRATORS,
     MODELS,
     Entry,
     GauntletError,
+    Obstacle,
     Selected,
     check_unique,
-    digest,
     is_pattern,
     nearest,
     parse_spec,
     select_one,
-    source_fingerprint,
 )
-from .recipes import blocked_by, describe_recipe, parts, recipe_identity, resolve_recipe
+from .recipes import describe_recipe, parts, resolve_recipe
 
 _OPTIONS = ("recipe", "weights", "init_from", "replica", "calibrator")
 
@@ -96,9 +90,17 @@ class ModelSpec:
         own = [self.recipe] if self.recipe is not None and self.weights is None else []
         return own + [recipe for part in self.inside for recipe in part.recipes]
 
-    def blocked(self, dataset: ResolvedDataset) -> str:
-        """Why it cannot be trained on ``dataset`` here; empty if it can."""
-        return next((reason for recipe in self.recipes if (reason := blocked_by(recipe, dataset))), "")
+    def obstacle(self, dataset: ResolvedDataset) -> Obstacle:
+        """Why it can never be evaluated on a dataset."""
+        if dataset.broken:
+            return ""  # its cells fail, with the reason
+        for part in (self, *self.members):
+            wanted = part.entry.meta.get("shape")
+            if wanted is not None and tuple(wanted) != tuple(dataset.shape):
+                return f"{part.entry.name} takes {_size(wanted)} images, {dataset.label} has {_size(dataset.shape)}"
+        if self.trains and "train" not in dataset.entry.meta.get("splits", ()):
+            return f"{dataset.label} has no training split"
+        return "" if len(dataset.classes) >= 2 else f"{dataset.label} has fewer than two classes"
 
     def describe(self, classes: int | None = None) -> dict[str, Any]:
         """Everything that was chosen, JSON-able, for the ``params`` column; ``classes`` are those of the dataset."""
@@ -245,79 +247,6 @@ def _label(spec: Any, chosen: Selected, calibrator: Selected | None) -> str:
     return f"{chosen.label} + {calibrator.entry.meta.get('short', calibrator.label)}"
 
 
-def training_key(spec: ModelSpec, dataset: ResolvedDataset, seed: int) -> str:
-    """Digest of everything that determines trained weights: architecture, recipe, data, seed and their sources."""
-    assert spec.recipe is not None
-    data = digest([dataset.fingerprint(split) for split in ("train", "val")])
-    return digest(
-        "training/2",
-        [spec.entry.name, {**spec.entry.defaults(), **spec.parameters}, source_fingerprint(spec.entry)],
-        recipe_identity(spec.recipe, dataset),
-        [data, len(dataset.classes), dataset.shape, seed, spec.replica],
-        *([[model_key(part, dataset, seed) for part in spec.inside]] if spec.inside else []),
-    )
-
-
-def model_key(spec: ModelSpec, dataset: ResolvedDataset, seed: int) -> str:
-    """Digest that tells whether two models are the same function: how it was trained, or the weights it came with."""
-    key = _uncalibrated_key(spec, dataset, seed)
-    if spec.calibrator is None:
-        return key
-    entry = spec.calibrator.entry
-    parameters = {**entry.defaults(), **spec.calibrator.parameters}
-    return digest("calibrated/1", key, entry.name, parameters, source_fingerprint(entry), dataset.fingerprint("val"))
-
-
-def _uncalibrated_key(spec: ModelSpec, dataset: ResolvedDataset, seed: int) -> str:
-    identity = [
-        "model/1",
-        spec.entry.name,
-        {**spec.entry.defaults(), **spec.parameters},
-        source_fingerprint(spec.entry),
-    ]
-    if spec.weights is not None:
-        members = [_architecture(member) for member in spec.members]
-        return digest(*identity, members, "weights", hashlib.sha256(spec.weights.read_bytes()).hexdigest())
-    if spec.recipe is not None:
-        return training_key(spec, dataset, seed)
-    if spec.members:
-        return digest(*identity, [model_key(member, dataset, seed) for member in spec.members])
-    return digest(*identity, "as built", len(dataset.classes), dataset.shape, _built(spec, dataset, seed))
-
-
-def _built(spec: ModelSpec, dataset: ResolvedDataset, seed: int) -> str:
-    """Digest of the weights that a model arrives with: its code may read them from anywhere."""
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(start_of(spec, seed))
-            return weights_fingerprint(build(spec, dataset))
-    except Exception as error:  # it fails again when it is needed, and then only its own row
-        return repr(error)
-
-
-def build(spec: ModelSpec, dataset: ResolvedDataset, members: Sequence[nn.Module] | None = None) -> nn.Module:
-    """The network as its entry makes it, untrained, drawing from torch's global generator."""
-    return create_module(
-        spec.entry,
-        spec.parameters,
-        classes=len(dataset.classes),
-        shape=dataset.shape,
-        members=members,
-        download=dataset.source.download,
-    )
-
-
-def start_of(spec: ModelSpec, seed: int) -> int:
-    """The seed of a model's random start and of its training."""
-    return int(digest("init", seed, spec.replica)[:15], 16)
-
-
-def _architecture(spec: ModelSpec) -> list[Any]:
-    parameters = {**spec.entry.defaults(), **spec.parameters}
-    members = [_architecture(member) for member in spec.members]
-    return [spec.entry.name, parameters, source_fingerprint(spec.entry), members]
-
-
 def _weights(value: Any, label: str) -> Path | None:
     if value is None:
         return None
@@ -327,6 +256,10 @@ def _weights(value: Any, label: str) -> Path | None:
     if not path.is_file():
         raise GauntletError(f"model {label!r}: there is no file of weights {value!r}{_similar(path)}")
     return path.resolve()
+
+
+def _size(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
 
 
 def _similar(path: Path) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ..datasets import DataSource, ResolvedDataset, resolve
@@ -12,14 +12,15 @@ from ..registry import (
     MODELS,
     GauntletError,
     check_unique,
-    digest,
     fingerprints_remembered,
     is_pattern,
     parse_spec,
 )
 from ..registry import left_out as left_out_of
 from ..results.records import PlannedCell
-from .model_specs import ModelSpec, model_key
+from .evaluators.base import Evaluator, build_evaluator
+from .jobs import Job, ModelRow, OODSet
+from .model_specs import ModelSpec
 from .recipes import warnings
 from .suite import LEAVE_OUT, Suite
 from .tuning import SYNTHETIC
@@ -27,52 +28,8 @@ from .tuning import SYNTHETIC
 #: Where something stands in a suite: keys and positions.
 Path = tuple[Any, ...]
 
-#: Group of a class that the in-distribution set leaves out.
+#: Group of the class that is held out of the in-distribution set.
 HELD_OUT = "held-out"
-
-
-@dataclass(frozen=True)
-class Row:
-    """A model trained (or loaded) for one dataset and one seed: what a leaderboard row is about.
-
-    ``blocked`` says why nothing can be computed here (a file is absent); its cells are planned and skipped.
-    ``outliers`` is the OOD set that the suite names to tune detectors on.
-    """
-
-    model: ModelSpec
-    dataset: ResolvedDataset
-    seed: int
-    key: str
-    blocked: str = ""
-    outliers: ResolvedDataset | None = None
-
-    @property
-    def name(self) -> str:
-        """For progress and messages."""
-        return f"{self.model.label} on {self.dataset.label}"
-
-
-@dataclass(frozen=True)
-class Job:
-    """A computation that yields cells.
-
-    ``payload`` is what its evaluator needs to run it, keyed by cell; ``blocked`` says why a cell cannot be computed;
-    ``others`` are rows whose models it takes beside that of ``row``.
-    """
-
-    evaluator: str
-    row: Row
-    label: str
-    cells: tuple[PlannedCell, ...]
-    payload: Mapping[str, Any] = field(default_factory=dict)
-    blocked: Mapping[str, str] = field(default_factory=dict)
-    others: tuple[Row, ...] = ()
-
-    @property
-    def shared(self) -> str:
-        """Names what its context keeps for other jobs of the row, which then run right after it; or nothing."""
-        attack = self.payload.get("attack")
-        return "" if attack is None else f"attack {attack.label} on {self.payload['images']} images"
 
 
 @dataclass(frozen=True)
@@ -109,81 +66,55 @@ def make_plan(suite: Suite, source: DataSource) -> Plan:
 
 
 def _expand_suite(suite: Suite, source: DataSource) -> Plan:
-    from .evaluators import EVALUATORS
-
-    datasets = _datasets(suite, source)
-    models = suite.model_specs
+    evaluators = [build_evaluator(name) for name in suite.evaluators]
+    datasets, models = _datasets(suite, source), suite.model_specs
     without = {**suite.left_out, **left_out_of(MODELS, suite.models)}
     left_out = [LeftOut(name, reason) for name, reason in without.items()]
     jobs: list[Job] = []
     for dataset, held_out in datasets:
-        wanted = {"ood", "open-set"} & set(suite.evaluators)
+        wanted = {"ood", "shifted"} & suite.keys_read
         out_sets = _all_sets(suite, dataset, held_out, source, left_out) if wanted else []
         outliers = _outliers(suite, dataset, out_sets, source)
         for model in models:
-            if reason := misfit(model, dataset):
-                left_out.append(LeftOut(f"{model.label} on {dataset.label}", reason))
-                continue
-            unfit = [item for name in suite.evaluators for item in EVALUATORS[name].misfits(suite, model, dataset)]
-            left_out += [LeftOut(f"{what} of {model.label} on {dataset.label}", reason) for what, reason in unfit]
-            fitting = [name for name in suite.evaluators if name not in dict(unfit)]
-            for seed in suite.seeds:
-                row = replace(make_row(model, dataset, seed), outliers=outliers)
-                for name in fitting:
-                    jobs += EVALUATORS[name].plan(suite, row, out_sets)
+            fitting = _fitting(evaluators, suite, model, dataset, left_out)
+            for seed in suite.seeds if fitting else ():
+                row = ModelRow.of(model, dataset, seed, outliers)
+                jobs += [job for evaluator in fitting for job in evaluator.plan(suite, row, out_sets)]
     if not jobs:
         reasons = "; ".join(f"{item.what}: {item.reason}" for item in left_out[:3])
         raise GauntletError(f"{suite.where}: nothing in this suite fits together ({reasons}).")
-    used = [*models, *(other.model for job in jobs for other in job.others)]
-    notes = dict.fromkeys(note for model in used for recipe in model.recipes for note in warnings(recipe))
-    return Plan(suite, tuple(jobs), tuple(left_out), tuple(notes))
+    notes = dict.fromkeys(_notes(suite, evaluators, jobs))
+    return Plan(suite, tuple(jobs), tuple(dict.fromkeys(left_out)), tuple(notes))
 
 
-@dataclass(frozen=True)
-class OODSet:
-    """An OOD set of a suite in the shape of the in-distribution set, or a ``shifted`` set that counts as ID.
-
-    ``origin`` is the label of the dataset whose class this is, where that leaves out one class in turn.
-    """
-
-    group: str
-    dataset: ResolvedDataset
-    blocked: str = ""
-    shifted: bool = False
-    origin: str = ""
-
-
-def make_row(model: ModelSpec, dataset: ResolvedDataset, seed: int) -> Row:
-    """The row of a model on a dataset; blocked where a file is absent."""
-    needed = ("train", "val", "test") if model.trains else ("val", "test") if model.calibrates else ("test",)
-    blocked = next((reason for split in needed if (reason := dataset.missing(split))), "") or model.blocked(dataset)
-    if blocked:
-        return Row(model, dataset, seed, digest("blocked", model.label, dataset.label, seed), blocked)
-    return Row(model, dataset, seed, model_key(model, dataset, seed))
+def _fitting(
+    evaluators: Sequence[Evaluator], suite: Suite, model: ModelSpec, dataset: ResolvedDataset, left_out: list[LeftOut]
+) -> list[Evaluator]:
+    """The evaluators that can look at a model on a dataset; what can never fit is added to ``left_out``."""
+    where = f"{model.label} on {dataset.label}"
+    if reason := model.obstacle(dataset):
+        left_out.append(LeftOut(where, reason))
+        return []
+    found = []
+    for evaluator in evaluators:
+        if reason := evaluator.obstacle(model):
+            left_out.append(LeftOut(f"{evaluator.name} of {where}", reason))
+            continue
+        left_out += [LeftOut(f"{what} of {where}", why) for what, why in evaluator.left_out(suite, model, dataset)]
+        found.append(evaluator)
+    return found
 
 
-def misfit(model: ModelSpec, dataset: ResolvedDataset) -> str:
-    """Why a model can never be evaluated on a dataset, or nothing."""
-    shape = dataset.shape
-    if dataset.broken:
-        return ""  # its cells fail, with the reason
-    for part in (model, *model.members):
-        wanted = part.entry.meta.get("shape")
-        if wanted is not None and tuple(wanted) != tuple(shape):
-            return f"{part.entry.name} takes {_size(wanted)} images, {dataset.label} has {_size(shape)}"
-    if model.trains and "train" not in dataset.entry.meta.get("splits", ()):
-        return f"{dataset.label} has no training split"
-    if len(dataset.classes) < 2:
-        return f"{dataset.label} has fewer than two classes"
-    return ""
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))
+def _notes(suite: Suite, evaluators: Sequence[Evaluator], jobs: Sequence[Job]) -> Iterator[str]:
+    """What is known against the recipes, and what the suite says that nothing uses, each with its place."""
+    used = [*suite.model_specs, *(other.model for job in jobs for other in job.others)]
+    yield from (note for model in used for recipe in model.recipes for note in warnings(recipe))
+    yield from suite.unread
+    yield from (note for evaluator in evaluators for note in evaluator.unused(suite))
 
 
 def _datasets(suite: Suite, source: DataSource) -> list[tuple[ResolvedDataset, OODSet | None]]:
-    """Every in-distribution set, with the class that it leaves out as OOD set where it does."""
+    """Every in-distribution set, with the class that is held out as OOD set where there is one."""
     found: list[tuple[ResolvedDataset, OODSet | None]] = []
     for path, spec in _expand(suite, ("datasets",), suite.datasets):
         with suite.locating(*path):
@@ -203,19 +134,18 @@ def _in_turn(spec: Any, source: DataSource) -> list[tuple[ResolvedDataset, OODSe
     if whole.broken:
         return [(whole, None)]
     found: list[tuple[ResolvedDataset, OODSet | None]] = []
-    for left_out in classes:
-        inside = {**options, "name": name, "hold_out": [left_out], "label": f"{whole.label} without {left_out}"}
-        outside = {**options, "name": name, "only": [left_out], "label": left_out}
-        held_out = resolve(outside, source, shape=whole.shape)
-        blocked = held_out.missing("test") or ""
-        found.append((resolve(inside, source), OODSet(HELD_OUT, held_out, blocked, origin=whole.label)))
+    for one in classes:
+        inside = {**options, "name": name, "hold_out": [one], "label": f"{whole.label} without {one}"}
+        outside = {**options, "name": name, "only": [one], "label": one}
+        held_out = OODSet(HELD_OUT, resolve(outside, source, shape=whole.shape), origin=whole.label)
+        found.append((resolve(inside, source), held_out))
     return found
 
 
 def _all_sets(
     suite: Suite, inside: ResolvedDataset, held_out: OODSet | None, source: DataSource, left_out: list[LeftOut]
 ) -> list[OODSet]:
-    """The class that is left out, the suite's OOD sets, and the sets that are shifted but in distribution."""
+    """The class that is held out, the suite's OOD sets, and the sets that are shifted but in distribution."""
     sets = [held_out] if held_out else []
     for path, item in _ood_sets(suite, inside, source, left_out):
         sets.append(item)
@@ -224,7 +154,7 @@ def _all_sets(
     for position, spec in enumerate(suite.shifted):
         with suite.locating("shifted", position):
             shifted = resolve(spec, source, shape=inside.shape)
-        sets.append(OODSet("", shifted, shifted.missing("test") or "", shifted=True))
+        sets.append(OODSet("", shifted, shifted=True))
     return sets
 
 
@@ -269,7 +199,7 @@ def _ood_sets(
         if "test" not in dataset.entry.meta.get("splits", ("test",)):
             left_out.append(LeftOut(f"{dataset.label} as OOD for {inside.label}", "it has no test split"))
             continue
-        found.append((path, OODSet(group, dataset, dataset.missing("test") or "")))
+        found.append((path, OODSet(group, dataset)))
     return found
 
 

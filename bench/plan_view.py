@@ -10,7 +10,8 @@ from typing import Any
 from tabulate import tabulate
 
 from ..results.store import Store
-from .plan import Job, Plan
+from .jobs import Job
+from .plan import Plan
 
 
 def cell_states(plan: Plan, out: Path) -> dict[str, str]:
@@ -23,8 +24,8 @@ def cell_states(plan: Plan, out: Path) -> dict[str, str]:
     states = {}
     for job in plan.jobs:
         for cell in job.cells:
-            blocked = job.row.blocked or job.blocked.get(cell.key)
-            states[cell.key] = "cached" if statuses.get(cell.key) == "ok" else "skipped" if blocked else "run"
+            waits = "skipped" if job.obstacle(cell) else "run"
+            states[cell.key] = "cached" if statuses.get(cell.key) == "ok" else waits
     return states
 
 
@@ -62,7 +63,7 @@ def plan_as_json(plan: Plan, out: Path) -> str:
                 **vars(cell.identity),
                 "key": cell.key,
                 "state": states[cell.key],
-                "reason": job.row.blocked or job.blocked.get(cell.key, ""),
+                "reason": job.obstacle(cell),
             }
             for job in plan.jobs
             for cell in job.cells
@@ -81,9 +82,4 @@ def _numbers(counts: Counter[str]) -> list[Any]:
 
 
 def _skip_reasons(plan: Plan, states: dict[str, str]) -> Counter[str]:
-    return Counter(
-        job.row.blocked or job.blocked[cell.key]
-        for job in plan.jobs
-        for cell in job.cells
-        if states[cell.key] == "skipped"
-    )
+    return Counter(job.obstacle(cell) for job in plan.jobs for cell in job.cells if states[cell.key] == "skipped")

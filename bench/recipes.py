@@ -12,6 +12,7 @@ from ..registry import (
     AUGMENTATIONS,
     RECIPES,
     GauntletError,
+    Obstacle,
     Selected,
     nearest,
     parse_spec,
@@ -109,10 +110,10 @@ def outlier_sets(recipe: Selected, dataset: ResolvedDataset) -> list[tuple[Resol
     return [(one, "train" if "train" in one.splits else "test") for one in sets]
 
 
-def blocked_by(recipe: Selected, dataset: ResolvedDataset) -> str:
-    """Why the recipe cannot run here (an outlier set is absent); empty if it can."""
+def recipe_obstacle(recipe: Selected, dataset: ResolvedDataset) -> Obstacle:
+    """Why the recipe cannot run here: an outlier set is absent."""
     needed = (pair for part in parts(recipe) for pair in outlier_sets(part, dataset))
-    return next((reason for outside, split in needed if (reason := outside.missing(split))), "")
+    return next(filter(None, (outside.missing(split) for outside, split in needed)), "")
 
 
 def build_recipe(recipe: Selected, dataset: ResolvedDataset) -> Recipe:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from fractions import Fraction
 from functools import cached_property
@@ -20,6 +20,8 @@ from ..registry import (
     ATTACKS,
     CORRUPTIONS,
     DETECTORS,
+    EVALUATORS,
+    Entry,
     GauntletError,
     NotAvailable,
     Registry,
@@ -42,13 +44,6 @@ Spec = str | dict[str, Any]
 
 #: A budget; ``None`` stands for ``minimal``, the smallest that succeeds.
 Epsilon = float | None
-
-#: Evaluators that a suite can name, in the order in which they run.
-EVALUATORS = (
-    *("accuracy", "calibration", "ood", "open-set", "attack", "adversarial-detection", "checks"),
-    *("corruption", "reconstruction", "representation"),
-)
-
 
 Norm = Literal["linf", "l2", "l1", "l0"]
 Cost = Literal["fast", "standard", "full"]
@@ -182,6 +177,27 @@ class Suite:
             return self.attack_images
         return self.attack_images.get(cost) or min(self.attack_images.values())
 
+    def gives(self, key: str) -> bool:
+        """Whether it says something under a key; a dataset that leaves classes out in turn gives OOD sets."""
+        if key == "ood":
+            return bool(self.ood) or _leaves_out(self)
+        if key == "epsilons":
+            return bool(self.epsilons or self.norm_epsilons)
+        return self.checks != "none" if key == "checks" else bool(getattr(self, key, None))
+
+    @property
+    def keys_read(self) -> set[str]:
+        """The keys that its evaluators read."""
+        return {key for name in self.evaluators for key in _keys(EVALUATORS.get(name))}
+
+    @property
+    def unread(self) -> Iterator[str]:
+        """Keys that it gives and that none of its evaluators reads, one sentence each."""
+        for key in sorted({key for entry in EVALUATORS for key in _keys(entry)} - self.keys_read):
+            if (key,) in self.marks and self.gives(key):
+                readers = ", ".join(entry.name for entry in EVALUATORS if key in _keys(entry))
+                yield f"{self.at(key)}: nothing in this suite uses {key!r}; evaluators that do: {readers}."
+
     @cached_property
     def model_specs(self) -> list[ModelSpec]:
         """The models, resolved once for all that ask (the plan, surrogates, checks).
@@ -296,15 +312,13 @@ def parse_suite(text: str, *, where: str, profile: str | None = None, fallback: 
         drift=_drift(checked.drift, marks, where),
         marks=marks,
     )
-    ood = _groups(checked.ood)
     detectors = _axis(draft, DETECTORS, "detectors", checked.detectors)
     changes = {
         "attacks": _axis(draft, ATTACKS, "attacks", checked.attacks, options=("epsilons", "detach_target")),
         **_budgets(checked.epsilons, draft),
         "detectors": detectors,
         "corruptions": _axis(draft, CORRUPTIONS, "corruptions", checked.corruptions),
-        "ood": ood,
-        "evaluators": _evaluators(draft, checked, bool(ood) or _leaves_out(draft)),
+        "ood": _groups(checked.ood),
         "left_out": {
             **(left_out(ATTACKS, checked.attacks) if checked.attacks else {}),
             **(left_out(DETECTORS, checked.detectors) if checked.detectors else {}),
@@ -313,7 +327,7 @@ def parse_suite(text: str, *, where: str, profile: str | None = None, fallback: 
     }
     if draft.tune is not None:
         changes["detectors"] = tuned_labels(detectors, draft.tune.oracle)
-    return _complete(Suite(**{**draft.__dict__, **changes}))
+    return _complete(_with_evaluators(Suite(**{**draft.__dict__, **changes}), checked.evaluators))
 
 
 def parse_epsilons(values: Sequence[float | str], where: str) -> tuple[Epsilon, ...]:
@@ -417,23 +431,26 @@ def _groups(ood: Sequence[Spec] | Mapping[str, Sequence[Spec]] | None) -> tuple[
     return tuple((group, spec) for group, specs in groups.items() for spec in specs)
 
 
-def _evaluators(suite: Suite, checked: SuiteFile, has_ood: bool) -> tuple[str, ...]:
-    if checked.evaluators is None:
-        attacked = checked.attacks is not None
-        present = {
-            "attack": attacked,
-            "checks": attacked and checked.checks != "none",
-            "ood": checked.detectors is not None and has_ood,
-            "corruption": checked.corruptions is not None,
-            "adversarial-detection": False,
-            **dict.fromkeys(("open-set", "reconstruction", "representation"), False),
-        }
-        return tuple(name for name in EVALUATORS if present.get(name, True))
-    for position, name in enumerate(checked.evaluators):
+def _with_evaluators(suite: Suite, named: Sequence[str] | None) -> Suite:
+    """The suite with the evaluators that it names, or else those for what it gives, in the order in which they run."""
+    known = sorted(EVALUATORS, key=lambda entry: entry.meta.get("order", 1000))
+    for position, name in enumerate(named or ()):
         if name not in EVALUATORS:
-            where = suite.at("evaluators", position)
-            raise GauntletError(f"{where}: unknown evaluator {name!r}; {nearest(name, EVALUATORS)}")
-    return tuple(name for name in EVALUATORS if name in checked.evaluators)
+            where, names = suite.at("evaluators", position), [entry.name for entry in known]
+            raise GauntletError(f"{where}: unknown evaluator {name!r}; {nearest(name, names)}")
+    wanted = [entry.name for entry in known if _given(suite, entry)] if named is None else named
+    return replace(suite, evaluators=tuple(entry.name for entry in known if entry.name in wanted))
+
+
+def _given(suite: Suite, entry: Entry) -> bool:
+    """Whether a suite that names no evaluators has this one."""
+    keys = entry.meta.get("default_with")
+    return keys is not None and all(map(suite.gives, keys))
+
+
+def _keys(entry: Entry) -> tuple[str, ...]:
+    """The keys of a suite that an evaluator reads."""
+    return (*entry.meta.get("needs_keys", ()), *entry.meta.get("reads", ()))
 
 
 def _leaves_out(suite: Suite) -> bool:
@@ -442,24 +459,13 @@ def _leaves_out(suite: Suite) -> bool:
 
 
 def _complete(suite: Suite) -> Suite:
-    def missing(evaluator: str, key: str) -> GauntletError:
-        return GauntletError(f"{suite.where}: the evaluator {evaluator!r} needs the key {key!r}.")
-
-    has_ood = bool(suite.ood) or _leaves_out(suite)
-    for evaluator in ("attack", "adversarial-detection"):
-        if evaluator in suite.evaluators and not suite.attacks:
-            raise missing(evaluator, "attacks")
-    if "corruption" in suite.evaluators and not suite.corruptions:
-        raise missing("corruption", "corruptions")
-    if "adversarial-detection" in suite.evaluators and not suite.detectors:
-        raise missing("adversarial-detection", "detectors")
-    for evaluator in ("ood", "open-set"):
-        for key, present in (("detectors", bool(suite.detectors)), ("ood", has_ood)):
-            if evaluator in suite.evaluators and not present:
-                raise missing(evaluator, key)
-    if suite.detectors and not has_ood and "adversarial-detection" not in suite.evaluators:
+    for name in suite.evaluators:
+        for key in EVALUATORS.get(name).meta.get("needs_keys", ()):
+            if not suite.gives(key):
+                raise GauntletError(f"{suite.where}: the evaluator {name!r} needs the key {key!r}.")
+    if suite.detectors and not suite.gives("ood") and "detectors" not in suite.keys_read:
         raise GauntletError(f"{suite.at('detectors')}: detectors need OOD sets: name some under `ood:`.")
-    if suite.ood and not suite.detectors:
+    if suite.ood and not suite.detectors and "ood" not in suite.keys_read:
         raise GauntletError(f"{suite.at('ood')}: OOD sets need detectors: name some under `detectors:`.")
     return suite
 

@@ -14,7 +14,8 @@ from ..models import Calibrated, CheckpointStore, load_weights
 from ..models.build import check_fit
 from ..registry import GauntletError
 from .device_images import DeviceImages, drawn_positions
-from .model_specs import ModelSpec, build, start_of, training_key
+from .model_keys import build, start_of, training_key
+from .model_specs import ModelSpec
 from .recipes import build_recipe
 
 #: Told about (model label, batches done, batches in all, figures) while a model trains.

@@ -8,13 +8,14 @@ from typing import Any, TypeVar, Unpack
 
 from .component import BoundFunction, Component
 from .entry import Entry
-from .errors import GauntletError, NotAvailable, nearest
+from .errors import GauntletError, NotAvailable, Obstacle, nearest
 from .facts import (
     AttackFacts,
     CalibratorFacts,
     CorruptionFacts,
     DatasetFacts,
     DetectorFacts,
+    EvaluatorFacts,
     Facts,
     MetricFacts,
     ModelFacts,
@@ -95,9 +96,13 @@ METRICS = Registry(
     leading=True,
     vocabulary=("ranking", "right", "reliability", "values"),
 )
+EVALUATORS = Registry("evaluator", "gauntlet.bench.evaluators", facts=EvaluatorFacts)
 REGISTRIES = {
     registry.kind: registry
-    for registry in (DATASETS, CORRUPTIONS, MODELS, RECIPES, AUGMENTATIONS, CALIBRATORS, ATTACKS, DETECTORS, METRICS)
+    for registry in (
+        *(DATASETS, CORRUPTIONS, MODELS, RECIPES, AUGMENTATIONS, CALIBRATORS),
+        *(ATTACKS, DETECTORS, METRICS, EVALUATORS),
+    )
 }
 
 
@@ -157,6 +162,11 @@ def metric(name: str, **facts: Unpack[MetricFacts]) -> Callable[[T], T]:
     return METRICS.register(name, **facts)
 
 
+def evaluator(name: str, **facts: Unpack[EvaluatorFacts]) -> Callable[[T], T]:
+    """Register an evaluator: a class derived from ``gauntlet.bench.evaluators.base.Evaluator``."""
+    return EVALUATORS.register(name, **facts)
+
+
 list_datasets, create_dataset = DATASETS.names, DATASETS.create
 list_corruptions, create_corruption = CORRUPTIONS.names, CORRUPTIONS.create
 list_models, create_model = MODELS.names, MODELS.create
@@ -174,6 +184,7 @@ __all__ = [
     "CORRUPTIONS",
     "DATASETS",
     "DETECTORS",
+    "EVALUATORS",
     "METRICS",
     "MODELS",
     "RECIPES",
@@ -183,6 +194,7 @@ __all__ = [
     "Entry",
     "GauntletError",
     "NotAvailable",
+    "Obstacle",
     "Parameter",
     "Registry",
     "Selected",
@@ -204,6 +216,7 @@ __all__ = [
     "dataset",
     "detector",
     "digest",
+    "evaluator",
     "fingerprints_remembered",
     "is_pattern",
     "left_out",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .component import remember
-from .errors import GauntletError
+from .errors import GauntletError, Obstacle
 from .parameters import Parameter, check_parameters
 
 
@@ -58,6 +59,16 @@ class Entry:
             return f"{Path(inspect.getfile(target)).name}:{inspect.getsourcelines(target)[1]}"
         except (OSError, TypeError):
             return getattr(target, "__module__", "?")
+
+    @property
+    def obstacle(self) -> Obstacle:
+        """Why it cannot run here: an optional package is absent, or it never can."""
+        if reason := self.meta.get("unavailable"):
+            return f"{self.name} cannot work here: {reason}."
+        for package in self.meta.get("extras", ()):
+            if importlib.util.find_spec(package) is None:
+                return f"{self.name} needs the package {package}: pip install 'gauntlet-bench[{package}]'."
+        return ""
 
     def has(self, parameter: str) -> bool:
         """Whether the entry takes this keyword parameter."""

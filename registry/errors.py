@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+#: Why something cannot run, as one sentence or the end of one; empty where it can.
+Obstacle = str
+
 
 class GauntletError(Exception):
     """Something the user can put right; the message says what was wrong, where, and what would be right."""

@@ -170,6 +170,24 @@ class MetricFacts(Facts, total=False):
     stored: tuple[str, ...]
 
 
+class EvaluatorFacts(Facts, total=False):
+    """Of an evaluator, whose ``needs`` are the outputs that a model must yield.
+
+    Attributes:
+        title: What tables and pages call it.
+        order: Its place among evaluators; those that say nothing come last.
+        needs_keys: Keys of a suite without which it cannot run.
+        reads: Keys of a suite that it reads beside these.
+        default_with: Keys with all of which it runs in a suite that names no evaluators; without this never.
+    """
+
+    title: str
+    order: int
+    needs_keys: tuple[str, ...]
+    reads: tuple[str, ...]
+    default_with: tuple[str, ...]
+
+
 @functools.cache
 def _types(facts: type) -> dict[str, Any]:
     return typing.get_type_hints(facts)

@@ -15,7 +15,7 @@ from torch import Tensor
 from ...attacks import Attack, AttackResult, PerImageRNG, Victim, build_attack, check_ball, perturbation_norms
 from ...attacks.norms import InvalidAdversarial
 from ...attacks.smallest_epsilon import smallest_epsilons
-from ...registry import GauntletError, Selected
+from ...registry import GauntletError
 from ...results.intervals import median_interval
 from ...results.records import CellResult, Measurement
 from ..device_images import drawn_positions
@@ -26,7 +26,8 @@ from .base import proportion, small
 if TYPE_CHECKING:
     from ...datasets import ImageSet
     from ..context import RowContext
-    from ..plan import Job, Row
+    from ..jobs import ModelRow
+    from .attack_plans import AttackingJob
 
 #: The norms in which every perturbation is measured, in the order of the array ``distances``.
 NORMS = ("linf", "l2", "l1", "l0")
@@ -47,7 +48,7 @@ class Targets:
     right: Tensor
 
 
-def find_targets(row: Row, count: int, bench: RowContext) -> Targets:
+def find_targets(row: ModelRow, count: int, bench: RowContext) -> Targets:
     """The correctly classified images among a fixed random subset, of which smaller ones are part of larger ones.
 
     Raises:
@@ -129,11 +130,11 @@ class AttackedTargets:
         y: Their labels (N,), on the device.
     """
 
-    def __init__(self, job: Job, context: RowContext) -> None:
+    def __init__(self, job: AttackingJob, context: RowContext) -> None:
         self._job, self._context = job, context
-        chosen: Selected = job.payload["attack"]
+        chosen = job.attack
         self.attack, self._label = build_attack(chosen.entry, chosen.parameters), chosen.label
-        self.targets = find_targets(job.row, job.payload["images"], context)
+        self.targets = find_targets(job.row, job.images, context)
         images, device = self.targets.images, context.device
         self.x, self.y = images.images.to(device), images.labels.to(device)
         stream = f"{job.row.seed}/{job.row.dataset.name}/{chosen.entry.name}"
@@ -171,7 +172,7 @@ class AttackedTargets:
             return smallest_epsilons(self.attack, victim, self.x, self.y, self._rng)
 
 
-def attacked_targets(job: Job, context: RowContext) -> AttackedTargets:
+def attacked_targets(job: AttackingJob, context: RowContext) -> AttackedTargets:
     """What the attack of a job makes of its images, shared with the jobs of other evaluators."""
     return context.once(job.shared, lambda: AttackedTargets(job, context))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -9,14 +10,16 @@ from ...attacks import Victim
 from ...attacks.function import norm_of
 from ...attacks.transfer import inner_attack
 from ...models.build import check_fit
-from ...registry import MODELS, GauntletError, Selected, nearest, source_fingerprint
-from ..availability import unavailable
+from ...registry import MODELS, GauntletError, Obstacle, Selected, nearest, source_fingerprint
+from ...results.records import PlannedCell
+from ..jobs import Job, ModelRow
 from ..model_specs import ModelSpec, resolve_model
 from ..recipes import resolve_recipe
+from ..suite import Epsilon, parse_epsilons
+from .base import Evaluator, examples_key
 
 if TYPE_CHECKING:
     from ..context import RowContext
-    from ..plan import Job, Row
     from ..suite import Suite
 
 
@@ -31,7 +34,8 @@ class AttackPlan:
         content: What the key of its cells covers.
         params: What the column ``params`` says.
         surrogate: The model it makes its images on, if it takes one.
-        blocked: Why it cannot run here, or nothing.
+        epsilons: Its own budgets, or those of the suite; None for the smallest that succeeds.
+        obstacle: Why it cannot run here.
     """
 
     attack: Selected
@@ -39,16 +43,45 @@ class AttackPlan:
     images: int
     content: tuple[Any, ...]
     params: dict[str, Any]
-    surrogate: Row | None = None
-    blocked: str = ""
+    epsilons: tuple[Epsilon, ...]
+    surrogate: ModelRow | None = None
+    obstacle: Obstacle = ""
 
     @property
-    def others(self) -> tuple[Row, ...]:
+    def others(self) -> tuple[ModelRow, ...]:
         """Rows whose models must be there beside the attacked one."""
         return () if self.surrogate is None else (self.surrogate,)
 
+    def cells(self, evaluator: Evaluator, suite: Suite, row: ModelRow) -> tuple[PlannedCell, ...]:
+        """One cell an epsilon."""
+        return tuple(
+            evaluator.cell(
+                row,
+                self.content,
+                "minimal" if epsilon is None else epsilon,
+                row.seed,
+                self.images,
+                *examples_key(suite),
+                facts={"norm": self.norm},
+                params=self.params,
+                attack=self.attack.label,
+                epsilon=epsilon,
+            )
+            for epsilon in self.epsilons
+        )
 
-def plan_attack(suite: Suite, row: Row, attack: Selected) -> AttackPlan:
+    def obstacles(self, cells: Sequence[PlannedCell]) -> dict[str, Obstacle]:
+        """Why cells of the attack cannot be computed, by key."""
+        found = {cell.key: self._obstacle_at(cell.identity.epsilon) for cell in cells}
+        return {key: obstacle for key, obstacle in found.items() if obstacle}
+
+    def _obstacle_at(self, epsilon: Epsilon) -> Obstacle:
+        if self.norm == "l0" and epsilon is not None and epsilon != int(epsilon):
+            return f"Attack {self.attack.label!r}: an L0 epsilon must be a whole number of pixels, got {epsilon:g}."
+        return self.obstacle
+
+
+def plan_attack(suite: Suite, row: ModelRow, attack: Selected) -> AttackPlan:
     """Look at an attack and a row.
 
     Raises:
@@ -62,31 +95,68 @@ def plan_attack(suite: Suite, row: Row, attack: Selected) -> AttackPlan:
         images,
         (entry.name, parameters, source_fingerprint(entry)),
         {"attack": {"name": entry.name, **parameters}, "images": images},
-        blocked=unavailable(entry),
+        budgets(suite, attack),
+        obstacle=entry.obstacle,
     )
     return _with_surrogate(plan, suite, row) if "surrogate" in entry.meta.get("inputs", ()) else plan
 
 
-def victim_of(job: Job, bench: RowContext) -> Victim:
+def budgets(suite: Suite, attack: Selected) -> tuple[Epsilon, ...]:
+    """The attack's own budgets, or those of the suite; None for the smallest that succeeds."""
+    if attack.entry.meta.get("kind") == "other":
+        return (None,)
+    given = attack.options.get("epsilons")
+    if given is None:
+        return suite.budgets(norm_of(attack.entry, attack.parameters))
+    return parse_epsilons(given if isinstance(given, (list, tuple)) else [given], f"attack {attack.label!r}")
+
+
+def unused_budgets(suite: Suite) -> Iterator[str]:
+    """What a suite says of norms, budgets and numbers of images that none of its attacks has."""
+    own = [attack for attack in suite.attacks if "epsilons" not in attack.options]
+    norms = {norm_of(attack.entry, attack.parameters) for attack in own}
+    for norm in suite.norm_epsilons:
+        if norm not in norms:
+            yield f"{suite.at('epsilons', norm)}: no attack of this suite takes its {norm} epsilons from here."
+    if suite.epsilons and not own:
+        yield f"{suite.at('epsilons')}: every attack of this suite has epsilons of its own."
+    costs = {str(attack.entry.meta.get("cost", "fast")) for attack in suite.attacks}
+    for cost in {} if isinstance(suite.attack_images, int) else suite.attack_images:
+        if cost not in costs:
+            yield f"{suite.at('attack_images', cost)}: no attack of this suite is {cost}."
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackingJob(Job):
+    """A job that attacks: with which attack, and how many images of the test split."""
+
+    attack: Selected
+    images: int
+
+    @property
+    def shared(self) -> str:
+        """The attack, whose results other evaluators look at too."""
+        return f"attack {self.attack.label} on {self.images} images"
+
+
+def victim_of(job: Job, context: RowContext) -> Victim:
     """The model of a job's row, to be entered, with the job's surrogate where it has one."""
     other = None
     for row in job.others:
-        module = bench.module_of(row)
+        module = context.module_of(row)
         check_fit(module, row.model.label, row.dataset.label, row.dataset.shape, len(row.dataset.classes))
-        other = Victim(module, device=bench.device, batch_size=bench.batch_size)
-    return Victim(bench.module(), device=bench.device, batch_size=bench.batch_size, surrogate=other)
+        other = Victim(module, device=context.device, batch_size=context.batch_size)
+    return Victim(context.module(), device=context.device, batch_size=context.batch_size, surrogate=other)
 
 
-def _with_surrogate(plan: AttackPlan, suite: Suite, row: Row) -> AttackPlan:
+def _with_surrogate(plan: AttackPlan, suite: Suite, row: ModelRow) -> AttackPlan:
     """The plan with the surrogate's key in place of its spec, and what the inner attack is."""
-    from ..plan import make_row, misfit
-
     model = _surrogate(plan.attack, suite, row)
     if isinstance(model, str):
-        return replace(plan, blocked=model)
-    if reason := misfit(model, row.dataset):
-        return replace(plan, blocked=f"Attack {plan.attack.label!r}: as a surrogate, {reason}.")
-    surrogate = make_row(model, row.dataset, row.seed)
+        return replace(plan, obstacle=model)
+    if reason := model.obstacle(row.dataset):
+        return replace(plan, obstacle=f"Attack {plan.attack.label!r}: as a surrogate, {reason}.")
+    surrogate = ModelRow.of(model, row.dataset, row.seed)
     name, parameters, source = plan.content
     inner = inner_attack(parameters["attack"])
     facts = {**parameters, "attack": {"name": inner.entry.name, **inner.entry.defaults(), **inner.parameters}}
@@ -95,20 +165,18 @@ def _with_surrogate(plan: AttackPlan, suite: Suite, row: Row) -> AttackPlan:
         plan,
         content=(name, {**facts, "surrogate": surrogate.key}, source, source_fingerprint(inner.entry)),
         params={"attack": {"name": name, **facts, "surrogate": described}, "images": plan.images},
-        surrogate=None if surrogate.blocked else surrogate,
-        blocked=plan.blocked or surrogate.blocked,
+        surrogate=None if surrogate.obstacle else surrogate,
+        obstacle=plan.obstacle or surrogate.obstacle,
     )
 
 
-def _surrogate(attack: Selected, suite: Suite, row: Row) -> ModelSpec | str:
+def _surrogate(attack: Selected, suite: Suite, row: ModelRow) -> ModelSpec | Obstacle:
     """The model that a suite's attack names, by default the first other one of the suite; or why there is none."""
     known = {model.label: model for model in suite.model_specs}
     wanted = attack.parameters.get("surrogate")
     if wanted is None:
-        from ..plan import misfit
-
         others = (model for label, model in known.items() if label != row.model.label)
-        found = next((model for model in others if not misfit(model, row.dataset)), None)
+        found = next((model for model in others if not model.obstacle(row.dataset)), None)
         return found or (
             f"Attack {attack.label!r} needs a surrogate, and the suite has no other model on {row.dataset.label}: "
             f"write {{name: {attack.entry.name}, surrogate: MODEL}}."

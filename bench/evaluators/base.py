@@ -2,96 +2,122 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ...registry import Selected, digest
+import numpy as np
+
+from ...registry import EVALUATORS, Entry, Obstacle, digest
 from ...results.intervals import proportion_interval
 from ...results.records import CellResult, Facts, Identity, Measurement, PlannedCell
+from ..jobs import Finished, Job, ModelRow, OODSet
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
     from ...datasets import ResolvedDataset
     from ..context import RowContext
     from ..model_specs import ModelSpec
-    from ..plan import Job, OODSet, Row
     from ..suite import Suite
-
-#: A finished cell: its key and its result.
-Finished = tuple[str, CellResult]
 
 
 class Evaluator:
-    """Plans the cells of one kind for a row, and computes those that are missing.
+    """Plans the cells of one kind for a row, as jobs that compute them.
+
+    Its decorator says ``title``; ``order`` among evaluators; ``needs``, outputs that a model must yield;
+    ``needs_keys`` and ``reads``, keys of a suite that it cannot do without and that it reads beside them; and
+    ``default_with``, keys with which a suite that names no evaluators has this one.
 
     Attributes:
-        name: The value of the column ``evaluator``.
+        entry: The registry's entry.
         version: Raised when the meaning of a number changes; part of every key.
-        requires: Outputs that a model must yield.
     """
 
-    name: str
+    entry: Entry
     version: int = 1
-    requires: tuple[str, ...] = ("logits",)
 
-    def misfits(self, suite: Suite, model: ModelSpec, dataset: ResolvedDataset) -> Iterator[tuple[str, str]]:
-        """What can never fit ``model`` on ``dataset``, each with the reason: the whole evaluator, or parts of its axes.
+    @property
+    def name(self) -> str:
+        """The value of the column ``evaluator``."""
+        return self.entry.name
 
-        Parts are named here and left out of the plan by the evaluator itself.
-        """
-        if lacking := [name for name in self.requires if name not in model.outputs]:
-            yield self.name, f"it needs {lacking[0]}, and {model.label} yields {', '.join(model.outputs)}"
+    def obstacle(self, model: ModelSpec) -> Obstacle:
+        """Why it can never look at a model."""
+        lacking = next((name for name in self.entry.needs if name not in model.outputs), None)
+        return f"it needs {lacking}, and {model.label} yields {', '.join(model.outputs)}" if lacking else ""
 
-    def plan(self, suite: Suite, row: Row, out_sets: Sequence[OODSet]) -> list[Job]:
+    def left_out(self, suite: Suite, model: ModelSpec, dataset: ResolvedDataset) -> Iterator[tuple[str, Obstacle]]:
+        """Parts of its axes, by label, that can never fit a model on a dataset, and why; ``plan`` leaves them out."""
+        yield from ()
+
+    def unused(self, suite: Suite) -> Iterator[str]:
+        """What the suite says about its axes and has no effect, one sentence each."""
+        yield from ()
+
+    def plan(self, suite: Suite, row: ModelRow, out_sets: Sequence[OODSet]) -> Sequence[Job]:
         """The jobs of this kind for one row."""
         raise NotImplementedError
 
-    def needs(self, job: Job, missing: frozenset[str]) -> set[str]:
-        """Outputs beside logits that the missing cells of ``job`` read."""
-        return set()
-
-    def run(self, job: Job, missing: frozenset[str], bench: RowContext) -> Iterator[Finished]:
-        """Compute the cells of ``job`` whose keys are in ``missing``; a cell is yielded as soon as it is finished."""
-        raise NotImplementedError
-
-    def cell(self, row: Row, *content: Any, facts: dict[str, str], params: dict[str, Any], **where: Any) -> PlannedCell:
+    def cell(
+        self,
+        row: ModelRow,
+        *content: Any,
+        facts: Mapping[str, str] | None = None,
+        params: Mapping[str, Any] | None = None,
+        **where: Any,
+    ) -> PlannedCell:
         """A planned cell of ``row``: ``content`` is what its key covers, ``where`` its further coordinates."""
         identity = Identity(
             evaluator=self.name, model=row.model.label, dataset=row.dataset.label, seed=row.seed, **where
         )
-        fingerprint = f"blocked {identity}" if row.blocked else row.dataset.fingerprint("test")
+        fingerprint = f"blocked {identity}" if row.obstacle else row.dataset.fingerprint("test")
+        described = {"model": row.model.describe(len(row.dataset.classes)), "dataset": row.dataset.describe()}
         return PlannedCell(
             identity=identity,
             key=digest("cell/1", self.name, self.version, row.key, fingerprint, *content),
-            facts=Facts(architecture=row.model.entry.name, recipe=row.model.recipe_label, **facts),
-            params={"model": row.model.describe(len(row.dataset.classes)), "dataset": row.dataset.describe(), **params},
+            facts=Facts(architecture=row.model.entry.name, recipe=row.model.recipe_label, **(facts or {})),
+            params={**described, **(params or {})},
         )
 
 
-def detectors_for(suite: Suite, model: ModelSpec) -> list[Selected]:
-    """The suite's detectors whose needs a model can meet, as far as its declared outputs tell."""
-    return [chosen for chosen in suite.detectors if not unmet_needs(chosen, model)]
+def build_evaluator(name: str) -> Evaluator:
+    """The evaluator that is registered under a name.
 
-
-def unmet_needs(chosen: Selected, model: ModelSpec) -> str:
-    """The need of a detector that a model will never meet, by what it declares; empty if there is none.
-
-    A named output is one that the model declares; what else one that declares nothing yields shows when it runs.
+    Raises:
+        GauntletError: There is none.
     """
-    declared = model.entry.meta.get("outputs")
-    for need in chosen.entry.needs:
-        named = need.removeprefix("output:")
-        if need.startswith("output:") and named not in (declared or ()):
-            return named
-        if declared is None:
-            continue
-        if need in ("logits", "head", "passes", "deflated-logits") and "logits" not in declared:
-            return "logits"
-        if need == "features" and not {"logits", "features"} & set(declared):
-            return "features"
-    return ""
+    evaluator: Evaluator = EVALUATORS.create(name)
+    evaluator.entry = EVALUATORS.get(name)
+    return evaluator
+
+
+def run_derived(
+    parts: Mapping[str, Sequence[str]],
+    cells: Sequence[PlannedCell],
+    context: RowContext,
+    join: Callable[[PlannedCell, Sequence[CellResult]], CellResult],
+    what: str,
+) -> Iterator[Finished]:
+    """Cells that are made of the stored results of others (``parts``, by key).
+
+    One of which a part is not there is skipped, and tried again by the next run; ``what`` names the parts.
+    """
+    for cell in cells:
+        results = [context.stored(part) for part in parts[cell.key]]
+        whole = [result for result in results if result is not None and result.status == "ok"]
+        if absent := len(results) - len(whole):
+            reason = f"{absent} of the {len(results)} {what} have no result."
+            yield cell.key, CellResult(status="skipped", reason=reason)
+        else:
+            yield cell.key, join(cell, whole)
+
+
+def mean_of(metric: str, found: Iterable[Sequence[Measurement]]) -> Measurement:
+    """Unweighted mean of one metric; its interval is the mean of both ends, which is never too narrow."""
+    picked = [next(item for item in part if item.metric == metric) for part in found]
+    table = [[item.value, item.ci_low, item.ci_high, item.n] for item in picked]
+    value, low, high, n = np.array(table, dtype=np.float64).mean(axis=0).tolist()
+    return Measurement(metric, value, low, high, round(n))
 
 
 def examples_key(suite: Suite) -> tuple[str, ...]:

@@ -7,47 +7,50 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ...registry import GauntletError
+from ...models.temperature import fit_temperature
+from ...registry import GauntletError, evaluator
 from ...results.estimates import estimate
 from ...results.metrics import plugged_in
 from ...results.metrics.calibration import BINNED
-from ...results.records import CellResult, Measurement
+from ...results.records import CellResult, Measurement, PlannedCell
+from ..jobs import Finished, Job, ModelRow, OODSet
+from ..kernels import calibration_arrays, calibration_samples
 from .accuracy import checked_logits
-from .base import Evaluator, Finished
+from .base import Evaluator
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ..context import RowContext
-    from ..plan import Job, OODSet, Row
     from ..suite import Suite
 
 
+@evaluator("calibration", title="Calibration", order=20, needs="logits", default_with=())
 class Calibration(Evaluator):
     """ECE, RMS, MCE, signed gap, NLL and Brier score of the softmax, as it is and with a temperature fitted on val."""
 
-    name = "calibration"
     version = 2  # arrays for the reliability diagram
 
-    def plan(self, suite: Suite, row: Row, out_sets: Sequence[OODSet]) -> list[Job]:
+    def plan(self, suite: Suite, row: ModelRow, out_sets: Sequence[OODSet]) -> list[CalibrationJob]:
         """One cell a row."""
-        from ..plan import Job
-
-        has_val = not row.blocked and row.dataset.missing("val") is None
+        has_val = not row.obstacle and not row.dataset.missing("val")
         val = row.dataset.fingerprint("val") if has_val else ""
-        return [Job(self.name, row, "calibration", (self.cell(row, val, facts={}, params={"bins": 15}),))]
+        cell = self.cell(row, val, params={"bins": 15})
+        return [CalibrationJob(evaluator=self.name, row=row, label=self.name, cells=(cell,))]
 
-    def run(self, job: Job, missing: frozenset[str], bench: RowContext) -> Iterator[Finished]:
+
+class CalibrationJob(Job):
+    """Measures the softmax as it is, and with a temperature."""
+
+    def run(self, cells: Sequence[PlannedCell], context: RowContext) -> Iterator[Finished]:
         """Measure the test split; where there is a val split, fit the temperature on it and measure again."""
-        from ...models.temperature import fit_temperature
-
-        row = job.row
-        outputs = bench.outputs(row.dataset, "test")
+        row = self.row
+        outputs = context.outputs(row.dataset, "test")
         logits = checked_logits(outputs.logits, row.model.label)
         measurements, arrays = _measure(logits, outputs.labels, "")
         reason = ""
         try:
-            val = bench.outputs(row.dataset, "val")
+            val = context.outputs(row.dataset, "val")
             temperature, low, high = fit_temperature(checked_logits(val.logits, row.model.label), val.labels)
         except GauntletError as error:  # no val split, or one that is classified without an error
             reason = f"Temperature scaling was left out. {error}"
@@ -56,12 +59,10 @@ class Calibration(Evaluator):
             more, scaled = _measure(logits.double() / temperature, outputs.labels, "_scaled")
             measurements += more
             arrays["confidence_scaled"] = scaled["confidence"]
-        yield job.cells[0].key, CellResult(measurements=tuple(measurements), reason=reason, arrays=arrays)
+        yield cells[0].key, CellResult(measurements=tuple(measurements), reason=reason, arrays=arrays)
 
 
 def _measure(logits: Tensor, labels: Tensor, suffix: str) -> tuple[list[Measurement], dict[str, np.ndarray]]:
-    from ..kernels import calibration_arrays, calibration_samples
-
     arrays = calibration_arrays(logits, labels)
     samples = calibration_samples(arrays)
     means = ("nll", "brier", *(() if suffix else ("mean_confidence",)))

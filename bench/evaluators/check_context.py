@@ -18,7 +18,7 @@ from .attack_measures import Targets, find_targets
 
 if TYPE_CHECKING:
     from ..context import RowContext
-    from ..plan import Row
+    from ..jobs import ModelRow
 
 #: Images that the checks run the model on.
 IMAGES = 64
@@ -92,11 +92,11 @@ class CheckContext:
         others: Rows of other models on the same data.
     """
 
-    row: Row
+    row: ModelRow
     bench: RowContext
     trials: Sequence[AttackRun]
     failures: Sequence[AttackRun]
-    others: Sequence[Row] = ()
+    others: Sequence[ModelRow] = ()
     _fooled: dict[str, Tensor] = field(default_factory=dict)
 
     @cached_property

@@ -7,19 +7,20 @@ arXiv 2106.09947 (indicators of attack failure).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ...registry import GauntletError, Selected
-from ...results.records import CellResult, Measurement
+from ...registry import GauntletError, evaluator
+from ...results.records import CellResult, Measurement, PlannedCell
+from ..jobs import Finished, Job, ModelRow, OODSet
 from . import checks_model as model
 from . import checks_stored as stored
-from .attack import AttackEvaluator
-from .base import Evaluator, Finished
+from .attack import AttackJob
+from .base import Evaluator, build_evaluator
 from .check_context import AttackRun, Check, CheckContext, CheckResult, NotApplicable
 
 if TYPE_CHECKING:
     from ..context import RowContext
-    from ..plan import Job, OODSet, Row
     from ..suite import Suite
 
 #: Every check by name, in the order of the table; those of FULL run with ``checks: full`` only.
@@ -53,31 +54,34 @@ NEEDS_NO_ATTACK = frozenset(
 )
 
 
+@evaluator(
+    "checks", title="Sanity checks", order=70, needs="logits", reads=("checks",), default_with=("attacks", "checks")
+)
 class Checks(Evaluator):
     """Derived from the stored arrays of a row's attacks, and from a few passes of its model."""
 
-    name = "checks"
-
-    def plan(self, suite: Suite, row: Row, out_sets: Sequence[OODSet]) -> list[Job]:
+    def plan(self, suite: Suite, row: ModelRow, out_sets: Sequence[OODSet]) -> list[CheckJob]:
         """One job a row, one cell a check; the column ``attack`` holds the check's name."""
-        from ..plan import Job
-
-        planned = AttackEvaluator().plan(suite, row, ()) if "attack" in suite.evaluators else []
-        jobs = [job for job in planned if "attack" in job.payload]
+        planned = build_evaluator("attack").plan(suite, row, ()) if "attack" in suite.evaluators else []
+        attacks = [job for job in planned if isinstance(job, AttackJob)]
         others = _others(suite, row) if suite.checks == "full" else ()
-        basis = [[cell.key for job in jobs for cell in job.cells], [other.key for other in others]]
+        basis = [[cell.key for job in attacks for cell in job.cells], [other.key for other in others]]
         names = [name for name in CHECKS if suite.checks == "full" or name not in FULL]
-        cells = tuple(
-            self.cell(row, name, basis, facts={}, params={"check": name}, attack=name, role="check") for name in names
-        )
-        return [Job(self.name, row, "checks", cells, {"jobs": jobs, "others": others})]
+        cells = tuple(self.cell(row, name, basis, params={"check": name}, attack=name, role="check") for name in names)
+        return [CheckJob(evaluator=self.name, row=row, label=self.name, cells=cells, attacks=attacks, models=others)]
 
-    def run(self, job: Job, missing: frozenset[str], bench: RowContext) -> Iterator[Finished]:
+
+@dataclass(frozen=True, kw_only=True)
+class CheckJob(Job):
+    """Looks at the stored results of ``attacks``, at the row's model, and at other ``models`` on the same data."""
+
+    attacks: Sequence[AttackJob]
+    models: Sequence[ModelRow]
+
+    def run(self, cells: Sequence[PlannedCell], context: RowContext) -> Iterator[Finished]:
         """Look at everything that is there; without it all, only a failure counts."""
-        evidence, unfinished = gather(job, bench)
-        for cell in job.cells:
-            if cell.key not in missing:
-                continue
+        evidence, unfinished = gather(self, context)
+        for cell in cells:
             name = cell.identity.attack
             yield cell.key, _looked_at(CHECKS[name], evidence, 0 if name in NEEDS_NO_ATTACK else unfinished)
 
@@ -97,13 +101,13 @@ def _looked_at(check: Check, evidence: CheckContext, unfinished: int) -> CellRes
     return CellResult(measurements=tuple(measured), reason=verdict.text)
 
 
-def gather(job: Job, bench: RowContext) -> tuple[CheckContext, int]:
+def gather(job: CheckJob, context: RowContext) -> tuple[CheckContext, int]:
     """The evidence in the store, and how many cells of attacks should be there and are not."""
     trials, failures, unfinished = [], [], 0
-    for source in job.payload["jobs"]:
-        chosen: Selected = source.payload["attack"]
+    for source in job.attacks:
+        chosen = source.attack
         for cell in source.cells:
-            result = bench.stored(cell.key)
+            result = context.stored(cell.key)
             if result is None or result.status not in ("ok", "skipped"):
                 unfinished += 1
             if result is not None and result.status != "skipped":
@@ -112,14 +116,11 @@ def gather(job: Job, bench: RowContext) -> tuple[CheckContext, int]:
                     failures.append(trial)
                 elif "success" in result.arrays:
                     trials.append(trial)
-    return CheckContext(job.row, bench, trials, failures, job.payload["others"]), unfinished
+    return CheckContext(job.row, context, trials, failures, job.models), unfinished
 
 
-def _others(suite: Suite, row: Row) -> tuple[Row, ...]:
-    from ..plan import make_row, misfit
-
-    fitting = [
-        model for model in suite.model_specs if model.label != row.model.label and not misfit(model, row.dataset)
-    ]
-    rows = [make_row(model, row.dataset, row.seed) for model in fitting]
-    return tuple(other for other in rows if not other.blocked)
+def _others(suite: Suite, row: ModelRow) -> tuple[ModelRow, ...]:
+    others = [model for model in suite.model_specs if model.label != row.model.label]
+    fitting = [model for model in others if not model.obstacle(row.dataset)]
+    rows = [ModelRow.of(model, row.dataset, row.seed) for model in fitting]
+    return tuple(other for other in rows if not other.obstacle)

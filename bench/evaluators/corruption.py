@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...datasets.corruptions import misfit, severities
-from ...registry import Selected, source_fingerprint
+from ...registry import Obstacle, Selected, evaluator, source_fingerprint
 from ...results.estimates import bootstrap_intervals, estimate
 from ...results.intervals import mean_interval
 from ...results.records import CellResult, Measurement, PlannedCell
 from ...results.samples import Confidences, Scores, Values
+from ..jobs import Finished, Job, ModelRow, OODSet
+from ..kernels import calibration_metrics
 from .accuracy import checked_logits
-from .base import Evaluator, Finished, proportion, small
+from .base import Evaluator, mean_of, proportion, run_derived, small
 
 if TYPE_CHECKING:
     from ...datasets import ResolvedDataset
     from ..context import RowContext
     from ..model_specs import ModelSpec
-    from ..plan import Job, OODSet, Row
     from ..suite import Suite
 
 
@@ -28,6 +30,15 @@ if TYPE_CHECKING:
 MEAN = "mean"
 
 
+@evaluator(
+    "corruption",
+    title="Corruptions",
+    order=80,
+    needs="logits",
+    needs_keys=("corruptions",),
+    reads=("severities",),
+    default_with=("corruptions",),
+)
 class Corruption(Evaluator):
     """Classifies test images at every severity of every corruption.
 
@@ -36,73 +47,82 @@ class Corruption(Evaluator):
     in which each counts alike (Hendrycks, Dietterich 2019, arXiv 1903.12261).
     """
 
-    name = "corruption"
-
-    def misfits(self, suite: Suite, model: ModelSpec, dataset: ResolvedDataset) -> Iterator[tuple[str, str]]:
+    def left_out(self, suite: Suite, model: ModelSpec, dataset: ResolvedDataset) -> Iterator[tuple[str, Obstacle]]:
         """Corruptions of images of another size or colour, or without any of the severities."""
-        yield from super().misfits(suite, model, dataset)
-        for chosen in suite.corruptions:
-            if reason := _why_not(suite, chosen, dataset):
-                yield chosen.label, reason
+        found = ((chosen.label, _obstacle(suite, chosen, dataset)) for chosen in suite.corruptions)
+        yield from ((label, obstacle) for label, obstacle in found if obstacle)
 
-    def plan(self, suite: Suite, row: Row, out_sets: Sequence[OODSet]) -> list[Job]:
+    def plan(self, suite: Suite, row: ModelRow, out_sets: Sequence[OODSet]) -> Sequence[Job]:
         """One job a corruption, and one that averages them."""
-        from ..plan import Job
+        jobs = [
+            CorruptionJob(evaluator=self.name, row=row, label=chosen.label, cells=cells, corruption=chosen)
+            for chosen in suite.corruptions
+            if not _obstacle(suite, chosen, row.dataset)
+            for cells in [tuple(self._cell(row, chosen, level) for level in _levels(suite, chosen))]
+        ]
+        return [*jobs, *self._means(row, jobs)]
 
-        jobs, parts = [], {}
-        for chosen in suite.corruptions:
-            if _why_not(suite, chosen, row.dataset):
-                continue
-            levels = _levels(suite, chosen)
-            cells = tuple(self._cell(row, chosen, level) for level in levels)
-            keys = tuple(cell.key for cell in cells)
-            payload = {"chosen": chosen, "levels": dict(zip(keys, levels, strict=True))}
-            jobs.append(Job(self.name, row, chosen.label, cells, payload))
-            parts[chosen.label] = keys
-        return [*jobs, *self._means(suite, row, parts)]
-
-    def _cell(self, row: Row, chosen: Selected, severity: int) -> PlannedCell:
+    def _cell(self, row: ModelRow, chosen: Selected, severity: int) -> PlannedCell:
         parameters = {**chosen.entry.defaults(), **chosen.parameters}
         return self.cell(
             row,
             [chosen.entry.name, parameters, source_fingerprint(chosen.entry), severity],
-            facts={},
             params={"corruption": _described(chosen)},
             corruption=chosen.label,
             severity=severity,
         )
 
-    def _means(self, suite: Suite, row: Row, parts: dict[str, tuple[str, ...]]) -> list[Job]:
-        from ..plan import Job
-
+    def _means(self, row: ModelRow, jobs: Sequence[CorruptionJob]) -> list[MeanJob]:
+        parts = {job.label: tuple(cell.key for cell in job.cells) for job in jobs}
         groups = {label: {label: keys} for label, keys in parts.items() if len(keys) > 1}
         if len(parts) > 1:
             groups[MEAN] = parts
-        described = {chosen.label: _described(chosen) for chosen in suite.corruptions}
+        described = {job.label: _described(job.corruption) for job in jobs}
         cells = {}
         for label, group in groups.items():
             marked = [described[part] for part in group if "stand_in" in described[part]]
             params: dict[str, Any] = {"mean": [*group], **({"corruption": marked[0]} if marked else {})}
-            content = list(group.items())
-            cells[label] = self.cell(row, "mean", content, facts={}, params=params, corruption=label, role="mean")
-        payload = {cell.key: groups[label] for label, cell in cells.items()}
-        return (
-            [Job(self.name, row, "means of corruptions", tuple(cells.values()), {"groups": payload})] if cells else []
-        )
+            cells[label] = self.cell(row, "mean", list(group.items()), params=params, corruption=label, role="mean")
+        if not cells:
+            return []
+        of = {cell.key: tuple(groups[label].values()) for label, cell in cells.items()}
+        return [
+            MeanJob(evaluator=self.name, row=row, label="means of corruptions", cells=tuple(cells.values()), parts=of)
+        ]
 
-    def run(self, job: Job, missing: frozenset[str], bench: RowContext) -> Iterator[Finished]:
-        """Corrupt, classify and measure one severity after the other; means come from what is stored."""
-        if "groups" in job.payload:
-            yield from _run_means(job, missing, bench)
-            return
-        row, chosen = job.row, job.payload["chosen"]
-        intact = bench.outputs(row.dataset, "test")
+
+@dataclass(frozen=True, kw_only=True)
+class CorruptionJob(Job):
+    """Corrupts, classifies and measures one severity after the other."""
+
+    corruption: Selected
+
+    def run(self, cells: Sequence[PlannedCell], context: RowContext) -> Iterator[Finished]:
+        """One pass over the test images a severity."""
+        row = self.row
+        intact = context.outputs(row.dataset, "test")
         clean = intact.cached("confidence", lambda: _confidence(intact.logits, row.model.label)[0])
-        for key, severity in job.payload["levels"].items():
-            if key in missing:
-                changed = bench.corrupted(row.dataset, chosen, severity)
-                outputs = bench.outputs_of(changed, frozenset({"logits"}))
-                yield key, _measure(outputs.logits, outputs.labels, clean, row.model.label)
+        for cell in cells:
+            assert cell.identity.severity is not None
+            changed = context.corrupted(row.dataset, self.corruption, cell.identity.severity)
+            outputs = context.outputs_of(changed, frozenset({"logits"}))
+            yield cell.key, _measure(outputs.logits, outputs.labels, clean, row.model.label)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanJob(Job):
+    """Means of stored cells: ``parts`` are, for each key, those of one corruption after the other."""
+
+    parts: Mapping[str, Sequence[Sequence[str]]]
+
+    def run(self, cells: Sequence[PlannedCell], context: RowContext) -> Iterator[Finished]:
+        """Average what is stored."""
+        flat = {key: [part for parts in groups for part in parts] for key, groups in self.parts.items()}
+        return run_derived(flat, cells, context, self._join, "cells of this mean")
+
+    def _join(self, cell: PlannedCell, results: Sequence[CellResult]) -> CellResult:
+        left = iter(results)
+        return _mean([[next(left) for _ in parts] for parts in self.parts[cell.key]])
 
 
 def _described(chosen: Selected) -> dict[str, Any]:
@@ -111,8 +131,8 @@ def _described(chosen: Selected) -> dict[str, Any]:
     return {**facts, "stand_in": original} if original else facts
 
 
-def _why_not(suite: Suite, chosen: Selected, dataset: ResolvedDataset) -> str:
-    """Why a corruption has no cell on a dataset, or nothing."""
+def _obstacle(suite: Suite, chosen: Selected, dataset: ResolvedDataset) -> Obstacle:
+    """Why a corruption has no cell on a dataset."""
     if reason := misfit(chosen.entry, dataset.shape):
         return reason
     known = ", ".join(map(str, severities(chosen.entry)))
@@ -133,8 +153,6 @@ def _confidence(logits: Any, model: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _measure(logits: Any, labels: Any, clean: np.ndarray, model: str) -> CellResult:
-    from ..kernels import calibration_metrics
-
     confidence, predictions = _confidence(logits, model)
     right = predictions == small(labels)
     n, ece = len(right), calibration_metrics(logits, labels)["ece"]
@@ -149,42 +167,16 @@ def _measure(logits: Any, labels: Any, clean: np.ndarray, model: str) -> CellRes
     return CellResult(measurements=measurements, arrays={"prediction": predictions, "success": right})
 
 
-def _run_means(job: Job, missing: frozenset[str], bench: RowContext) -> Iterator[Finished]:
-    for key, groups in job.payload["groups"].items():
-        if key not in missing:
-            continue
-        results = {label: [bench.stored(part) for part in parts] for label, parts in groups.items()}
-        absent = sum(result is None or result.status != "ok" for parts in results.values() for result in parts)
-        if absent:
-            planned = sum(map(len, groups.values()))
-            yield (
-                key,
-                CellResult(status="skipped", reason=f"{absent} of the {planned} cells of this mean have no result."),
-            )
-        else:
-            yield key, _mean([[part for part in parts if part is not None] for parts in results.values()])
-
-
-def _mean(corruptions: list[list[CellResult]]) -> CellResult:
+def _mean(corruptions: Sequence[Sequence[CellResult]]) -> CellResult:
     """Each corruption counts alike, each of its severities too.
 
-    The accuracy's interval is that of a mean over images, which all corruptions share; that of every other metric is
-    the mean of both ends, which is never too narrow.
+    The accuracy's interval is that of a mean over images, which all corruptions share.
     """
-    found = []
-    for metric in ("accuracy", "ece", "mean_confidence", "auroc"):
-        values = np.array([np.mean([_values(part, metric) for part in parts], axis=0) for parts in corruptions])
-        value, low, high, n = values.mean(axis=0).tolist()
-        if metric == "accuracy":
-            success = np.mean([np.mean([part.arrays["success"] for part in parts], axis=0) for parts in corruptions], 0)
-            low, high = (min(max(end, 0.0), 1.0) for end in mean_interval(success))
-        found.append(Measurement(metric, value, low, high, round(n)))
-    return CellResult(measurements=tuple(found))
 
+    def mean(metric: str) -> Measurement:
+        return mean_of(metric, ([mean_of(metric, [part.measurements for part in parts])] for parts in corruptions))
 
-def _values(result: CellResult, metric: str) -> list[float]:
-    """Value, both ends of the interval, and the number of images."""
-    measured = next(item for item in result.measurements if item.metric == metric)
-    return [
-        np.nan if part is None else part for part in (measured.value, measured.ci_low, measured.ci_high, measured.n)
-    ]
+    success = np.mean([np.mean([part.arrays["success"] for part in parts], axis=0) for parts in corruptions], axis=0)
+    low, high = (min(max(end, 0.0), 1.0) for end in mean_interval(success))
+    accuracy = replace(mean("accuracy"), ci_low=low, ci_high=high)
+    return CellResult(measurements=(accuracy, *(mean(name) for name in ("ece", "mean_confidence", "auroc"))))

@@ -2,201 +2,153 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...registry import Selected, source_fingerprint
+from ...registry import Obstacle, Selected, evaluator
 from ...results.estimates import estimate
 from ...results.intervals import mean_auroc_interval
 from ...results.metrics import plugged_in
 from ...results.metrics.detection import DETECTION
-from ...results.records import CellResult, Measurement
+from ...results.records import CellResult, Measurement, PlannedCell
 from ...results.samples import Scores
-from ..failures import failure, out_of_memory
-from ..fitted_detector import fitted
-from ..tuning import tuning_facts
-from .base import Evaluator, Finished, detectors_for, small, unmet_needs
+from ..jobs import Finished, ModelRow, OODSet
+from .base import mean_of, small
+from .detector_plans import DETECTOR_KEYS, DetectorEvaluator, DetectorJob, DetectorPlan, plan_detectors
 
 if TYPE_CHECKING:
     from ...datasets import ResolvedDataset
     from ...detectors import Outputs
     from ..context import RowContext
-    from ..model_specs import ModelSpec
-    from ..plan import Job, OODSet, Row
+    from ..fitted_detector import FittedDetector
     from ..suite import Suite
 
 FULL_SPECTRUM = "full-spectrum"
 
 
 @dataclass(frozen=True)
-class Task:
+class OODTask:
     """What one cell is about: a detector, one OOD set or the several of a group, and what counts as ID beside ID."""
 
-    detector: Selected
+    plan: DetectorPlan
     label: str
     group: str
     outside: tuple[OODSet, ...]
     shifted: tuple[OODSet, ...] = ()
 
     @property
-    def role(self) -> str:
-        """What the cell is among the others."""
-        return "mean" if len(self.outside) > 1 else "measured" if self.shifted else role_of(self.outside[0])
+    def detector(self) -> Selected:
+        """The one to ask."""
+        return self.plan.detector
 
     @property
-    def blocked(self) -> str:
-        """Why it cannot be computed here, if so."""
-        return next((part.blocked for part in (*self.outside, *self.shifted) if part.blocked), "")
+    def role(self) -> str:
+        """What the cell is among the others."""
+        return "mean" if len(self.outside) > 1 else "measured" if self.shifted else self.outside[0].role
+
+    @property
+    def obstacle(self) -> Obstacle:
+        """Why it cannot be computed here."""
+        return next(filter(None, (part.obstacle for part in (*self.outside, *self.shifted))), "")
 
 
-class OOD(Evaluator):
+@evaluator(
+    "ood",
+    title="OOD detection",
+    order=30,
+    needs_keys=("detectors", "ood"),
+    reads=("shifted", *DETECTOR_KEYS),
+    default_with=("detectors", "ood"),
+)
+class OOD(DetectorEvaluator):
     """Separates test images from those of another dataset by each detector's score."""
 
-    name = "ood"
     version = 3  # shifted images, means over groups
-    requires = ()
 
-    def misfits(self, suite: Suite, model: ModelSpec, dataset: ResolvedDataset) -> Iterator[tuple[str, str]]:
-        """Detectors that need what the model does not yield."""
-        for chosen in suite.detectors:
-            if need := unmet_needs(chosen, model):
-                yield chosen.label, f"it needs {need}, and {model.label} yields {', '.join(model.outputs)}"
-
-    def plan(self, suite: Suite, row: Row, out_sets: Sequence[OODSet]) -> list[Job]:
+    def plan(self, suite: Suite, row: ModelRow, out_sets: Sequence[OODSet]) -> list[OODJob]:
         """One job a row: detectors share the outputs, so they run together."""
-        from ..plan import Job
+        tasks = [task for plan in plan_detectors(suite, row) for task in _tasks(plan, out_sets)]
+        cells = tuple(self._cell(suite, row, task) for task in tasks)
+        by_key = {cell.key: task for cell, task in zip(cells, tasks, strict=True)}
+        obstacles = {key: task.obstacle for key, task in by_key.items() if task.obstacle}
+        if not cells:
+            return []
+        return [OODJob(evaluator=self.name, row=row, label=self.name, cells=cells, obstacles=obstacles, tasks=by_key)]
 
-        tasks = [task for detector in detectors_for(suite, row.model) for task in _tasks(detector, out_sets)]
-        cells = [self._cell(suite, row, task) for task in tasks]
-        payload = {cell.key: task for cell, task in zip(cells, tasks, strict=True)}
-        blocked = {key: task.blocked for key, task in payload.items() if task.blocked}
-        return [Job(self.name, row, "ood", tuple(cells), payload, blocked)] if cells else []
-
-    def _cell(self, suite: Suite, row: Row, task: Task) -> Any:
-        detector = task.detector
-        tuned = tuning_facts(suite, detector)
+    def _cell(self, suite: Suite, row: ModelRow, task: OODTask) -> PlannedCell:
         return self.cell(
             row,
-            detector_content(suite, row, detector),
-            [_print_of(part) for part in task.outside],
-            [_print_of(part) for part in task.shifted],
+            task.plan.content,
+            [part.fingerprint for part in task.outside],
+            [part.fingerprint for part in task.shifted],
             facts={"ood_group": task.group},
             params={
-                "detector": {"name": detector.entry.name, **detector.entry.defaults(), **detector.parameters},
+                **task.plan.params,
                 "feature_dim": suite.feature_dim,
                 "fit_limit": suite.fit_limit,
                 "ood": _described(task.outside),
-                **({"shifted": _described(task.shifted)} if task.shifted else {}),
-                **({} if task.shifted else held_out_fact(task.outside[0])),
-                **({"tune": tuned} if tuned else {}),
+                **({"shifted": _described(task.shifted)} if task.shifted else task.outside[0].held_out),
             },
-            detector=detector.label,
+            detector=task.detector.label,
             ood_dataset=task.label,
             role=task.role,
         )
 
-    def needs(self, job: Job, missing: frozenset[str]) -> set[str]:
-        """What the detectors of the missing cells read."""
-        return {need for key in missing for need in job.payload[key].detector.entry.needs}
 
-    def run(self, job: Job, missing: frozenset[str], bench: RowContext) -> Iterator[Finished]:
-        """Score each set once per detector; a detector that fails takes only its own cells with it."""
-        inside = bench.outputs(job.row.dataset, "test")
-        todo: dict[str, list[tuple[str, Task]]] = {}
-        for key, task in job.payload.items():
-            if key in missing:
-                todo.setdefault(task.detector.label, []).append((key, task))
-        scorers: dict[str, Scorer] = {}  # all of them are fitted first, so that they share what they look for
-        for label, tasks in todo.items():
-            try:
-                scorers[label] = Scorer(tasks[0][1].detector, job.row, inside, bench)
-            except Exception as error:  # of any kind: the detector may be the user's own
-                if out_of_memory(error):
-                    raise
-                yield from ((key, failure(error, label)) for key, _ in tasks)
-        for label, scorer in scorers.items():
-            for key, task in todo[label]:
-                started = time.perf_counter()
-                try:
-                    result = scorer.measure(task)
-                except Exception as error:  # of any kind: the detector may be the user's own
-                    if out_of_memory(error):
-                        raise
-                    result = failure(error, label)
-                yield key, replace(result, seconds=time.perf_counter() - started)
+@dataclass(frozen=True, kw_only=True)
+class OODJob(DetectorJob[OODTask]):
+    """Scores each set once per detector."""
+
+    def run(self, cells: Sequence[PlannedCell], context: RowContext) -> Iterator[Finished]:
+        """Measure one cell after the other."""
+        scorer = Scorer(self.row, context)
+        return self.ask(cells, context, scorer.measure)
 
 
 class Scorer:
-    """The cells of one detector."""
+    """Measures the cells of one row."""
 
-    def __init__(self, chosen: Selected, row: Row, inside: Outputs, bench: RowContext) -> None:
-        self._row, self._bench, self._inside = row, bench, inside
-        self._detector = fitted(chosen, bench)
-        self._labels = small(inside.labels)
+    def __init__(self, row: ModelRow, context: RowContext) -> None:
+        self._row, self._context = row, context
+        self._inside = context.outputs(row.dataset, "test")
+        self._labels = small(self._inside.labels)
 
-    def measure(self, task: Task) -> CellResult:
+    def measure(self, task: OODTask, detector: FittedDetector) -> CellResult:
         """The metrics of a cell, a mean over sets where it has several, and the hyper-parameters that were chosen."""
-        scores, correct = self._detector.scores(self._inside), _correct(self._inside)
+        scores, correct = detector.scores(self._inside), _correct(self._inside)
         for part in task.shifted:
-            more, right = self._side(part.dataset)
+            more, right = self._side(part.dataset, detector)
             scores = np.concatenate([scores, more])
             correct = None if correct is None or right is None else np.concatenate([correct, right])
-        outside = [self._side(part.dataset)[0] for part in task.outside]
+        outside = [self._side(part.dataset, detector)[0] for part in task.outside]
         single, numbers = len(outside) == 1, self._numbers(task, len(outside[0]))
         result = measure(scores, outside[0], correct, numbers) if single else _mean(scores, outside, correct)
         if result.arrays:
             unknown = np.full(len(scores) - len(self._labels), -1, dtype=self._labels.dtype)
             result = replace(result, arrays={**result.arrays, "id_label": np.concatenate([self._labels, unknown])})
-        chosen = tuple(Measurement(f"tuned_{name}", float(value)) for name, value in self._detector.choices.items())
+        chosen = tuple(Measurement(f"tuned_{name}", float(value)) for name, value in detector.choices.items())
         return replace(result, measurements=(*result.measurements, *chosen))
 
-    def _numbers(self, task: Task, outside: int) -> tuple[np.ndarray, np.ndarray] | None:
+    def _numbers(self, task: OODTask, outside: int) -> tuple[np.ndarray, np.ndarray] | None:
         """Which image each score is of, where shifted images are versions of the clean ones; None where all differ."""
         own = self._row.dataset
         if not any(part.dataset.name == own.name for part in task.shifted):
             return None
-        parts = [self._bench.images(own, "test").indices.cpu().numpy()]
+        parts = [self._context.images(own, "test").indices.cpu().numpy()]
         for part in task.shifted:
-            numbers = self._bench.images(part.dataset, "test").indices.cpu().numpy()
+            numbers = self._context.images(part.dataset, "test").indices.cpu().numpy()
             others = max(map(np.max, parts)) + 1 + numbers
             parts.append(numbers if part.dataset.name == own.name else others)
         inside = np.concatenate(parts)
         return inside, inside.max() + 1 + np.arange(outside)
 
-    def _side(self, dataset: ResolvedDataset) -> tuple[np.ndarray, np.ndarray | None]:
-        outputs = self._bench.outputs(dataset, "test")
+    def _side(self, dataset: ResolvedDataset, detector: FittedDetector) -> tuple[np.ndarray, np.ndarray | None]:
+        outputs = self._context.outputs(dataset, "test")
         same = dataset.classes == self._row.dataset.classes
-        return self._detector.scores(outputs), _correct(outputs) if same else None
-
-
-def role_of(part: OODSet) -> str:
-    """The role of a cell about one OOD set."""
-    return "held-out" if part.origin else "measured"
-
-
-def held_out_fact(part: OODSet) -> dict[str, Any]:
-    """What the params of a cell say of a set that is a class left out in turn: the dataset's label, and the class."""
-    return {"held_out": {"of": part.origin, "class": part.dataset.label}} if part.origin else {}
-
-
-def detector_content(suite: Suite, row: Row, detector: Selected) -> list[Any]:
-    """What the key of a cell covers of a detector: itself, what it is fitted to, and how it is tuned."""
-    content = [
-        [detector.entry.name, {**detector.entry.defaults(), **detector.parameters}, source_fingerprint(detector.entry)],
-        [suite.feature_dim if "features" in detector.entry.needs else 0, row.seed],
-        [suite.fit_limit] if detector.entry.is_class else [],
-        tuning_facts(suite, detector),
-    ]
-    tuned = content[-1]
-    if not row.blocked and (detector.entry.is_class or tuned):
-        if tuned and row.outliers is not None and not row.outliers.missing("test"):
-            content.append(row.outliers.fingerprint("test"))
-        content += [row.dataset.fingerprint(split) for split in ("train", "val") if not row.dataset.missing(split)]
-    return content
+        return detector.scores(outputs), _correct(outputs) if same else None
 
 
 def measure(
@@ -221,31 +173,29 @@ def measure(
 def _mean(inside: np.ndarray, sides: Sequence[np.ndarray], correct: np.ndarray | None) -> CellResult:
     """Unweighted means over OOD sets.
 
-    The AUROC's interval knows that all sets share the ID images; that of every other metric is the mean of both ends,
-    which is never too narrow.
+    The AUROC's interval knows that all sets share the ID images.
     """
-    tables = [{m.metric: m for m in measure(inside, side, correct).measurements} for side in sides]
-    joint = mean_auroc_interval(inside, sides)
+    tables = [measure(inside, side, correct).measurements for side in sides]
+    low, high = mean_auroc_interval(inside, sides)
+    n = len(inside) + sum(map(len, sides))
+    means = [replace(mean_of(item.metric, tables), n=n) for item in tables[0]]
+    return CellResult(
+        measurements=tuple(
+            replace(item, ci_low=low, ci_high=high) if item.metric == "auroc" else item for item in means
+        )
+    )
 
-    def mean(name: str) -> Measurement:
-        values = np.array([(t[name].value, t[name].ci_low, t[name].ci_high) for t in tables], dtype=np.float64)
-        value, low, high = (float(part) for part in values.mean(axis=0))
-        low, high = joint if name == "auroc" else (low, high)
-        return Measurement(name, value, low, high, len(inside) + sum(map(len, sides)))
 
-    return CellResult(measurements=tuple(mean(name) for name in tables[0]))
-
-
-def _tasks(detector: Selected, out_sets: Sequence[OODSet]) -> Iterator[Task]:
+def _tasks(plan: DetectorPlan, out_sets: Sequence[OODSet]) -> Iterator[OODTask]:
     """One set after the other, the mean of each named group of several, and the same with shifted ID images."""
     shifted = tuple(part for part in out_sets if part.shifted)
     outside = [part for part in out_sets if not part.shifted]
     groups: dict[str, list[OODSet]] = {}
     for part in outside:
         groups.setdefault(part.group, []).append(part)
-    plain = [Task(detector, part.dataset.label, part.group, (part,)) for part in outside]
+    plain = [OODTask(plan, part.dataset.label, part.group, (part,)) for part in outside]
     plain += [
-        Task(detector, f"{group} mean", group, tuple(parts))
+        OODTask(plan, f"{group} mean", group, tuple(parts))
         for group, parts in groups.items()
         if group and len(parts) > 1
     ]
@@ -254,10 +204,6 @@ def _tasks(detector: Selected, out_sets: Sequence[OODSet]) -> Iterator[Task]:
         for task in plain:
             group = f"{task.group} {FULL_SPECTRUM}".strip()
             yield replace(task, label=f"{task.label} ({FULL_SPECTRUM})", group=group, shifted=shifted)
-
-
-def _print_of(part: OODSet) -> str:
-    return f"blocked {part.dataset.label}" if part.blocked else part.dataset.fingerprint("test")
 
 
 def _described(parts: Sequence[OODSet]) -> Mapping[str, Any] | list[Mapping[str, Any]]:

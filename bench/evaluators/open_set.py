@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -12,21 +11,19 @@ import torch
 from torch import Tensor
 
 from ...detectors import Detector
-from ...registry import GauntletError, NotAvailable, Selected
+from ...registry import GauntletError, NotAvailable, Selected, evaluator
 from ...results.curves import confusion
 from ...results.intervals import median_interval
 from ...results.records import CellResult, Measurement, PlannedCell
-from ..failures import failure, out_of_memory
-from ..fitted_detector import fitted
-from ..tuning import tuning_facts
+from ..jobs import Finished, ModelRow, OODSet
 from .accuracy import checked_logits
-from .base import Evaluator, Finished, detectors_for, examples_key, proportion
-from .ood import detector_content, held_out_fact, role_of
+from .base import examples_key, proportion
+from .detector_plans import DETECTOR_KEYS, DetectorEvaluator, DetectorJob, DetectorPlan, plan_detectors
 
 if TYPE_CHECKING:
     from ...detectors import Outputs
     from ..context import RowContext
-    from ..plan import Job, OODSet, Row
+    from ..fitted_detector import FittedDetector
     from ..suite import Suite
 
 #: Generated images that are kept where the suite asks for examples.
@@ -34,15 +31,20 @@ GENERATED = 64
 
 
 @dataclass(frozen=True)
-class Task:
+class OpenSetTask:
     """What one cell is about: a detector, an OOD set, and the false alarm rate of the threshold.
 
     ``rate`` is None where the detector decides itself.
     """
 
-    detector: Selected
+    plan: DetectorPlan
     outside: OODSet
     rate: float | None
+
+    @property
+    def detector(self) -> Selected:
+        """The one to ask."""
+        return self.plan.detector
 
     @property
     def label(self) -> str:
@@ -50,7 +52,15 @@ class Task:
         return self.detector.label if self.rate is None else f"{self.detector.label} at {100 * self.rate:g} %"
 
 
-class OpenSet(Evaluator):
+@evaluator(
+    "open-set",
+    title="Open-set recognition",
+    order=40,
+    needs="logits",
+    needs_keys=("detectors", "ood"),
+    reads=("false_alarm_rates", "examples", *DETECTOR_KEYS),
+)
+class OpenSet(DetectorEvaluator):
     """Classifies the images of the test split and of an OOD set into the known classes and OOD.
 
     A detector that predicts is taken at its word. Every detector also gets a threshold: the quantile of its scores on
@@ -58,73 +68,61 @@ class OpenSet(Evaluator):
     class of the largest logit.
     """
 
-    name = "open-set"
     version = 2  # thresholds flag all that the rate allows
 
-    def plan(self, suite: Suite, row: Row, out_sets: Sequence[OODSet]) -> list[Job]:
+    def plan(self, suite: Suite, row: ModelRow, out_sets: Sequence[OODSet]) -> list[OpenSetJob]:
         """One job a row: a cell for each detector, OOD set and way to decide."""
-        from ..plan import Job
-
         tasks = [
-            Task(detector, part, rate)
-            for detector in detectors_for(suite, row.model)
-            for rate in (*([None] if _decides(detector) else []), *suite.false_alarm_rates)
+            OpenSetTask(plan, part, rate)
+            for plan in plan_detectors(suite, row)
+            for rate in (*([None] if _decides(plan.detector) else []), *suite.false_alarm_rates)
             for part in out_sets
             if not part.shifted
         ]
-        cells = [self._cell(suite, row, task, first=not place) for place, task in enumerate(tasks)]
-        payload = {cell.key: task for cell, task in zip(cells, tasks, strict=True)}
-        blocked = {key: task.outside.blocked for key, task in payload.items() if task.outside.blocked}
-        return [Job(self.name, row, self.name, tuple(cells), payload, blocked)] if cells else []
+        cells = tuple(self._cell(suite, row, task, first=not place) for place, task in enumerate(tasks))
+        by_key = {cell.key: task for cell, task in zip(cells, tasks, strict=True)}
+        obstacles = {key: task.outside.obstacle for key, task in by_key.items() if task.outside.obstacle}
+        if not cells:
+            return []
+        return [
+            OpenSetJob(evaluator=self.name, row=row, label=self.name, cells=cells, obstacles=obstacles, tasks=by_key)
+        ]
 
-    def _cell(self, suite: Suite, row: Row, task: Task, *, first: bool) -> PlannedCell:
-        detector, dataset = task.detector, task.outside.dataset
-        tuned = tuning_facts(suite, detector)
+    def _cell(self, suite: Suite, row: ModelRow, task: OpenSetTask, *, first: bool) -> PlannedCell:
+        dataset, decision = task.outside.dataset, {"false_alarm_rate": task.rate}
         return self.cell(
             row,
-            detector_content(suite, row, detector),
-            f"blocked {dataset.label}" if task.outside.blocked else dataset.fingerprint("test"),
-            [task.rate] if row.blocked or row.dataset.missing("val") else [task.rate, row.dataset.fingerprint("val")],
+            task.plan.content,
+            task.outside.fingerprint,
+            [task.rate] if row.obstacle or row.dataset.missing("val") else [task.rate, row.dataset.fingerprint("val")],
             *(examples_key(suite) if first else ()),
             facts={"ood_group": task.outside.group},
             params={
-                "detector": {"name": detector.entry.name, **detector.entry.defaults(), **detector.parameters},
-                "decision": "own" if task.rate is None else {"false_alarm_rate": task.rate},
+                **task.plan.params,
+                "decision": "own" if task.rate is None else decision,
                 "ood": dataset.describe(),
-                **held_out_fact(task.outside),
-                **({"tune": tuned} if tuned else {}),
+                **task.outside.held_out,
             },
             detector=task.label,
             ood_dataset=dataset.label,
-            role=role_of(task.outside),
+            role=task.outside.role,
         )
 
-    def needs(self, job: Job, missing: frozenset[str]) -> set[str]:
-        """What the detectors of the missing cells read, and ``h`` of models that have it."""
-        own = {"output:h"} if "h" in job.row.model.outputs else set()
-        return own | {need for key in missing for need in job.payload[key].detector.entry.needs}
 
-    def run(self, job: Job, missing: frozenset[str], bench: RowContext) -> Iterator[Finished]:
-        """Ask each detector once about each set; one that fails takes only its own cells with it."""
-        judges: dict[str, _Judge | CellResult] = {}
-        for cell in job.cells:
-            if cell.key not in missing:
-                continue
-            task, started = job.payload[cell.key], time.perf_counter()
-            label = task.detector.label
-            try:
-                if label not in judges:
-                    judges[label] = _Judge(task.detector, job.row, bench)
-                judge = judges[label]
-                result = judge.measure(task) if isinstance(judge, _Judge) else judge
-            except Exception as error:  # of any kind: the detector may be the user's own
-                if out_of_memory(error):
-                    raise
-                result = failure(error, task.label)
-                judges.setdefault(label, result)
-            if cell is job.cells[0] and result.status == "ok":
-                result = replace(result, examples=_generated(bench, job.row))
-            yield cell.key, replace(result, seconds=time.perf_counter() - started)
+@dataclass(frozen=True, kw_only=True)
+class OpenSetJob(DetectorJob[OpenSetTask]):
+    """Asks each detector once about each set."""
+
+    def needs(self, cells: Sequence[PlannedCell]) -> set[str]:
+        """What the detectors of these cells read, and ``h`` of models that have it."""
+        return super().needs(cells) | ({"output:h"} if "h" in self.row.model.outputs else set())
+
+    def run(self, cells: Sequence[PlannedCell], context: RowContext) -> Iterator[Finished]:
+        """Judge one cell after the other; the first one keeps generated images."""
+        for key, result in self.ask(cells, context, _Judge(self.row, context).measure):
+            if key == self.cells[0].key and result.status == "ok":
+                result = replace(result, examples=_generated(context, self.row))
+            yield key, result
 
 
 @dataclass(frozen=True)
@@ -139,22 +137,21 @@ class _Answer:
 
 
 class _Judge:
-    """A fitted detector, with its answers on every set that it has seen."""
+    """Asks detectors about the images of one row; outputs keep the answers."""
 
-    def __init__(self, chosen: Selected, row: Row, bench: RowContext) -> None:
-        self._row, self._bench, self._label = row, bench, chosen.label
-        self._inside = bench.outputs(row.dataset, "test")
-        self._detector = fitted(chosen, bench)
+    def __init__(self, row: ModelRow, context: RowContext) -> None:
+        self._row, self._context = row, context
+        self._inside = context.outputs(row.dataset, "test")
 
-    def measure(self, task: Task) -> CellResult:
+    def measure(self, task: OpenSetTask, detector: FittedDetector) -> CellResult:
         """The metrics of a cell, and the arrays behind them."""
         sets = (self._row.dataset, task.outside.dataset)
-        inside, outside = (self._answer(self._bench.outputs(one, "test")) for one in sets)
+        inside, outside = (self._answer(self._context.outputs(one, "test"), detector) for one in sets)
         labels = self._inside.labels.cpu().numpy()
         label = np.concatenate([labels, np.full(len(outside.score), -1)])
         known = np.arange(len(label)) < len(labels)
         names = [*self._row.dataset.classes, f"{task.outside.dataset.label} (OOD)"]
-        parts = [self._decide(one, task) for one in (inside, outside)]
+        parts = [self._decide(one, task, detector) for one in (inside, outside)]
         prediction = np.concatenate(parts)
         columns = {"score": _both(inside.score, outside.score)}
         if task.rate is None:
@@ -179,23 +176,23 @@ class _Judge:
         }
         return CellResult(measurements=tuple(measurements), arrays=arrays)
 
-    def _decide(self, answer: _Answer, task: Task) -> np.ndarray:
+    def _decide(self, answer: _Answer, task: OpenSetTask, detector: FittedDetector) -> np.ndarray:
         if task.rate is None:
             if answer.decided is None:
-                raise GauntletError(f"Detector {self._label!r} has a predict that gave nothing.")
+                raise GauntletError(f"Detector {task.detector.label!r} has a predict that gave nothing.")
             return answer.decided
         if reason := self._row.dataset.missing("val"):
             raise NotAvailable(f"{task.label} has no validation images for its threshold: {reason}")
-        val = self._bench.outputs(self._row.dataset, "val")
-        return np.where(answer.score > threshold(self._detector.scores(val), task.rate), -1, answer.predicted)
+        val = self._context.outputs(self._row.dataset, "val")
+        return np.where(answer.score > threshold(detector.scores(val), task.rate), -1, answer.predicted)
 
-    def _answer(self, outputs: Outputs) -> _Answer:
-        logits, detector = checked_logits(outputs.logits, self._row.model.label), self._detector.detector
+    def _answer(self, outputs: Outputs, fitted: FittedDetector) -> _Answer:
+        logits, detector = checked_logits(outputs.logits, self._row.model.label), fitted.detector
         seen = outputs.restricted_to(detector.needs)
         return outputs.cached(
-            ("answer", self._detector),
+            ("answer", fitted),
             lambda: _Answer(
-                score=self._detector.scores(outputs),
+                score=fitted.scores(outputs),
                 predicted=logits.argmax(1).cpu().numpy(),
                 decided=_array(detector.predict(seen)),
                 probabilities=_array(detector.probabilities(seen)),
@@ -234,10 +231,10 @@ def _medians(columns: Mapping[str, np.ndarray], label: np.ndarray, names: Sequen
                 yield Measurement(f"median_{column}", float(np.median(values)), *interval, len(values), name)
 
 
-def _generated(bench: RowContext, row: Row) -> dict[str, np.ndarray]:
+def _generated(context: RowContext, row: ModelRow) -> dict[str, np.ndarray]:
     """Images of the model's generator, where it has one and the suite asks for examples."""
-    generate: Any = getattr(bench.module(), "generate", None)
-    if not bench.suite.examples or not callable(generate):
+    generate: Any = getattr(context.module(), "generate", None)
+    if not context.suite.examples or not callable(generate):
         return {}
     made: Tensor = generate(GENERATED, torch.Generator().manual_seed(row.seed))
     return {"generated": made.float().cpu().numpy()}

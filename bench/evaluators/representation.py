@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 from ...detectors import random_projection
-from ...registry import GauntletError, digest
+from ...registry import GauntletError, Obstacle, digest, evaluator
 from ...results.intervals import mean_interval
-from ...results.records import CellResult, Measurement
-from .base import Evaluator, Finished, examples_key, proportion, small
+from ...results.records import CellResult, Measurement, PlannedCell
+from ..jobs import Finished, Job, ModelRow, OODSet
+from .base import Evaluator, examples_key, proportion, small
 
 if TYPE_CHECKING:
-    from ...datasets import ImageSet, ResolvedDataset
+    from ...datasets import ImageSet
     from ..context import RowContext
     from ..model_specs import ModelSpec
-    from ..plan import Job, OODSet, Row
     from ..suite import Suite
 
 #: Random queries of retrieval, images of the map, and of one contrastive task.
@@ -31,47 +31,50 @@ SHOWN, NEAREST = 3, 5
 _MAP_DIMENSIONS = 50
 
 
+@evaluator("representation", title="Representation", order=100, reads=("fit_limit", "feature_dim", "examples"))
 class Representation(Evaluator):
     """Judges the ``embedding`` of a model, or the features of a classifier, with everything frozen."""
 
-    name = "representation"
-    requires = ()
-
-    def misfits(self, suite: Suite, model: ModelSpec, dataset: ResolvedDataset) -> Iterator[tuple[str, str]]:
+    def obstacle(self, model: ModelSpec) -> Obstacle:
         """Models that declare neither an embedding nor logits, and those whose features are another model's."""
         if not {"embedding", "features", "logits"} & set(model.outputs):
-            yield self.name, f"it needs an embedding, and {model.label} yields {', '.join(model.outputs)}"
-        elif model.entry.meta.get("children") == "encoder":
-            yield self.name, f"its embedding is that of its encoder: name {model.members[0].label} as a model too"
+            return f"it needs an embedding, and {model.label} yields {', '.join(model.outputs)}"
+        if model.entry.meta.get("children") == "encoder":
+            return f"its embedding is that of its encoder: name {model.members[0].label} as a model too"
+        return ""
 
-    def plan(self, suite: Suite, row: Row, out_sets: Sequence[OODSet]) -> list[Job]:
+    def plan(self, suite: Suite, row: ModelRow, out_sets: Sequence[OODSet]) -> list[RepresentationJob]:
         """One cell a row; it reads all three splits."""
-        from ..plan import Job
-
-        absent = "" if row.blocked else next((s for p in ("train", "val") if (s := row.dataset.missing(p))), "")
-        prints = [] if row.blocked or absent else [row.dataset.fingerprint(split) for split in ("train", "val")]
+        splits = ("train", "val")
+        absent = "" if row.obstacle else next(filter(None, map(row.dataset.missing, splits)), "")
+        prints = [] if row.obstacle or absent else [row.dataset.fingerprint(split) for split in splits]
         limits = suite.fit_limit, suite.feature_dim
-        cell = self.cell(row, *prints, *limits, *examples_key(suite), facts={}, params={"feature_dim": limits[1]})
-        return [Job(self.name, row, "representation", (cell,), blocked={cell.key: absent} if absent else {})]
+        cell = self.cell(row, *prints, *limits, *examples_key(suite), params={"feature_dim": limits[1]})
+        obstacles = {cell.key: absent} if absent else {}
+        return [RepresentationJob(evaluator=self.name, row=row, label=self.name, cells=(cell,), obstacles=obstacles)]
 
-    def needs(self, job: Job, missing: frozenset[str]) -> set[str]:
+
+class RepresentationJob(Job):
+    """Measures the embedding of the test split."""
+
+    def needs(self, cells: Sequence[PlannedCell]) -> set[str]:
         """The embedding; of classifiers, the features."""
-        return {"output:embedding", "features"} if missing else set()
+        return {"output:embedding", "features"} if cells else set()
 
-    def run(self, job: Job, missing: frozenset[str], bench: RowContext) -> Iterator[Finished]:
+    def run(self, cells: Sequence[PlannedCell], context: RowContext) -> Iterator[Finished]:
         """Measure everything on the test split; probes learn from the training split."""
-        study = Study(job.row, bench)
+        study = Study(self.row, context)
         found = [*study.probes(), *study.clusters(), *study.retrieval(), *study.sphere()]
         result = CellResult(measurements=tuple(found), arrays=study.arrays(), examples=study.examples())
-        yield job.cells[0].key, result
+        yield cells[0].key, result
 
 
 @dataclass
 class Study:
     """One model's embeddings and what is measured of them."""
 
-    row: Row
-    bench: RowContext
+    row: ModelRow
+    context: RowContext
 
     def __post_init__(self) -> None:
         self._arrays: dict[str, np.ndarray] = {}
@@ -84,16 +87,16 @@ class Study:
     @cached_property
     def images(self) -> ImageSet:
         """The test images."""
-        return self.bench.images(self.row.dataset, "test")
+        return self.context.images(self.row.dataset, "test")
 
     @cached_property
     def pixels(self) -> Tensor:
         """The test images as vectors (N, P)."""
-        return torch.flatten(self.images.images, 1).to(self.bench.device)
+        return torch.flatten(self.images.images, 1).to(self.context.device)
 
     def _split(self, split: str) -> tuple[Tensor, Tensor]:
-        limit = self.bench.suite.fit_limit if split == "train" else None
-        outputs = self.bench.outputs(self.row.dataset, split, limit=limit)
+        limit = self.context.suite.fit_limit if split == "train" else None
+        outputs = self.context.outputs(self.row.dataset, split, limit=limit)
         found = outputs.named.get("embedding", outputs.projected_features)
         if found is None:
             raise GauntletError(f"Model {self.row.model.label!r} yields neither an embedding nor features.")
@@ -169,12 +172,12 @@ class Study:
         from ...models.training.view_policy import policy_for
 
         policy = policy_for(self.row.dataset.shape)
-        tap = self.bench.outputs(self.row.dataset, "test").tap
+        tap = self.context.outputs(self.row.dataset, "test").tap
         seed = int(digest("views", self.row.seed, self.images.name)[:15], 16)
-        rng = torch.Generator(self.bench.device).manual_seed(seed)
+        rng = torch.Generator(self.context.device).manual_seed(seed)
         pairs: list[tuple[Tensor, Tensor]] = []
         for batch, _, _ in self.images.batches(TASK):
-            images = batch.to(self.bench.device)
+            images = batch.to(self.context.device)
             first, second = (self._embed(tap, policy(images, rng)) for _ in range(2))
             pairs.append((first, second))
         # All tasks are equally hard; a smaller one counts only where it is the only one.
@@ -196,7 +199,7 @@ class Study:
     def _queries(self, most: int) -> Tensor:
         """Positions of random test images that depend on the dataset alone; fewer are the first of more."""
         generator = torch.Generator().manual_seed(int(digest("queries", self.images.name)[:15], 16))
-        return torch.randperm(len(self.test[1]), generator=generator)[:most].to(self.bench.device)
+        return torch.randperm(len(self.test[1]), generator=generator)[:most].to(self.context.device)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Labels, clusters, successes, and the embeddings of some images, at most 50 principal components each."""
@@ -213,7 +216,7 @@ class Study:
         """A few queries with their nearest other test images, where the suite keeps examples."""
         from ..kernels_representation import ranking
 
-        if not self.bench.suite.examples:
+        if not self.context.suite.examples:
             return {}
         queries = self._queries(SHOWN)
         order, similarity, _ = ranking(self.test[0], self.pixels, queries)

@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...registry import GauntletError, nearest
 from ...results.records import CellResult, PlannedCell
-from .base import Evaluator, Finished, proportion
+from ..jobs import Finished, Job, ModelRow
+from .base import Evaluator, proportion, run_derived
 
 if TYPE_CHECKING:
     from ..context import RowContext
-    from ..plan import Job, Row
     from ..suite import Suite
 
 #: Raised where the same parts are joined to another result.
 _VERSION = 2
 
 
-def worst_case_jobs(evaluator: Evaluator, suite: Suite, row: Row, jobs: Sequence[Job]) -> list[Job]:
+@dataclass(frozen=True, kw_only=True)
+class WorstCaseJob(Job):
+    """Joins the stored results of several attacks: ``parts`` holds, for each key, theirs."""
+
+    parts: Mapping[str, Sequence[str]]
+
+    def run(self, cells: Sequence[PlannedCell], context: RowContext) -> Iterator[Finished]:
+        """Join what is stored."""
+        return run_derived(self.parts, cells, context, lambda _, results: _joined(results), "attacks of this row")
+
+
+def worst_case_jobs(evaluator: Evaluator, suite: Suite, row: ModelRow, jobs: Sequence[Job]) -> list[WorstCaseJob]:
     """One job for each norm, one cell for each positive epsilon at which several attacks are measured.
 
     By default all attacks of a norm are joined; ``worst_case`` in the suite names them (``{linf: [PGD, AA]}``, by
@@ -29,35 +41,20 @@ def worst_case_jobs(evaluator: Evaluator, suite: Suite, row: Row, jobs: Sequence
     Raises:
         GauntletError: ``worst_case`` names an attack that the suite does not run in that norm.
     """
-    from ..plan import Job
-
     found = []
     for norm, parts in _by_norm(suite, jobs).items():
         budgets: dict[float, list[PlannedCell]] = {}
         for job in parts:
             for cell in job.cells:
-                if cell.identity.epsilon and cell.key not in job.blocked:
+                if cell.identity.epsilon and cell.key not in job.obstacles:
                     budgets.setdefault(cell.identity.epsilon, []).append(cell)
         shared = {epsilon: cells for epsilon, cells in sorted(budgets.items()) if len(cells) > 1}
         label = f"worst-case {norm}"
         cells = tuple(_cell(evaluator, row, label, norm, epsilon, joined) for epsilon, joined in shared.items())
-        parts_of = {cell.key: tuple(part.key for part in shared[cell.identity.epsilon or 0.0]) for cell in cells}
+        of = {cell.key: tuple(part.key for part in joined) for cell, joined in zip(cells, shared.values(), strict=True)}
         if cells:
-            found.append(Job(evaluator.name, row, label, cells, {"parts": parts_of}))
+            found.append(WorstCaseJob(evaluator=evaluator.name, row=row, label=label, cells=cells, parts=of))
     return found
-
-
-def run_worst_case(job: Job, missing: frozenset[str], bench: RowContext) -> Iterator[Finished]:
-    """Join what is stored; a cell of which a part is not there is skipped, and tried again by the next run."""
-    for key, parts in job.payload["parts"].items():
-        if key in missing:
-            results = [bench.stored(part) for part in parts]
-            whole = [result for result in results if result is not None and result.status == "ok"]
-            if len(whole) == len(parts):
-                yield key, _joined(whole)
-            else:
-                reason = f"{len(parts) - len(whole)} of the {len(parts)} attacks of this row have no result."
-                yield key, CellResult(status="skipped", reason=reason)
 
 
 def _by_norm(suite: Suite, jobs: Sequence[Job]) -> dict[str, list[Job]]:
@@ -83,7 +80,7 @@ def _named(suite: Suite, label: str, norm: str, groups: dict[str, list[Job]]) ->
 
 
 def _cell(
-    evaluator: Evaluator, row: Row, label: str, norm: str, epsilon: float, parts: Sequence[PlannedCell]
+    evaluator: Evaluator, row: ModelRow, label: str, norm: str, epsilon: float, parts: Sequence[PlannedCell]
 ) -> PlannedCell:
     labels = [part.identity.attack for part in parts]
     return evaluator.cell(

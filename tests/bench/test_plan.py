@@ -109,11 +109,11 @@ def test_a_suite_in_which_nothing_fits_is_an_error_with_the_reasons(tmp_path):
 def test_what_is_absent_is_planned_and_blocked_with_its_reason(tmp_path):
     plan = plan_of(tmp_path, datasets=["mnist"], ood=["notmnist", "uniform-noise"])
     assert plan.left_out == ()
-    assert all("mnist" in job.row.blocked and "--download" in job.row.blocked for job in plan.jobs)
+    assert all("mnist" in job.row.obstacle and "--download" in job.row.obstacle for job in plan.jobs)
     plan = plan_of(tmp_path, ood=["notmnist", "uniform-noise"])
     (job,) = [job for job in plan.jobs if job.evaluator == "ood"]
-    assert len(job.blocked) == 2
-    assert all("notMNIST" in reason for reason in job.blocked.values())
+    assert len(job.obstacles) == 2
+    assert all("notMNIST" in reason for reason in job.obstacles.values())
 
 
 def test_a_dataset_is_not_ood_for_itself_unless_its_classes_are_held_out(tmp_path):

@@ -77,8 +77,8 @@ def test_without_another_model_its_cells_are_skipped_with_the_reason(tmp_path) -
 
 def test_a_model_is_no_surrogate_for_itself(tmp_path) -> None:
     found = jobs(tmp_path, {"name": "transfer", "surrogate": "A"})
-    assert not found["B"].blocked
-    (reason,) = found["A"].blocked.values()
+    assert not found["B"].obstacles
+    (reason,) = found["A"].obstacles.values()
     assert reason.endswith("'A' is the attacked model itself, and no surrogate for it.")
 
 
@@ -97,7 +97,7 @@ def test_a_surrogate_with_other_classes_fails_its_own_cells_with_one_sentence(tm
 
 def test_a_surrogate_for_other_images_is_told_in_the_plan(tmp_path) -> None:
     found = jobs(tmp_path, {"name": "transfer", "surrogate": "svhn-cnn"})
-    (reason,) = found["A"].blocked.values()
+    (reason,) = found["A"].obstacles.values()
     assert "as a surrogate, svhn-cnn takes" in reason
 
 

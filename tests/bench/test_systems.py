@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from gauntlet.bench.model_specs import model_key, resolve_model, resolve_models, training_key
+from gauntlet.bench.model_keys import model_key, training_key
+from gauntlet.bench.model_specs import resolve_model, resolve_models
 from gauntlet.bench.plan import Plan, make_plan
 from gauntlet.bench.recipes import resolve_recipe
 from gauntlet.bench.runner import prepare, run_suite

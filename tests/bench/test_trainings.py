@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 
 from gauntlet.bench.execution import Reporter
 from gauntlet.bench.listing import listing
-from gauntlet.bench.model_specs import model_key, resolve_models, training_key
+from gauntlet.bench.model_keys import model_key, training_key
+from gauntlet.bench.model_specs import resolve_models
 from gauntlet.bench.plan import make_plan
 from gauntlet.bench.runner import run_suite
 from gauntlet.bench.suite import load_suite
@@ -104,7 +105,7 @@ def test_transformed_outliers_are_made_from_the_training_set(tmp_path: Path):
 def test_an_absent_outlier_set_skips_its_rows_and_no_others(tmp_path: Path):
     models = [net("outlier-exposure", label="OE"), net({"standard": {"epochs": 1}}, label="plain")]
     made = plan(tmp_path, models)
-    blocked = {job.row.model.label: job.row.blocked for job in made.jobs}
+    blocked = {job.row.model.label: job.row.obstacle for job in made.jobs}
     assert "Dataset 'fashion-mnist'" in blocked["OE"]
     assert blocked["plain"] == ""
 
@@ -204,7 +205,7 @@ def test_list_shows_several_kinds_with_parameter_counts_and_profiles():
 def test_the_suites_of_the_reports_plan(name: str, profile: str | None, tmp_path: Path):
     made = make_plan(load_suite(name, profile=profile), source(tmp_path))
     assert made.left_out == ()
-    assert all(job.row.blocked for job in made.jobs)  # there are no data here
+    assert all(job.row.obstacle for job in made.jobs)  # there are no data here
 
 
 def test_a_module_and_function_is_a_model_of_a_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
