@@ -23,6 +23,10 @@ from ...registry import Entry, GauntletError
 
 INFINITY = float("inf")
 
+#: Facts of metrics without an upper bound, and of those without any; neither is a share.
+UNBOUNDED: Mapping[str, Any] = {"high": INFINITY, "percent": False}
+REAL: Mapping[str, Any] = {"low": -INFINITY, **UNBOUNDED}
+
 #: The arrays of a cell from which a sample is made anew, by what a kernel reads of it.
 _STORED = {"ranking": ("id_score", "ood_score"), "reliability": ("confidence", "correct")}
 _INTERVALS = {"ranking": "bootstrap", "reliability": "bootstrap", "values": "student"}

@@ -6,7 +6,7 @@ import numpy as np
 
 from ...registry import METRICS, metric
 from ..samples import Reliability
-from . import INFINITY, described, register
+from . import UNBOUNDED, described, register
 from .outcomes import average, given
 
 #: What is measured of every model, in the order of tables.
@@ -54,14 +54,7 @@ def _mean(values: np.ndarray, reliability: Reliability) -> np.ndarray:
     return (reliability.size / reliability.size.sum(-1, keepdims=True) * values).sum(-1)
 
 
-average(
-    "nll",
-    "NLL",
-    "Mean negative log-likelihood of the true class, in nats.",
-    higher_is_better=False,
-    high=INFINITY,
-    percent=False,
-)
+average("nll", "NLL", "Mean negative log-likelihood of the true class, in nats.", higher_is_better=False, **UNBOUNDED)
 average(
     "brier",
     "Brier score",
@@ -76,8 +69,7 @@ given(
     "Temperature",
     "Temperature that minimises the NLL on the validation split (Guo et al. 2017, arXiv 1706.04599).",
     higher_is_better=None,
-    high=INFINITY,
-    percent=False,
+    **UNBOUNDED,
 )
 
 

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from ..samples import Values
-from . import INFINITY, by_its_evaluator, register
+from . import REAL, UNBOUNDED, by_its_evaluator, register
 
 
 def mean(values: Values) -> np.ndarray:
@@ -53,17 +53,14 @@ given(
     "Mean over corruptions of the error, summed over severities, divided by that of a baseline model (Hendrycks, "
     "Dietterich 2019, arXiv 1903.12261).",
     higher_is_better=False,
-    high=INFINITY,
-    percent=False,
+    **UNBOUNDED,
 )
 given(
     "relative_corruption_error",
     "relative mCE",
     "The same of what corruptions add to the clean error (Hendrycks, Dietterich 2019, arXiv 1903.12261).",
     higher_is_better=False,
-    low=-INFINITY,
-    high=INFINITY,
-    percent=False,
+    **REAL,
 )
 middle(
     "median_norm",
@@ -71,24 +68,21 @@ middle(
     "Median over images of the smallest perturbation that fools the model, in the attack's norm with pixels in "
     "[0, 1]; infinite where most are never fooled (Schott et al. 2018, arXiv 1805.09190).",
     higher_is_better=True,
-    high=INFINITY,
-    percent=False,
+    **UNBOUNDED,
 )
 given(
     "forwards",
     "Forward passes",
     "Mean number of forward passes that the attack made per image.",
     higher_is_better=None,
-    high=INFINITY,
-    percent=False,
+    **UNBOUNDED,
 )
 given(
     "backwards",
     "Backward passes",
     "Mean number of backward passes that the attack made per image.",
     higher_is_better=None,
-    high=INFINITY,
-    percent=False,
+    **UNBOUNDED,
 )
 given(
     "check_passed",
@@ -101,9 +95,7 @@ given(
     "Figure of the check",
     "The number behind a sanity check's verdict, such as the share of images without a gradient.",
     higher_is_better=None,
-    low=-INFINITY,
-    high=INFINITY,
-    percent=False,
+    **REAL,
 )
 share(
     "open_accuracy",
@@ -113,14 +105,7 @@ share(
 share("open_accuracy_id", "Accuracy, ID", "Share of ID images that are classified right and not flagged as OOD.")
 share("ood_rejected", "OOD rejected", "Share of OOD images that are flagged as OOD.")
 share("false_alarm_rate", "False alarms", "Share of ID images that are flagged as OOD.", higher_is_better=False)
-middle(
-    "median_score",
-    "Median score",
-    "Median of the detector's score over the images of a class.",
-    low=-INFINITY,
-    high=INFINITY,
-    percent=False,
-)
+middle("median_score", "Median score", "Median of the detector's score over the images of a class.", **REAL)
 middle(
     "median_h",
     "Median h",
@@ -154,6 +139,5 @@ given(
     "Time",
     "Median time of a round, in seconds, as pytest-benchmark measures it.",
     higher_is_better=False,
-    high=INFINITY,
-    percent=False,
+    **UNBOUNDED,
 )

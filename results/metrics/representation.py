@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import INFINITY
+from . import UNBOUNDED
 from .outcomes import average, given, share
 
 share(
@@ -79,8 +79,7 @@ given(
     "Exponential of the entropy of the normalised singular values of the centred embeddings (Roy & Vetterli 2007).",
     higher_is_better=None,
     low=1.0,
-    high=INFINITY,
-    percent=False,
+    **UNBOUNDED,
 )
 given(
     "embedding_std",
