@@ -49,6 +49,7 @@ class AttackedTask:
 class AdversarialDetection(DetectorEvaluator):
     """Tells images that the model gets right from those that an attack made of them and that fool it."""
 
+    statistics = ("ranking",)
     version = 2  # the AUROC's interval knows that both sides are of the same images
 
     def unused(self, suite: Suite) -> Iterator[str]:
@@ -108,7 +109,7 @@ class AdversarialJob(DetectorJob[AttackedTask], AttackingJob):
             if clean is None or outputs is None:
                 reason = f"{task.detector.label}: the attack fooled the model on no image."
                 return CellResult(status="skipped", reason=reason)
-            return measure(detector.scores(clean), detector.scores(outputs), None, images)
+            return measure(detector.scores(clean), detector.scores(outputs), None, images, self.evaluator)
 
         return self.ask(cells, context, compare)
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...registry import EVALUATORS, Entry, Obstacle, digest
+from ...registry import EVALUATORS, Entry, Obstacle, digest, source_fingerprint
 from ...results.intervals import proportion_interval
+from ...results.metrics import plugged_in
 from ...results.records import CellResult, Facts, Identity, Measurement, PlannedCell
 from ..jobs import Finished, Job, ModelRow, OODSet
 
@@ -31,10 +32,12 @@ class Evaluator:
     Attributes:
         entry: The registry's entry.
         version: Raised when the meaning of a number changes; part of every key.
+        statistics: What its metrics are computed from; the metrics of plug-ins that read these join its own.
     """
 
     entry: Entry
     version: int = 1
+    statistics: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -74,10 +77,13 @@ class Evaluator:
         described = {"model": row.model.describe(len(row.dataset.classes)), "dataset": row.dataset.describe()}
         return PlannedCell(
             identity=identity,
-            key=digest("cell/1", self.name, self.version, row.key, fingerprint, *content),
+            key=digest("cell/1", self.name, self.version, row.key, fingerprint, *content, *self._plugged_in()),
             facts=Facts(architecture=row.model.entry.name, recipe=row.model.recipe_label, **(facts or {})),
             params={**described, **(params or {})},
         )
+
+    def _plugged_in(self) -> list[list[str]]:
+        return [[entry.name, source_fingerprint(entry)] for entry in plugged_in(self.name, self.statistics)]
 
 
 def build_evaluator(name: str) -> Evaluator:

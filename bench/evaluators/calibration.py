@@ -30,6 +30,7 @@ class Calibration(Evaluator):
     """ECE, RMS, MCE, signed gap, NLL and Brier score of the softmax, as it is and with a temperature fitted on val."""
 
     version = 2  # arrays for the reliability diagram
+    statistics = ("reliability",)
 
     def plan(self, suite: Suite, row: ModelRow, out_sets: Sequence[OODSet]) -> list[CalibrationJob]:
         """One cell a row."""

@@ -67,6 +67,7 @@ class OOD(DetectorEvaluator):
     """Separates test images from those of another dataset by each detector's score."""
 
     version = 3  # shifted images, means over groups
+    statistics = ("ranking", "right")
 
     def plan(self, suite: Suite, row: ModelRow, out_sets: Sequence[OODSet]) -> list[OODJob]:
         """One job a row: detectors share the outputs, so they run together."""
@@ -156,6 +157,7 @@ def measure(
     outside: np.ndarray,
     correct: np.ndarray | None,
     images: tuple[np.ndarray, np.ndarray] | None = None,
+    evaluator: str = "ood",
 ) -> CellResult:
     """All metrics of scores of ID and OOD images; the OSCR where it is known which ID images are classified right.
 
@@ -163,7 +165,7 @@ def measure(
     """
     sample = Scores(inside, outside, correct, images)
     oscr = ("oscr",) if correct is not None else ()
-    added = [entry.name for entry in plugged_in("ood", sample.kinds)]
+    added = [entry.name for entry in plugged_in(evaluator, sample.kinds)]
     n = len(inside) + len(outside)
     found = estimate((*DETECTION, *oscr, *added), sample)
     measurements = tuple(Measurement(name, *estimate, n) for name, estimate in found.items())
