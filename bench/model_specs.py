@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..datasets import ResolvedDataset
+from ..models.build import classes_of
 from ..registry import (
     CALIBRATORS,
     MODELS,
@@ -105,8 +106,8 @@ class ModelSpec:
     def describe(self, classes: int | None = None) -> dict[str, Any]:
         """Everything that was chosen, JSON-able, for the ``params`` column; ``classes`` are those of the dataset."""
         facts: dict[str, Any] = {**self.entry.defaults(), **self.parameters}
-        if classes is not None and self.entry.has("classes"):
-            facts["classes"] = self.parameters.get("classes", classes)
+        if classes is not None:
+            facts |= {name: self.parameters.get(name, classes) for name in classes_of(self.entry)}
         if self.members:
             facts[self.entry.meta["children"]] = [
                 {"name": member.entry.name, **member.describe(classes)} for member in self.members

@@ -162,8 +162,8 @@ class ResolvedDataset:
         return self._fingerprints[split]
 
     def _changes(self) -> list[Any]:
-        chosen = [*((SHIFT + name,) for name in self._options.shift), *self._options.corrupt]
-        return [(*one, source_fingerprint(CORRUPTIONS.get(one[0]))) for one in chosen]
+        chosen: list[tuple[Any, ...]] = [*((SHIFT + name,) for name in self._options.shift), *self._options.corrupt]
+        return [(name, *rest, source_fingerprint(CORRUPTIONS.get(name))) for name, *rest in chosen]
 
     @property
     def _is_opaque(self) -> bool:

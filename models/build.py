@@ -23,17 +23,17 @@ def create_module(
 ) -> nn.Module:
     """Build the network of ``entry`` for images of ``shape`` (C, H, W) and ``classes`` classes.
 
-    ``classes``, ``channels``, ``shape`` and ``download`` (whether a model may download weights) are passed on where
-    the entry takes them and the suite does not say otherwise; ``members`` replaces the parameter named by the
-    entry's ``children``: all of them, or the only one where the parameter's default is one model.
+    ``classes`` (or ``num_classes``), ``channels``, ``shape`` and ``download`` (whether a model may download weights)
+    are passed on where the entry takes them and the suite does not say otherwise; ``members`` replaces the parameter
+    named by the entry's ``children``: all of them, or the only one where the parameter's default is one model.
 
     Raises:
         GauntletError: The model refuses its parameters, or what it returns is not a module.
     """
     arguments = dict(parameters)
-    for name, value in {"classes": classes, "channels": shape[0], "shape": shape, "download": download}.items():
-        if entry.has(name):
-            arguments.setdefault(name, value)
+    known = {"classes": classes, "num_classes": classes, "channels": shape[0], "shape": shape, "download": download}
+    for name in (*(name for name in known if entry.has(name)), *classes_of(entry)):
+        arguments.setdefault(name, known[name])
     if members is not None:
         child = entry.meta["children"]
         arguments[child] = members[0] if isinstance(entry.defaults().get(child), str) else members
@@ -47,6 +47,15 @@ def create_module(
             f"Model {entry.name!r} ({entry.where}) must return a torch.nn.Module, got {type(module).__name__}."
         )
     return module
+
+
+def classes_of(entry: Entry) -> tuple[str, ...]:
+    """The parameters of a model that hold its number of classes.
+
+    One that takes any keyword (``**kwargs``) is given ``num_classes``, as timm and torchvision name it.
+    """
+    named = tuple(name for name in ("classes", "num_classes") if entry.has(name))
+    return named or (("num_classes",) if entry.open else ())
 
 
 def check_fit(

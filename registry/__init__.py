@@ -48,7 +48,7 @@ MODELS = Registry(
     "model",
     "gauntlet.models",
     facts=ModelFacts,
-    supplied=("classes", "channels", "shape", "download"),
+    supplied=("classes", "num_classes", "channels", "shape", "download"),
     finder="gauntlet.models.external:find",
 )
 RECIPES = Registry("recipe", "gauntlet.models.training", facts=RecipeFacts)

@@ -12,7 +12,8 @@ from typing import Any
 
 from .component import remember
 from .errors import GauntletError, Obstacle
-from .parameters import Parameter, check_parameters
+from .origin import Origin
+from .parameters import Parameter, check_parameters, takes_any
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Entry:
         parameters: Keyword parameters with types and defaults.
         aliases: Other names under which it is found.
         meta: Everything else the decorator was given (``norm="linf"``, ``splits=("test",)``, ...).
+        plugin: The plug-in that registered it: path of a file, or name of a module.
+        origin: Where it was registered.
         row: The table row that defines it, for table-driven entries; part of its source fingerprint.
     """
 
@@ -45,6 +48,7 @@ class Entry:
     meta: Mapping[str, Any] = field(default_factory=dict)
     row: str = ""
     plugin: str | None = None
+    origin: Origin = field(default=Origin(), compare=False, repr=False)
 
     @property
     def is_class(self) -> bool:
@@ -70,13 +74,21 @@ class Entry:
                 return f"{self.name} needs the package {package}: pip install 'gauntlet-bench[{package}]'."
         return ""
 
+    @cached_property
+    def open(self) -> bool:
+        """Whether it takes keyword parameters that its signature does not name."""
+        return takes_any(self.factory)
+
     def has(self, parameter: str) -> bool:
         """Whether the entry takes this keyword parameter."""
         return any(known.name == parameter for known in self.parameters)
 
     def check(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Check parameter names and types; returns the values in their declared types, without defaults."""
-        return check_parameters(self.parameters, values, f"{self.kind} {self.name!r} ({self.where})")
+        owner = f"{self.kind} {self.name!r} ({self.where})"
+        unnamed = {name: value for name, value in values.items() if self.open and not self.has(name)}
+        named = {name: value for name, value in values.items() if name not in unnamed}
+        return check_parameters(self.parameters, named, owner) | unnamed
 
     def lacks(self, given: Container[str]) -> str:
         """Which parameter without default is not among those ``given``, in one sentence, or nothing."""

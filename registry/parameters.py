@@ -67,10 +67,24 @@ def read_signature(factory: Callable[..., Any], *, leading: bool) -> tuple[tuple
     return tuple(needs), (*parameters, *(parameter for parameter in inherited if parameter.name not in own))
 
 
+def takes_any(factory: Callable[..., Any]) -> bool:
+    """Whether a function, or a class with all its bases, takes keyword parameters that no signature names."""
+    if not any(one.kind is one.VAR_KEYWORD for one in inspect.signature(factory).parameters.values()):
+        return False
+    # torch's own __init__ takes any keyword only to refuse it.
+    own = [base for base in _definers(factory) if not base.__module__.startswith("torch.")]
+    return not inspect.isclass(factory) or len(own) == 1 or (len(own) > 1 and takes_any(own[1]))
+
+
 def _inherited(factory: Callable[..., Any]) -> tuple[Parameter, ...]:
     """Parameters of the next ``__init__`` among the bases of a class; none for functions."""
-    definers = [base for base in getattr(factory, "__mro__", ())[:-1] if "__init__" in vars(base)]
+    definers = _definers(factory)
     return read_signature(definers[1], leading=False)[1] if len(definers) > 1 else ()
+
+
+def _definers(factory: Callable[..., Any]) -> list[type]:
+    """The classes among a class and its bases that define ``__init__``."""
+    return [base for base in getattr(factory, "__mro__", ())[:-1] if "__init__" in vars(base)]
 
 
 def check_parameters(parameters: Sequence[Parameter], values: Mapping[str, Any], owner: str) -> dict[str, Any]:

@@ -47,7 +47,13 @@ def load_plugin(name: str, registries: Iterable[Registry]) -> str:
     identity, version = _identify_file(name) if is_file else (name, "module")
     if _loaded.get(identity) == version:
         return identity
-    _forget(identity, registries)
+    if identity in _loaded:
+        _forget(identity, registries)
+    if is_file and (imported := _imported(Path(identity))):  # another plug-in, or the running script, was faster
+        for registry in registries:
+            registry.adopt(imported, identity)
+        _loaded[identity] = version
+        return identity
     token = current_plugin.set(identity)
     try:
         if is_file:
@@ -94,11 +100,22 @@ def _import_file(path: Path) -> None:
     except BaseException:
         del sys.modules[module_name]
         raise
+    if path.stem.isidentifier():  # by which another plug-in imports it
+        sys.modules.setdefault(path.stem, module)
+
+
+def _imported(path: Path) -> list[str]:
+    """Names of the modules that were made of a file."""
+    files = {name: getattr(module, "__file__", None) for name, module in list(sys.modules.items())}
+    return [name for name, file in files.items() if file and file.endswith(path.name) and Path(file).resolve() == path]
 
 
 def _forget(identity: str, registries: list[Registry]) -> None:
     """Undo what a plug-in registered, and unload its modules that did, so that they register again when imported."""
     _loaded.pop(identity, None)
+    for name in _imported(Path(identity)):
+        if name != "__main__":
+            del sys.modules[name]
     for registry in registries:
         for entry in registry.remove_plugin(identity):
             module = getattr(entry.factory, "__module__", "")

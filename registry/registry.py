@@ -7,23 +7,26 @@ import importlib
 import inspect
 import pkgutil
 import re
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import replace
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any, TypeVar
 
 from .component import BoundFunction
 from .entry import Entry
 from .errors import GauntletError, nearest
 from .facts import Facts, check_facts
+from .origin import caller, redefined
 from .parameters import read_signature
 
 T = TypeVar("T", bound=Callable[..., Any])
 
 #: The plug-in whose code runs now; entries remember it, so that a run can add them to a suite.
 current_plugin: ContextVar[str | None] = ContextVar("current_plugin", default=None)
+
+#: What is no fact of the kind, but a field of the entry.
+_FIELDS = {"reference", "tags", "aliases", "row", "plugin", "origin"}
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._+-]*(/[a-z0-9][a-z0-9._+-]*)*")
 
@@ -83,8 +86,8 @@ class Registry:
         """
         if not isinstance(name, str):
             raise GauntletError(f"@{self.kind} needs a name: write @{self.kind}('my-{self.kind}').")
-        module, place = _caller()
-        facts = check_facts(self._facts, facts, f"{place}: {self.kind} {name!r}")
+        module, origin = caller()
+        facts = check_facts(self._facts, facts, f"{origin}: {self.kind} {name!r}")
         # A plug-in that imports a module of the built-ins owns nothing of what that registers.
         plugin = None if module.startswith(f"{self._package}.") else current_plugin.get()
 
@@ -93,17 +96,19 @@ class Registry:
             # clash is reported for the newcomer and not for the built-in.
             if not str(getattr(factory, "__module__", "")).startswith("gauntlet."):
                 self.discover()
-            self._add(self._entry(name, factory, dict(facts), plugin))
+            self._add(self._entry(name, factory, {**facts, "plugin": plugin, "origin": origin}))
             return factory
 
         return decorate
 
     __call__ = register
 
-    def _entry(self, name: str, factory: Callable[..., Any], facts: dict[str, Any], plugin: str | None) -> Entry:
+    def _entry(self, name: str, factory: Callable[..., Any], facts: dict[str, Any]) -> Entry:
         found, parameters = read_signature(factory, leading=self._leading and not inspect.isclass(factory))
         needs = self._check_needs(name, factory, facts.pop("needs", None), found)
-        own = {key: facts.pop(key) for key in ("reference", "tags", "aliases", "row") if key in facts}
+        own = {
+            key: facts.pop(key) for key in ("reference", "tags", "aliases", "row", "plugin", "origin") if key in facts
+        }
         entry = Entry(
             kind=self.kind,
             name=name,
@@ -112,7 +117,6 @@ class Registry:
             needs=needs,
             parameters=parameters,
             meta=facts,
-            plugin=plugin,
             **own,
         )
         for key, otherwise in self._stated.items():
@@ -145,7 +149,9 @@ class Registry:
             )
         for name in (entry.name, *entry.aliases):
             taken = self._find(name)
-            if taken is not None:
+            if taken is not None and taken.name == entry.name and redefined(taken, entry):
+                self._forget([taken.name])
+            elif taken is not None:
                 raise GauntletError(
                     f"{self.kind} {name!r} is registered twice: in {taken.where} and in {entry.where}; "
                     "rename one of them."
@@ -155,10 +161,19 @@ class Registry:
 
     def remove_plugin(self, plugin: str) -> list[Entry]:
         """Forget everything that ``plugin`` registered (when it fails half-way or is loaded anew); returns it."""
-        gone = {name: entry for name, entry in self._entries.items() if entry.plugin == plugin}
+        gone = [entry for entry in self._entries.values() if entry.plugin == plugin]
+        self._forget([entry.name for entry in gone])
+        return gone
+
+    def adopt(self, modules: Sequence[str], plugin: str) -> None:
+        """Let ``plugin`` own what imported modules registered."""
+        for name, entry in self._entries.items():
+            if getattr(entry.factory, "__module__", "") in modules:
+                self._entries[name] = replace(entry, plugin=plugin)
+
+    def _forget(self, gone: list[str]) -> None:
         self._entries = {name: entry for name, entry in self._entries.items() if name not in gone}
         self._aliases = {alias: name for alias, name in self._aliases.items() if name not in gone}
-        return list(gone.values())
 
     # -- looking up -------------------------------------------------------------------------------------------
 
@@ -247,14 +262,6 @@ class Registry:
 def is_pattern(text: str) -> bool:
     """Whether a selection is a pattern (may pick any number of entries) rather than a name."""
     return text == "all" or ":" in text or any(sign in text for sign in "*?[")
-
-
-def _caller() -> tuple[str, str]:
-    """Module and ``file:line`` of the code that registers something."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__package__") == __package__:
-        frame = frame.f_back
-    return str(frame.f_globals.get("__name__", "")), f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
 
 
 def _agreed(entry: Entry, key: str, otherwise: str) -> str:

@@ -55,7 +55,7 @@ def select_one(registry: Registry, spec: Any, *, options: Iterable[str] = ()) ->
     allowed = set(options)
     extra = {key: values.pop(key) for key in list(values) if key in allowed and not entry.has(key)}
     for key in values:
-        if allowed and not entry.has(key):
+        if allowed and not entry.has(key) and not entry.open:
             known = [*(parameter.name for parameter in entry.parameters), *sorted(allowed), "label"]
             raise GauntletError(f"{registry.kind} {name!r} has no parameter {key!r}; {nearest(key, known)}")
     checked = entry.check(values)

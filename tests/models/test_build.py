@@ -174,3 +174,33 @@ def test_an_entry_is_enough():
     """The registry is not asked: a suite may hold entries from anywhere."""
     entry = Entry("model", "x", lambda: nn.Identity())
     assert isinstance(create_module(entry, {}, classes=1, shape=(1, 1, 1)), nn.Identity)
+
+
+FACTORIES = {
+    "classes": lambda classes=10: nn.Linear(4, classes),
+    "num-classes": lambda num_classes=10: nn.Linear(4, num_classes),
+    "required": lambda num_classes: nn.Linear(4, num_classes),
+    "keywords": lambda **kwargs: nn.Linear(4, kwargs.get("num_classes", 10)),
+    "beside-others": lambda classes=10, **kwargs: nn.Linear(4, classes),
+}
+
+
+@pytest.mark.parametrize("name", FACTORIES)
+def test_the_number_of_classes_comes_under_either_name_and_among_any_keywords(name: str):
+    model(f"own-{name}")(FACTORIES[name])
+    assert create_module(MODELS.get(f"own-{name}"), {}, classes=3, shape=(1, 2, 2)).out_features == 3
+
+
+def test_a_model_that_takes_any_keyword_is_given_what_the_suite_says():
+    model("own-open")(FACTORIES["keywords"])
+    from gauntlet.registry import select_one
+
+    chosen = select_one(MODELS, {"name": "own-open", "num_classes": 5, "drop_rate": 0.1}, options=("recipe",))
+    assert chosen.parameters == {"num_classes": 5, "drop_rate": 0.1}
+    assert create_module(chosen.entry, chosen.parameters, classes=3, shape=(1, 2, 2)).out_features == 5
+
+
+def test_no_builtin_takes_any_keyword():
+    from gauntlet.registry import REGISTRIES
+
+    assert [entry.name for registry in REGISTRIES.values() for entry in registry if entry.open] == []
