@@ -14,8 +14,9 @@ from .suite import builtin_suites, load_suite
 _WIDTHS = {"name": None, "summary": 34, "parameters": 34, "unavailable": 60, "inputs": 16, "fault": 30}
 _FACTS = (
     *("norm", "kind", "access", "cost", "shape", "splits", "children", "inputs", "coupling"),
-    *("outputs", "weights", "profiles"),
+    *("outputs", "weights", "profiles", "title", "needs_keys"),
 )
+_NEEDY = ("detector", "evaluator")
 _NOTES = {
     "model": "Also: torchvision/NAME, any classification model of torchvision (pretrained: true takes its weights), "
     "and module:function, any function that returns a torch.nn.Module.\n"
@@ -59,7 +60,7 @@ def _suites() -> list[dict[str, Any]]:
 
 
 def _facts(entry: Entry) -> dict[str, Any]:
-    facts = {name: entry.meta[name] for name in (*_FACTS, "fault") if name in entry.meta}
+    facts = {name: entry.meta[name] for name in (*_FACTS, "fault", "reads", "metrics", "plots") if name in entry.meta}
     if entry.kind == "model" and (count := _weights(entry.name)) is not None:
         facts["weights"] = count
     if "profiles" in facts:
@@ -104,7 +105,14 @@ def _weights(name: str) -> int | None:
 
 def _table(kind: str, rows: list[dict[str, Any]]) -> str:
     facts = [name for name in _FACTS if any(row.get(name) for row in rows)]
-    headers = ["name", *facts, *(["needs"] if kind == "detector" else []), "parameters", "summary", "reference"]
+    headers = [
+        "name",
+        *facts,
+        *(["needs"] if kind in _NEEDY else []),
+        "parameters",
+        "summary",
+        "reference",
+    ]
     if kind == "suite":
         headers = ["name", "summary"]
     elif any("unavailable" in row for row in rows):

@@ -15,6 +15,7 @@ from ..results.store import Store
 from ..results.tables import write_tables
 from ..results.trackers import open_logger
 from .device import pick_device
+from .evaluators import build_evaluator
 from .execution import Execution, Reporter
 from .plan import Plan, make_plan
 from .provenance import provenance
@@ -118,6 +119,7 @@ def run_suite(
         if evaluate:
             run_id = store.begin_run(plan.suite.name, plan.suite.text, provenance(where))
             store.plan(run_id, plan.cells)
+            store.declare(run_id, [build_evaluator(name).declaration for name in plan.suite.evaluators])
         execution = Execution(plan, store, run_id, where, reporter, sinks)
         try:
             with reporter:

@@ -433,7 +433,7 @@ def _groups(ood: Sequence[Spec] | Mapping[str, Sequence[Spec]] | None) -> tuple[
 
 def _with_evaluators(suite: Suite, named: Sequence[str] | None) -> Suite:
     """The suite with the evaluators that it names, or else those for what it gives, in the order in which they run."""
-    known = sorted(EVALUATORS, key=lambda entry: entry.meta.get("order", 1000))
+    known = sorted(EVALUATORS, key=lambda entry: entry.meta["order"])
     for position, name in enumerate(named or ()):
         if name not in EVALUATORS:
             where, names = suite.at("evaluators", position), [entry.name for entry in known]

@@ -96,7 +96,7 @@ METRICS = Registry(
     leading=True,
     vocabulary=("ranking", "right", "reliability", "values"),
 )
-EVALUATORS = Registry("evaluator", "gauntlet.bench.evaluators", facts=EvaluatorFacts)
+EVALUATORS = Registry("evaluator", "gauntlet.bench.evaluators", facts=EvaluatorFacts, stated={"order": 1000})
 REGISTRIES = {
     registry.kind: registry
     for registry in (

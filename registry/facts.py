@@ -179,6 +179,9 @@ class EvaluatorFacts(Facts, total=False):
         needs_keys: Keys of a suite without which it cannot run.
         reads: Keys of a suite that it reads beside these.
         default_with: Keys with all of which it runs in a suite that names no evaluators; without this never.
+        metrics: Names of what it measures.
+        tables: Its tables (``gauntlet.results.declarations.TableSpec``) beside those of ``results.presets``.
+        plots: Kinds of plots that show its cells.
     """
 
     title: str
@@ -186,6 +189,9 @@ class EvaluatorFacts(Facts, total=False):
     needs_keys: tuple[str, ...]
     reads: tuple[str, ...]
     default_with: tuple[str, ...]
+    metrics: tuple[str, ...]
+    tables: tuple[Any, ...]
+    plots: tuple[str, ...]
 
 
 @functools.cache

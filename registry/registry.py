@@ -52,7 +52,7 @@ class Registry:
         package: str,
         *,
         facts: type = Facts,
-        stated: Mapping[str, str] | None = None,
+        stated: Mapping[str, Any] | None = None,
         leading: bool = False,
         vocabulary: tuple[str, ...] = (),
         supplied: tuple[str, ...] = (),

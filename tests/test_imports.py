@@ -8,7 +8,8 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -37,15 +38,29 @@ def modules() -> dict[str, Path]:
     return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in files}
 
 
-def imports(file: Path) -> Iterator[str]:
+def imports(file: Path, *, for_checkers: bool = True) -> Iterator[str]:
     """Absolute dotted names of everything that a file imports, also inside functions and for type checkers only."""
     package = ["gauntlet", *file.relative_to(ROOT).parts[:-1]]
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in nodes(ast.parse(file.read_text(encoding="utf-8")), for_checkers):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             start = package[: len(package) - node.level + 1] if node.level else []
             yield from (".".join([*start, *filter(None, [node.module]), alias.name]) for alias in node.names)
+
+
+def nodes(tree: ast.AST, for_checkers: bool) -> Iterator[ast.AST]:
+    """What stands in a module; what stands there for type checkers alone only where it is wanted."""
+    for node in ast.iter_child_nodes(tree):
+        if for_checkers or not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            yield node
+            yield from nodes(node, for_checkers)
+
+
+def imported_modules(file: Path, known: Iterable[str]) -> set[str]:
+    """Which of the ``known`` modules a file imports when it runs."""
+    names = [name.removeprefix("gauntlet.") for name in imports(file, for_checkers=False)]
+    return {name if name in known else name.rpartition(".")[0] for name in names} & set(known)
 
 
 def owner(module: str) -> str:
@@ -83,10 +98,20 @@ def test_the_registry_imports_the_standard_library_only():
             assert not outside, module
 
 
+def test_no_modules_import_one_another_in_a_circle():
+    """Also not inside functions, where Python would not mind."""
+    known = modules()
+    graph = {module: imported_modules(file, known) - {module} for module, file in known.items()}
+    TopologicalSorter(graph).prepare()  # raises CycleError, with the circle
+
+
 def test_the_rules_see_relative_imports_inside_functions():
     """A guard for the guards above: this import is there, two levels deep, and the parser finds it."""
     assert "gauntlet.results.frame.load_results" in set(imports(ROOT / "bench" / "cli.py"))
     assert "gauntlet.datasets.ImageSet" in set(imports(ROOT / "models" / "training" / "recipe.py"))
+    assert {"bench.jobs", "registry"} <= imported_modules(ROOT / "bench" / "plan.py", modules())
+    jobs = ROOT / "bench" / "jobs.py"
+    assert "gauntlet.bench.context.RowContext" in set(imports(jobs)) - set(imports(jobs, for_checkers=False))
 
 
 @pytest.mark.parametrize("module", modules())

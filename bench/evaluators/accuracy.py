@@ -22,7 +22,16 @@ if TYPE_CHECKING:
     from ..suite import Suite
 
 
-@evaluator("accuracy", title="Accuracy", order=10, needs="logits", reads=("examples",), default_with=())
+@evaluator(
+    "accuracy",
+    title="Clean accuracy",
+    order=10,
+    needs="logits",
+    reads=("examples",),
+    default_with=(),
+    metrics=("accuracy",),
+    plots=("confusion", "risk-coverage", "misclassified", "logits", "jacobians"),
+)
 class Accuracy(Evaluator):
     """Share of test images whose largest logit is that of their class."""
 

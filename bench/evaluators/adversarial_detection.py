@@ -12,6 +12,7 @@ from torch import Tensor
 from ...datasets import ImageSet
 from ...detectors import Outputs
 from ...registry import Selected, evaluator
+from ...results.metrics.detection import DETECTION
 from ...results.records import CellResult, PlannedCell
 from ..jobs import Finished, ModelRow, OODSet
 from .attack import ATTACK_KEYS, attacks_on_classes
@@ -45,6 +46,7 @@ class AttackedTask:
     needs="logits",
     needs_keys=("attacks", "detectors"),
     reads=(*ATTACK_KEYS, *DETECTOR_KEYS),
+    metrics=DETECTION,
 )
 class AdversarialDetection(DetectorEvaluator):
     """Tells images that the model gets right from those that an attack made of them and that fool it."""

@@ -29,12 +29,14 @@ ATTACK_KEYS = ("epsilons", "attack_images", "examples")
 
 @evaluator(
     "attack",
-    title="Attacks",
+    title="Accuracy under attack",
     order=50,
     needs="logits",
     needs_keys=("attacks",),
     reads=(*ATTACK_KEYS, "worst_case"),
     default_with=("attacks",),
+    metrics=("robust_accuracy", "attack_success_rate", "forwards", "backwards", "median_norm"),
+    plots=("accuracy-epsilon", "robust-heatmap", "attacked-confusion", "adversarial-examples"),
 )
 class AttackEvaluator(Evaluator):
     """Attacks the images that the model gets right; clean errors count as errors."""

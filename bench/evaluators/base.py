@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...registry import EVALUATORS, Entry, Obstacle, digest, source_fingerprint
+from ...results.declarations import EvaluatorDeclaration
 from ...results.intervals import proportion_interval
-from ...results.metrics import plugged_in
+from ...results.metrics import metric_named, plugged_in
+from ...results.presets import TABLES
 from ...results.records import CellResult, Facts, Identity, Measurement, PlannedCell
 from ..jobs import Finished, Job, ModelRow, OODSet
 
@@ -25,9 +27,8 @@ if TYPE_CHECKING:
 class Evaluator:
     """Plans the cells of one kind for a row, as jobs that compute them.
 
-    Its decorator says ``title``; ``order`` among evaluators; ``needs``, outputs that a model must yield;
-    ``needs_keys`` and ``reads``, keys of a suite that it cannot do without and that it reads beside them; and
-    ``default_with``, keys with which a suite that names no evaluators has this one.
+    Its decorator says the rest (:class:`gauntlet.registry.facts.EvaluatorFacts`): what it needs of a model and of a
+    suite, and what it is to tables, plots and the page.
 
     Attributes:
         entry: The registry's entry.
@@ -43,6 +44,20 @@ class Evaluator:
     def name(self) -> str:
         """The value of the column ``evaluator``."""
         return self.entry.name
+
+    @property
+    def declaration(self) -> EvaluatorDeclaration:
+        """What it is to tables, plots and the page, with the metrics that plug-ins add to its own."""
+        facts = self.entry.meta
+        added = (entry.name for entry in plugged_in(self.name, self.statistics))
+        return EvaluatorDeclaration(
+            self.name,
+            facts.get("title", self.name),
+            facts["order"],
+            tuple(map(metric_named, dict.fromkeys((*facts.get("metrics", ()), *added)))),
+            (*(table for table in TABLES if table.evaluator == self.name), *facts.get("tables", ())),
+            facts.get("plots", ()),
+        )
 
     def obstacle(self, model: ModelSpec) -> Obstacle:
         """Why it can never look at a model."""

@@ -11,7 +11,7 @@ from ...models.temperature import fit_temperature
 from ...registry import GauntletError, evaluator
 from ...results.estimates import estimate
 from ...results.metrics import plugged_in
-from ...results.metrics.calibration import BINNED
+from ...results.metrics.calibration import BINNED, CALIBRATION
 from ...results.records import CellResult, Measurement, PlannedCell
 from ..jobs import Finished, Job, ModelRow, OODSet
 from ..kernels import calibration_arrays, calibration_samples
@@ -25,7 +25,15 @@ if TYPE_CHECKING:
     from ..suite import Suite
 
 
-@evaluator("calibration", title="Calibration", order=20, needs="logits", default_with=())
+@evaluator(
+    "calibration",
+    title="Calibration",
+    order=20,
+    needs="logits",
+    default_with=(),
+    metrics=(*CALIBRATION, *(f"{name}_scaled" for name in CALIBRATION), "mean_confidence", "temperature"),
+    plots=("reliability",),
+)
 class Calibration(Evaluator):
     """ECE, RMS, MCE, signed gap, NLL and Brier score of the softmax, as it is and with a temperature fitted on val."""
 

@@ -55,7 +55,13 @@ NEEDS_NO_ATTACK = frozenset(
 
 
 @evaluator(
-    "checks", title="Sanity checks", order=70, needs="logits", reads=("checks",), default_with=("attacks", "checks")
+    "checks",
+    title="Sanity checks",
+    order=70,
+    needs="logits",
+    reads=("checks",),
+    default_with=("attacks", "checks"),
+    metrics=("check_passed", "check_figure"),
 )
 class Checks(Evaluator):
     """Derived from the stored arrays of a row's attacks, and from a few passes of its model."""

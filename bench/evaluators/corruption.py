@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 #: The label of the mean over all corruptions.
 MEAN = "mean"
 
+METRICS = ("accuracy", "ece", "mean_confidence", "auroc")
+
 
 @evaluator(
     "corruption",
@@ -38,6 +40,8 @@ MEAN = "mean"
     needs_keys=("corruptions",),
     reads=("severities",),
     default_with=("corruptions",),
+    metrics=METRICS,
+    plots=("corruption-severity",),
 )
 class Corruption(Evaluator):
     """Classifies test images at every severity of every corruption.
@@ -179,4 +183,4 @@ def _mean(corruptions: Sequence[Sequence[CellResult]]) -> CellResult:
     success = np.mean([np.mean([part.arrays["success"] for part in parts], axis=0) for parts in corruptions], axis=0)
     low, high = (min(max(end, 0.0), 1.0) for end in mean_interval(success))
     accuracy = replace(mean("accuracy"), ci_low=low, ci_high=high)
-    return CellResult(measurements=(accuracy, *(mean(name) for name in ("ece", "mean_confidence", "auroc"))))
+    return CellResult(measurements=(accuracy, *map(mean, METRICS[1:])))

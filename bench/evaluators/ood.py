@@ -57,11 +57,13 @@ class OODTask:
 
 @evaluator(
     "ood",
-    title="OOD detection",
+    title="Out-of-distribution detection",
     order=30,
     needs_keys=("detectors", "ood"),
     reads=("shifted", *DETECTOR_KEYS),
     default_with=("detectors", "ood"),
+    metrics=(*DETECTION, "oscr"),
+    plots=("roc", "pr", "sorted-scores", "score-histogram", "class-scores", "auroc-grid"),
 )
 class OOD(DetectorEvaluator):
     """Separates test images from those of another dataset by each detector's score."""

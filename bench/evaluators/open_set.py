@@ -59,6 +59,11 @@ class OpenSetTask:
     needs="logits",
     needs_keys=("detectors", "ood"),
     reads=("false_alarm_rates", "examples", *DETECTOR_KEYS),
+    metrics=(
+        *("open_accuracy", "open_accuracy_id", "ood_rejected", "false_alarm_rate"),
+        *("median_score", "median_h", "median_max_2_max"),
+    ),
+    plots=("open-set-confusion", "open-set-scores", "open-set-probabilities", "generated"),
 )
 class OpenSet(DetectorEvaluator):
     """Classifies the images of the test split and of an OOD set into the known classes and OOD.

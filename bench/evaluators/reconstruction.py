@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     order=90,
     needs=("reconstruction", "reconstruction_error"),
     reads=("ood", "shifted", "attacks", *ATTACK_KEYS),
+    metrics=("reconstruction_mse", "reconstruction_mse_input", "forwards", "backwards"),
+    plots=("reconstruction-epsilon", "reconstructions"),
 )
 class Reconstruction(Evaluator):
     """Mean squared errors on the test split, on the OOD sets, and on test images that an attack has changed.

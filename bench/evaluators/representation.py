@@ -31,7 +31,19 @@ SHOWN, NEAREST = 3, 5
 _MAP_DIMENSIONS = 50
 
 
-@evaluator("representation", title="Representation", order=100, reads=("fit_limit", "feature_dim", "examples"))
+@evaluator(
+    "representation",
+    title="Representation",
+    order=100,
+    reads=("fit_limit", "feature_dim", "examples"),
+    metrics=(
+        *("probe_accuracy", "knn1_accuracy", "knn5_accuracy", "knn20_accuracy", "knn200_accuracy"),
+        *("purity", "nmi", "ari", "hungarian_accuracy", "silhouette"),
+        *("precision_at_1", "precision_at_5", "precision_at_10", "mean_average_precision", "near_duplicates"),
+        *("embedding_std", "effective_rank", "uniformity", "alignment", "contrastive_top1", "contrastive_top5"),
+    ),
+    plots=("embedding-map", "neighbours"),
+)
 class Representation(Evaluator):
     """Judges the ``embedding`` of a model, or the features of a classifier, with everything frozen."""
 

@@ -15,7 +15,6 @@ import pytest
 import torch
 
 from gauntlet.bench.context import Resources, RowContext
-from gauntlet.bench.evaluators import EVALUATORS
 from gauntlet.bench.evaluators.attack_measures import AttackedTargets
 from gauntlet.bench.execution import Execution
 from gauntlet.bench.runner import prepare, run_suite
@@ -45,19 +44,15 @@ def contexts(resources: Resources, **changes: Any) -> list[Work]:
     found = []
     for key, row in rows.items():
         jobs = [job for job in plan.jobs if id(job.row) == key]
-        needs = {need for job in jobs for need in EVALUATORS[job.evaluator].needs(job, keys(job))}
+        needs = {need for job in jobs for need in job.needs(job.cells)}
         context = RowContext(row, plan.suite, resources, needs)
         found.append([(job, context) for job in jobs])
     return found
 
 
-def keys(job: Any) -> frozenset[str]:
-    return frozenset(cell.key for cell in job.cells)
-
-
 def compute(work: Sequence[tuple[Any, RowContext]]) -> Results:
     """The results of jobs, one after the other, in their contexts."""
-    return dict(result for job, context in work for result in EVALUATORS[job.evaluator].run(job, keys(job), context))
+    return dict(result for job, context in work for result in job.run(job.cells, context))
 
 
 def equal(first: Results, second: Results) -> bool:
