@@ -163,7 +163,7 @@ class RowContext:
         """
         own, named = self.row.dataset, self.row.outliers
         if named is not None:
-            if reason := named.missing("test"):
+            if reason := named.obstacle("test"):
                 raise NotAvailable(reason)
             return self.outputs(named, "test")
         key = (own.fingerprint("val"), OUTLIERS, None)

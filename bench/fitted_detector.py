@@ -60,7 +60,7 @@ def tune(chosen: Selected, context: RowContext) -> tuple[Selected, dict[str, Any
     facts, row = tuning_facts(context.suite, chosen), context.row
     if not facts:
         return chosen, {}
-    if reason := row.dataset.missing("val"):
+    if reason := row.dataset.obstacle("val"):
         raise NotAvailable(f"{chosen.label} cannot be tuned: {reason}")
     inside, outside = context.outputs(row.dataset, "val"), context.validation_outliers()
     best, choice = -1.0, {}
@@ -106,7 +106,7 @@ def _fit(chosen: Selected, inside: Outputs, context: RowContext) -> Detector:
         if need != "head" and inside.get(need) is None:
             raise NotAvailable(f"{chosen.label} needs {need}, which model {row.model.label} does not yield.")
     if detector.needs_fit:
-        if reason := row.dataset.missing("train"):
+        if reason := row.dataset.obstacle("train"):
             raise NotAvailable(reason)
         train = context.outputs(row.dataset, "train", limit=context.suite.fit_limit)
         val = context.outputs(row.dataset, "val") if getattr(detector, "needs_val", False) else None

@@ -44,7 +44,7 @@ class ModelRow:
     ) -> ModelRow:
         """The row of a model on a dataset, with an obstacle where a file is absent."""
         needed = ("train", "val", "test") if model.trains else ("val", "test") if model.calibrates else ("test",)
-        absent = (dataset.missing(split) or "" for split in needed)
+        absent = map(dataset.obstacle, needed)
         trainings = (recipe_obstacle(recipe, dataset) for recipe in model.recipes)
         if obstacle := next(filter(None, (*absent, *trainings)), ""):
             return cls(model, dataset, seed, digest("blocked", model.label, dataset.label, seed), obstacle, outliers)
@@ -81,7 +81,7 @@ class OODSet:
     @cached_property
     def obstacle(self) -> Obstacle:
         """Why its images are not here."""
-        return self.dataset.missing("test") or ""
+        return self.dataset.obstacle("test")
 
     @property
     def fingerprint(self) -> str:

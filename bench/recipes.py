@@ -113,7 +113,7 @@ def outlier_sets(recipe: Selected, dataset: ResolvedDataset) -> list[tuple[Resol
 def recipe_obstacle(recipe: Selected, dataset: ResolvedDataset) -> Obstacle:
     """Why the recipe cannot run here: an outlier set is absent."""
     needed = (pair for part in parts(recipe) for pair in outlier_sets(part, dataset))
-    return next(filter(None, (outside.missing(split) for outside, split in needed)), "")
+    return next(filter(None, (outside.obstacle(split) for outside, split in needed)), "")
 
 
 def build_recipe(recipe: Selected, dataset: ResolvedDataset) -> Recipe:

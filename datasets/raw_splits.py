@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ..registry import Entry, GauntletError, NotAvailable, nearest
+from ..registry import Entry, GauntletError, NotAvailable, Obstacle, nearest
 from .imageset import ImageSet, as_image_set
 from .options import DEFAULT_VAL
 from .source import DataSource
@@ -89,7 +89,7 @@ class RawSplits:
         Raises:
             GauntletError: There is no such split.
         """
-        if (unknown := self._unknown(split)) is not None:
+        if unknown := self._unknown(split):
             raise GauntletError(unknown)
         return [path for origin in self._origins(split) for path in self._files(origin)]
 
@@ -103,15 +103,15 @@ class RawSplits:
         describe = self.entry.meta.get("describe")
         return {} if describe is None else describe(self.source, **_accepted(describe, self.all_parameters))
 
-    def missing(self, split: str) -> str | None:
-        """One sentence on what is absent, after a download where that is allowed; ``None`` if all is here."""
-        if (unknown := self._unknown(split)) is not None:
+    def obstacle(self, split: str) -> Obstacle:
+        """What is absent, after a download where that is allowed."""
+        if unknown := self._unknown(split):
             return unknown
         absent = self._absent(split)
         if absent and self.source.download and "download" in self.entry.meta and self._failure is None:
             self._download(split)
             absent = self._absent(split)
-        return self._sentence(split, absent) if absent else None
+        return self._sentence(split, absent) if absent else ""
 
     def _absent(self, split: str) -> list[Path]:
         return [path for path in self.files(split) if not path.exists()]
@@ -141,14 +141,14 @@ class RawSplits:
             NotAvailable: Files are absent.
             GauntletError: There is no such split.
         """
-        if (unknown := self._unknown(split)) is not None:
+        if unknown := self._unknown(split):
             raise GauntletError(unknown)
-        if (missing := self.missing(split)) is not None:
-            raise NotAvailable(missing)
+        if obstacle := self.obstacle(split):
+            raise NotAvailable(obstacle)
 
-    def _unknown(self, split: str) -> str | None:
+    def _unknown(self, split: str) -> Obstacle:
         if split in self.declared:
-            return None
+            return ""
         hint = f"it has {', '.join(self.declared)}." if split in _ORDER else nearest(split, self.declared)
         return f"Dataset {self.entry.name!r} has no split {split!r}; {hint}"
 
@@ -170,7 +170,7 @@ class RawSplits:
         Raises:
             NotAvailable: No split is here.
         """
-        split = next((one for one in self.declared if self.missing(one) is None), self.declared[0])
+        split = next((one for one in self.declared if not self.obstacle(one)), self.declared[0])
         self.require(split)
         return self.take(split)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..registry import CORRUPTIONS, Entry, GauntletError, digest, source_fingerprint
+from ..registry import CORRUPTIONS, Entry, GauntletError, Obstacle, digest, source_fingerprint
 from ..registry.component import as_call
 from .convert import conversion, convert
 from .corruptions import corrupted
@@ -119,14 +119,14 @@ class ResolvedDataset:
     @property
     def splits(self) -> tuple[str, ...]:
         """The splits whose files are here."""
-        return tuple(split for split in self._raw.declared if self.missing(split) is None)
+        return tuple(split for split in self._raw.declared if not self.obstacle(split))
 
-    def missing(self, split: str) -> str | None:
-        """``None`` if ``split`` can be loaded, else one sentence that says what is absent and how to get it.
+    def obstacle(self, split: str) -> Obstacle:
+        """Why ``split`` cannot be loaded: what is absent and how to get it; empty if it can.
 
         Where downloads are allowed, absent files are downloaded now.
         """
-        return self._raw.missing(split)
+        return self._raw.obstacle(split)
 
     def files(self, split: str) -> list[Path]:
         """The files that ``split`` is read from, whether they exist or not.

@@ -42,7 +42,7 @@ class Calibration(Evaluator):
 
     def plan(self, suite: Suite, row: ModelRow, out_sets: Sequence[OODSet]) -> list[CalibrationJob]:
         """One cell a row."""
-        has_val = not row.obstacle and not row.dataset.missing("val")
+        has_val = not row.obstacle and not row.dataset.obstacle("val")
         val = row.dataset.fingerprint("val") if has_val else ""
         cell = self.cell(row, val, params={"bins": 15})
         return [CalibrationJob(evaluator=self.name, row=row, label=self.name, cells=(cell,))]

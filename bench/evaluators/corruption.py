@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...datasets.corruptions import misfit, severities
+from ...datasets.corruptions import obstacle, severities
 from ...registry import Obstacle, Selected, evaluator, source_fingerprint
 from ...results.estimates import bootstrap_intervals, estimate
 from ...results.intervals import mean_interval
@@ -137,7 +137,7 @@ def _described(chosen: Selected) -> dict[str, Any]:
 
 def _obstacle(suite: Suite, chosen: Selected, dataset: ResolvedDataset) -> Obstacle:
     """Why a corruption has no cell on a dataset."""
-    if reason := misfit(chosen.entry, dataset.shape):
+    if reason := obstacle(chosen.entry, dataset.shape):
         return reason
     known = ", ".join(map(str, severities(chosen.entry)))
     return "" if _levels(suite, chosen) else f"it has the severities {known}, none of the suite's"

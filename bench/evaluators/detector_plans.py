@@ -70,9 +70,9 @@ def _plan(suite: Suite, row: ModelRow, detector: Selected) -> DetectorPlan:
         tuned,
     ]
     if not row.obstacle and (entry.is_class or tuned):
-        if tuned and row.outliers is not None and not row.outliers.missing("test"):
+        if tuned and row.outliers is not None and not row.outliers.obstacle("test"):
             content.append(row.outliers.fingerprint("test"))
-        content += [row.dataset.fingerprint(split) for split in ("train", "val") if not row.dataset.missing(split)]
+        content += [row.dataset.fingerprint(split) for split in ("train", "val") if not row.dataset.obstacle(split)]
     params = {"detector": {"name": entry.name, **parameters}, **({"tune": tuned} if tuned else {})}
     return DetectorPlan(detector, content, params)
 

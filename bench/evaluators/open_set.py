@@ -99,7 +99,7 @@ class OpenSet(DetectorEvaluator):
             row,
             task.plan.content,
             task.outside.fingerprint,
-            [task.rate] if row.obstacle or row.dataset.missing("val") else [task.rate, row.dataset.fingerprint("val")],
+            [task.rate] if row.obstacle or row.dataset.obstacle("val") else [task.rate, row.dataset.fingerprint("val")],
             *(examples_key(suite) if first else ()),
             facts={"ood_group": task.outside.group},
             params={
@@ -186,7 +186,7 @@ class _Judge:
             if answer.decided is None:
                 raise GauntletError(f"Detector {task.detector.label!r} has a predict that gave nothing.")
             return answer.decided
-        if reason := self._row.dataset.missing("val"):
+        if reason := self._row.dataset.obstacle("val"):
             raise NotAvailable(f"{task.label} has no validation images for its threshold: {reason}")
         val = self._context.outputs(self._row.dataset, "val")
         return np.where(answer.score > threshold(detector.scores(val), task.rate), -1, answer.predicted)

@@ -58,7 +58,7 @@ class Representation(Evaluator):
     def plan(self, suite: Suite, row: ModelRow, out_sets: Sequence[OODSet]) -> list[RepresentationJob]:
         """One cell a row; it reads all three splits."""
         splits = ("train", "val")
-        absent = "" if row.obstacle else next(filter(None, map(row.dataset.missing, splits)), "")
+        absent = "" if row.obstacle else next(filter(None, map(row.dataset.obstacle, splits)), "")
         prints = [] if row.obstacle or absent else [row.dataset.fingerprint(split) for split in splits]
         limits = suite.fit_limit, suite.feature_dim
         cell = self.cell(row, *prints, *limits, *examples_key(suite), params={"feature_dim": limits[1]})

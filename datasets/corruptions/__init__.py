@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .apply import corrupted, misfit, severities
+from .apply import corrupted, obstacle, severities
 
-__all__ = ["corrupted", "misfit", "severities"]
+__all__ = ["corrupted", "obstacle", "severities"]

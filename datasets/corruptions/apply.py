@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...registry import Entry, GauntletError
+from ...registry import Entry, GauntletError, Obstacle
 from ..imageset import ImageSet, as_float
 from ..per_image_rng import PerImageRNG
 from .strength import SEVERITIES
@@ -23,8 +23,8 @@ def severities(entry: Entry) -> tuple[int, ...]:
     return tuple(sorted(entry.meta.get("severities", SEVERITIES)))
 
 
-def misfit(entry: Entry, shape: tuple[int, int, int]) -> str:
-    """Why a corruption cannot be applied to images of a ``shape`` (C, H, W), or nothing."""
+def obstacle(entry: Entry, shape: tuple[int, int, int]) -> Obstacle:
+    """Why a corruption cannot be applied to images of a ``shape`` (C, H, W); empty if it can."""
     wanted, channels = entry.meta.get("shape"), entry.meta.get("channels")
     if wanted is not None and tuple(wanted) != tuple(shape):
         return f"it is made for {'x'.join(map(str, wanted))} images, not {'x'.join(map(str, shape))} ones"
@@ -47,7 +47,7 @@ def corrupted(
     if severity not in severities(entry):
         known = ", ".join(map(str, severities(entry)))
         raise GauntletError(f"Corruption {entry.name!r} has no severity {severity}, only {known}.")
-    if reason := misfit(entry, images.shape):
+    if reason := obstacle(entry, images.shape):
         raise GauntletError(f"Corruption {entry.name!r} cannot be applied to {images.name!r}: {reason}.")
     size = max(_CHUNK // max(images.pixels[:1].numel(), 1), 1)
     parts = [

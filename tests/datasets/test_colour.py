@@ -81,7 +81,7 @@ def test_a_pickle_that_is_not_the_official_file_is_never_opened(source, cifar10,
 
 def test_half_of_torchvisions_files_are_missing_the_other_half(source, cifar10):
     (source.root / "cifar-10-batches-py" / "test_batch").unlink()
-    assert "needs test_batch in" in str(resolve("cifar10", source).missing("train"))
+    assert "needs test_batch in" in str(resolve("cifar10", source).obstacle("train"))
 
 
 def test_svhn_is_read_from_its_mat_file(source, monkeypatch):
@@ -177,7 +177,7 @@ def test_one_more_sheet_changes_the_fingerprint_of_its_split_only(sheets):
 
 def test_sheets_without_labels_ask_for_the_labels(sheets):
     (sheets.root / "CIFAR10" / "test_labels.npy").unlink()
-    sentence = str(resolve("cifar10", sheets).missing("test"))
+    sentence = str(resolve("cifar10", sheets).obstacle("test"))
     assert f"needs test_labels.npy in {sheets.root / 'CIFAR10'}" in sentence
 
 
@@ -194,7 +194,7 @@ def test_sheets_without_labels_ask_for_the_labels(sheets):
     ],
 )
 def test_without_any_file_those_of_torchvision_are_asked_for(source, name, split, files):
-    assert f"needs {files} in {source.root}" in str(resolve(name, source).missing(split))
+    assert f"needs {files} in {source.root}" in str(resolve(name, source).obstacle(split))
 
 
 @pytest.mark.parametrize("name", ["CIFAR10", "CIFAR100", "SVHN"])

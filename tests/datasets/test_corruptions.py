@@ -15,7 +15,7 @@ from scipy import ndimage, stats
 from skimage import color, feature, filters, transform
 
 from gauntlet.datasets import DataSource, ImageSet, resolve
-from gauntlet.datasets.corruptions import corrupted, misfit, severities
+from gauntlet.datasets.corruptions import corrupted, obstacle, severities
 from gauntlet.datasets.corruptions.blur import _disk, shuffled
 from gauntlet.datasets.corruptions.filters import _stream, gaussian, plasma, sampled, streaked
 from gauntlet.datasets.corruptions.mnist_c import _line
@@ -40,7 +40,7 @@ def digits() -> ImageSet:
 
 
 def chosen_for(entry, photographs: ImageSet, digits: ImageSet) -> ImageSet:
-    return digits if misfit(entry, photographs.shape) else photographs
+    return digits if obstacle(entry, photographs.shape) else photographs
 
 
 def made(name: str, images: ImageSet, severity: int) -> np.ndarray:

@@ -132,7 +132,7 @@ def test_inverted_is_the_negative(source: DataSource):
 
 
 def test_a_derived_set_of_absent_files_says_which(source: DataSource):
-    assert "train-images-idx3-ubyte.gz" in (resolve({"permuted": {"of": "mnist"}}, source).missing("train") or "")
+    assert "train-images-idx3-ubyte.gz" in (resolve({"permuted": {"of": "mnist"}}, source).obstacle("train") or "")
 
 
 def test_derived_from_derived_is_refused(source: DataSource):

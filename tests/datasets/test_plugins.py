@@ -130,7 +130,7 @@ def test_files_tell_what_is_absent_and_when_it_changed(source: DataSource):
     def mine(split, source, *, size: int = 4):
         return np.load(source.root / f"{split}-{size}.npy", allow_pickle=False)
 
-    assert resolve("mine", source).missing("test") == (
+    assert resolve("mine", source).obstacle("test") == (
         f"Dataset 'mine' (test) needs test-4.npy in {source.root}: put them there."
     )
     with pytest.raises(NotAvailable, match=r"test-4\.npy"):
@@ -140,7 +140,7 @@ def test_files_tell_what_is_absent_and_when_it_changed(source: DataSource):
         np.save(source.root / "test-4.npy", np.full((2, 4, 4), value))
         prints.add(resolve("mine", source).fingerprint("test"))
     assert len(prints) == 2
-    assert "test-5.npy" in str(resolve({"mine": {"size": 5}}, source).missing("test"))
+    assert "test-5.npy" in str(resolve({"mine": {"size": 5}}, source).obstacle("test"))
 
 
 def test_a_split_that_gauntlet_does_not_know_is_an_error_that_says_where(source):

@@ -58,7 +58,7 @@ def test_fashion_mnist_has_the_published_mean(real):
 def test_emnist_letters(real):
     dataset = resolve("emnist-letters", real)
     assert dataset.splits == ("test",)
-    assert "emnist-letters-train-images-idx3-ubyte.gz" in str(dataset.missing("train"))
+    assert "emnist-letters-train-images-idx3-ubyte.gz" in str(dataset.obstacle("train"))
     assert counts(dataset, "test") == [800] * 26
 
 

@@ -99,7 +99,7 @@ class TestSplits:
 
     def test_a_split_that_a_set_does_not_have_is_an_error(self, source):
         dataset = resolve("glyphs", source)
-        assert dataset.missing("train") == "Dataset 'glyphs' has no split 'train'; it has test."
+        assert dataset.obstacle("train") == "Dataset 'glyphs' has no split 'train'; it has test."
         for use in (dataset.load, dataset.fingerprint):
             with pytest.raises(GauntletError, match="has no split 'train'; it has test"):
                 use("train")
@@ -261,14 +261,14 @@ class TestFingerprint:
 class TestWhatIsMissing:
     def test_absent_files_are_one_sentence_that_names_files_folder_and_way_out(self, source):
         folder = source.root / "MNIST" / "raw"
-        assert resolve("mnist", source).missing("test") == (
+        assert resolve("mnist", source).obstacle("test") == (
             f"Dataset 'mnist' (test) needs t10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz in {folder}: put them "
             "there, or pass --download to let torchvision fetch them."
         )
 
     def test_only_what_is_absent_is_named(self, mnist):
         (mnist.root / "MNIST/raw/t10k-labels-idx1-ubyte.gz").unlink()
-        sentence = resolve("mnist", mnist).missing("test")
+        sentence = resolve("mnist", mnist).obstacle("test")
         assert sentence is not None
         assert "labels" in sentence
         assert "images" not in sentence
@@ -277,7 +277,7 @@ class TestWhatIsMissing:
         write_mnist(source, "MNIST", "t10k", 10)
         dataset = resolve("mnist", source)
         assert dataset.splits == ("test",)
-        assert "train-images" in str(dataset.missing("val"))
+        assert "train-images" in str(dataset.obstacle("val"))
 
     def test_loading_it_is_not_available(self, source):
         dataset = resolve("mnist", source)
@@ -289,12 +289,12 @@ class TestWhatIsMissing:
         assert resolve("mnist", DataSource(tmp_path / "none", tmp_path / "cache")).splits == ()
 
     def test_a_set_that_cannot_be_downloaded_does_not_promise_it(self, source):
-        sentence = str(resolve("notmnist", source).missing("test"))
+        sentence = str(resolve("notmnist", source).obstacle("test"))
         assert "--download" not in sentence
         assert "notMNIST_small" in sentence
 
     def test_present_files_are_not_missing(self, mnist):
-        assert resolve("mnist", mnist).missing("test") is None
+        assert resolve("mnist", mnist).obstacle("test") == ""
 
 
 class TestDownloads:
@@ -334,6 +334,6 @@ class TestDownloads:
         monkeypatch.setattr("torchvision.datasets.MNIST", fail)
         dataset = resolve("mnist", allowed)
         for _ in range(2):
-            sentence = str(dataset.missing("test"))
+            sentence = str(dataset.obstacle("test"))
             assert sentence.endswith("and the download failed: <urlopen error no network>.")
         assert len(calls) == 1

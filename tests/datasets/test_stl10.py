@@ -75,7 +75,7 @@ def test_a_picture_stands_upright(source):
 
 
 def test_absent_files_are_one_sentence_that_names_them(tmp_path):
-    missing = resolve("stl10", DataSource(root=tmp_path, cache=tmp_path)).missing("train")
+    missing = resolve("stl10", DataSource(root=tmp_path, cache=tmp_path)).obstacle("train")
     assert missing is not None
     assert "train_X.bin, train_y.bin" in missing
     assert "stl10_binary" in missing
