@@ -212,7 +212,6 @@ class Values(Sample):
 def _negated(scores: np.ndarray) -> np.ndarray:
     """The scores times -1, sorted."""
     negated = np.negative(scores)
-    negated += 0.0  # turns -0.0 into 0.0
     negated.sort()
     return negated
 

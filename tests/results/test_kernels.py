@@ -145,6 +145,7 @@ class TestPairs:
         few, many = (self.arrays(np.random.default_rng(0), size) for size in (30, 40))
         assert all(paired_half_width(name, few, many) is None for name in self.PAIRED)
         assert paired_half_width("nll", few, few) is None
+        assert paired_half_width("nll_scaled", few, few) is None
         assert paired_half_width("oscr", few, few) is None
         assert paired_half_width("no-such-metric", few, few) is None
 
