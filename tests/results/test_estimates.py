@@ -83,7 +83,7 @@ def test_compression_is_exact_for_few_distinct_scores_and_never_parts_a_tie() ->
     many = np.concatenate([rng.normal(size=5000), np.zeros(3000)])
     groups = Scores(many, rng.normal(size=2000)).ranking.compressed()
     id_counts, ood_counts = groups.inside, groups.outside
-    assert len(id_counts) <= GROUPS
+    assert 0.6 * GROUPS < len(id_counts) <= GROUPS  # 30 % of the scores are one group
     assert (id_counts.sum(), ood_counts.sum()) == (8000, 2000)
     assert id_counts.max() >= 3000
 

@@ -115,6 +115,11 @@ def test_an_estimate_holds_its_value(name: str) -> None:
     assert low < high
 
 
+def test_the_median_of_few_values_has_the_metrics_own_bounds() -> None:
+    assert estimate(["median_h"], Values([0.2, 0.4]))["median_h"] == (pytest.approx(0.3), 0.0, 1.0)
+    assert estimate(["median_score"], Values([0.2]))["median_score"] == (0.2, -np.inf, np.inf)
+
+
 class TestPairs:
     """The paired difference of every metric whose arrays a cell keeps."""
 
