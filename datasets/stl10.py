@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -37,16 +38,12 @@ def _download(split: str, source: DataSource) -> None:
     datasets.STL10(source.root, split="train", download=True)
 
 
-@dataset(
-    "stl10",
-    reference=_REFERENCE,
-    tags=("colour", "file"),
-    splits=("train", "test"),
-    classes=CLASSES,
-    shape=_SHAPE,
-    files=_files,
-    download=_download,
+_stl10 = partial(
+    dataset, reference=_REFERENCE, tags=("colour", "file"), classes=CLASSES, shape=_SHAPE, download=_download
 )
+
+
+@_stl10("stl10", splits=("train", "test"), files=_files)
 def stl10(split: str, source: DataSource, *, fold: int | None = None) -> ImageSet:
     """Ten classes of animals and vehicles in 96x96: 5,000 train images, 8,000 test images.
 
@@ -65,16 +62,7 @@ def stl10(split: str, source: DataSource, *, fold: int | None = None) -> ImageSe
     return images.subset(read_fold(files[2], fold, len(pixels))) if len(files) == 3 and fold is not None else images
 
 
-@dataset(
-    "stl10-unlabelled",
-    reference=_REFERENCE,
-    tags=("colour", "file"),
-    splits=("test",),
-    classes=CLASSES,
-    shape=_SHAPE,
-    files=_unlabelled_files,
-    download=_download,
-)
+@_stl10("stl10-unlabelled", splits=("test",), files=_unlabelled_files)
 def stl10_unlabelled(split: str, source: DataSource) -> ImageSet:
     """The 100,000 images of STL-10 without labels, to train without any; also of classes that the others lack.
 

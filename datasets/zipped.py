@@ -6,6 +6,7 @@ import io
 import string
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +23,11 @@ def _files(names: tuple[str, ...]) -> Callable[[str, DataSource], list[Path]]:
     return lambda split, source: [source.either(*names) if len(names) > 1 else source.root / names[0]]
 
 
-@dataset(
-    "mnist-m",
-    reference="Ganin et al. 2016, arXiv:1505.07818",
-    tags=("colour", "shifted", "file"),
-    splits=("test",),
-    classes=tuple(string.digits),
-    shape=(3, 32, 32),
-    files=_files(_MNIST_M),
+_zipped = partial(dataset, tags=("colour", "shifted", "file"), splits=("test",), shape=(3, 32, 32))
+
+
+@_zipped(
+    "mnist-m", reference="Ganin et al. 2016, arXiv:1505.07818", classes=tuple(string.digits), files=_files(_MNIST_M)
 )
 def mnist_m(split: str, source: DataSource) -> tuple[np.ndarray, np.ndarray]:
     """MNIST digits blended over photographs: a zip of PNGs in `images`, with lines of `NAME LABEL` in `labels.txt`."""
@@ -40,15 +38,7 @@ def mnist_m(split: str, source: DataSource) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(images), np.array([int(label) for _, label in rows])
 
 
-@dataset(
-    "cifar10-jpeg",
-    reference="Krizhevsky 2009",
-    tags=("colour", "shifted", "file"),
-    splits=("test",),
-    classes=CIFAR10_CLASSES,
-    shape=(3, 32, 32),
-    files=_files(_JPEG),
-)
+@_zipped("cifar10-jpeg", reference="Krizhevsky 2009", classes=CIFAR10_CLASSES, files=_files(_JPEG))
 def cifar10_jpeg(split: str, source: DataSource) -> tuple[np.ndarray, np.ndarray]:
     """CIFAR-10's test images after lossy compression: a zip of `NUMBER_CLASS.jpg`."""
     (path,) = _files(_JPEG)(split, source)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -258,17 +259,17 @@ class JARN(Trainer):
         self._require(disc_update_every >= 1, "disc_update_every >= 1", disc_update_every)
         self._require(disc_width >= 1, "a disc_width >= 1", disc_width)
         self._require(0 < disc_lr < math.inf, "a positive disc_lr", disc_lr)
-        self._game: dict[str, Any] = {
-            "weight": adv_weight, "epsilon": epsilon, "start_ratio": start_ratio, "update_every": disc_update_every,
-            "conv": adapter == "conv", "loss": loss, "fgsm": start == "fgsm", "width": disc_width,
-        }  # fmt: skip
-        self.disc_optimizer, self.disc_lr = disc_optimizer, disc_lr
+        self._game = partial(
+            JacobianGame, adv_weight, epsilon, start_ratio, disc_update_every,
+            adapter == "conv", loss, start == "fgsm", disc_width, partial(_optimizer, disc_optimizer, disc_lr),
+        )  # fmt: skip
 
     def own_hooks(self) -> list[Hook]:
         """The game."""
-        return [JacobianGame(optimizer=self._build_optimizer, **self._game)]
+        return [self._game()]
 
-    def _build_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        if self.disc_optimizer == "adam":
-            return torch.optim.Adam(parameters, lr=self.disc_lr, betas=(0.5, 0.999))
-        return torch.optim.SGD(parameters, lr=self.disc_lr, momentum=0.9)
+
+def _optimizer(name: str, lr: float, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    if name == "adam":
+        return torch.optim.Adam(parameters, lr=lr, betas=(0.5, 0.999))
+    return torch.optim.SGD(parameters, lr=lr, momentum=0.9)

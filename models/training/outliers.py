@@ -94,6 +94,16 @@ class EnergyMargins(Outliers):
         return self.coefficient * (too_high + too_low)
 
 
+class _WithOutliers(Trainer):
+    """A recipe with outliers in every batch."""
+
+    def _keep(self, outliers: Sequence[Any], coefficient: float, ratio: float) -> None:
+        self._require(len(outliers) > 0, "at least one outlier set", "an empty list")
+        self._require(0 <= coefficient < math.inf, "a coefficient >= 0", coefficient)
+        self._require(0 < ratio <= 10, "a ratio above 0 and up to 10", ratio)
+        self.outliers, self.coefficient, self.ratio = outliers, coefficient, ratio
+
+
 @recipe(
     "outlier-exposure",
     datasets="outliers",
@@ -107,7 +117,7 @@ class EnergyMargins(Outliers):
         "from digits afterwards"
     },
 )
-class OutlierExposure(Trainer):
+class OutlierExposure(_WithOutliers):
     """Cross entropy, and on outliers cross entropy to the uniform distribution, in one pass.
 
     Args:
@@ -123,8 +133,7 @@ class OutlierExposure(Trainer):
         self, *, outliers: Sequence[Any] = MIXTURE, coefficient: float = 0.5, ratio: float = 2.0, **settings: Any
     ) -> None:
         super().__init__(**settings)
-        _check_outliers(self, outliers, coefficient, ratio)
-        self.outliers, self.coefficient, self.ratio = outliers, coefficient, ratio
+        self._keep(outliers, coefficient, ratio)
 
     def own_hooks(self) -> list[Hook]:
         """The outliers' term."""
@@ -148,7 +157,7 @@ class OutlierExposure(Trainer):
     },
     warnings={"paper": "it is meant to fine-tune a trained network for CIFAR-10; here it starts from random weights"},
 )
-class EnergyBounded(Trainer):
+class EnergyBounded(_WithOutliers):
     """Cross entropy, and squared hinges on the energies of training images and outliers.
 
     Args:
@@ -173,17 +182,10 @@ class EnergyBounded(Trainer):
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
-        _check_outliers(self, outliers, coefficient, ratio)
+        self._keep(outliers, coefficient, ratio)
         self._require(inside < outside, "inside < outside", f"inside={inside}, outside={outside}")
-        self.outliers, self.coefficient, self.ratio = outliers, coefficient, ratio
         self.inside, self.outside = inside, outside
 
     def own_hooks(self) -> list[Hook]:
         """The hinges."""
         return [EnergyMargins(self.outliers, self.ratio, self.name, self.coefficient, self.inside, self.outside)]
-
-
-def _check_outliers(trainer: Trainer, outliers: Sequence[Any], coefficient: float, ratio: float) -> None:
-    trainer._require(len(outliers) > 0, "at least one outlier set", "an empty list")
-    trainer._require(0 <= coefficient < math.inf, "a coefficient >= 0", coefficient)
-    trainer._require(0 < ratio <= 10, "a ratio above 0 and up to 10", ratio)
