@@ -11,14 +11,14 @@ from torch import Tensor
 
 from ...datasets import ImageSet
 from ...detectors import Outputs
-from ...registry import Selected, evaluator
+from ...registry import Obstacle, evaluator
 from ...results.metrics.detection import DETECTION
 from ...results.records import CellResult, PlannedCell
 from ..jobs import Finished, ModelRow, OODSet
 from .attack import ATTACK_KEYS, attacks_on_classes
 from .attack_measures import attacked_targets
 from .attack_plans import AttackingJob, AttackPlan, plan_attack, unused_budgets
-from .detector_plans import DETECTOR_KEYS, DetectorEvaluator, DetectorJob, DetectorPlan, plan_detectors
+from .detector_plans import DETECTOR_KEYS, DetectorEvaluator, DetectorJob, Task, plan_detectors
 from .ood import measure
 
 if TYPE_CHECKING:
@@ -32,11 +32,16 @@ Fooling = tuple[Outputs | None, tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
-class AttackedTask:
-    """What one cell is about: a detector, and the budget of the attack."""
+class AttackedTask(Task):
+    """What one cell is about: an attack and its budget."""
 
-    detector: Selected
+    attack: AttackPlan
     epsilon: float
+
+    @property
+    def obstacle(self) -> Obstacle:
+        """Why the attack cannot run."""
+        return self.attack.obstacle
 
 
 @evaluator(
@@ -61,40 +66,32 @@ class AdversarialDetection(DetectorEvaluator):
 
     def plan(self, suite: Suite, row: ModelRow, out_sets: Sequence[OODSet]) -> list[AdversarialJob]:
         """One job an attack: its images are made once for all detectors."""
-        return [self._job(suite, row, plan_attack(suite, row, attack)) for attack in attacks_on_classes(suite)]
+        plans = [plan_attack(suite, row, attack) for attack in attacks_on_classes(suite)]
+        return [job for plan in plans for job in self._jobs(suite, row, plan)]
 
-    def _job(self, suite: Suite, row: ModelRow, plan: AttackPlan) -> AdversarialJob:
-        pairs = [
-            (self._cell(row, plan, detector, epsilon), AttackedTask(detector.detector, epsilon))
-            for detector in plan_detectors(suite, row)
-            for epsilon in plan.epsilons
+    def _jobs(self, suite: Suite, row: ModelRow, attack: AttackPlan) -> list[AdversarialJob]:
+        tasks = [
+            AttackedTask(plan, attack, epsilon)
+            for plan in plan_detectors(suite, row)
+            for epsilon in attack.epsilons
             if epsilon is not None
         ]
-        tasks = {cell.key: task for cell, task in pairs}
-        return AdversarialJob(
-            evaluator=self.name,
-            row=row,
-            label=plan.attack.label,
-            cells=tuple(cell for cell, _ in pairs),
-            obstacles=dict.fromkeys(tasks, plan.obstacle) if plan.obstacle else {},
-            others=plan.others,
-            tasks=tasks,
-            attack=plan.attack,
-            images=plan.images,
-        )
+        pairs = [(self._cell(row, task), task) for task in tasks]
+        more = {"others": attack.others, "attack": attack.attack, "images": attack.images}
+        return self.jobs(AdversarialJob, row, attack.attack.label, pairs, **more)
 
-    def _cell(self, row: ModelRow, plan: AttackPlan, detector: DetectorPlan, epsilon: float) -> PlannedCell:
+    def _cell(self, row: ModelRow, task: AttackedTask) -> PlannedCell:
         return self.cell(
             row,
-            plan.content,
-            epsilon,
-            plan.images,
-            detector.content,
-            facts={"norm": plan.norm},
-            params={**plan.params, **detector.params},
-            attack=plan.attack.label,
-            epsilon=epsilon,
-            detector=detector.detector.label,
+            task.attack.content,
+            task.epsilon,
+            task.attack.images,
+            task.plan.content,
+            facts={"norm": task.attack.norm},
+            params={**task.attack.params, **task.plan.params},
+            attack=task.attack.attack.label,
+            epsilon=task.epsilon,
+            detector=task.detector.label,
         )
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ...registry import Obstacle, Selected, source_fingerprint
 from ...results.records import CellResult, PlannedCell
@@ -24,20 +24,6 @@ if TYPE_CHECKING:
 
 #: Keys of a suite that say how detectors are tuned and fitted, for evaluators that ask them.
 DETECTOR_KEYS = ("tune", "feature_dim", "fit_limit")
-
-
-class DetectorEvaluator(Evaluator):
-    """An evaluator that asks detectors."""
-
-    def left_out(self, suite: Suite, model: ModelSpec, dataset: ResolvedDataset) -> Iterator[tuple[str, Obstacle]]:
-        """Detectors that need what the model does not yield."""
-        found = ((chosen.label, detector_obstacle(chosen, model)) for chosen in suite.detectors)
-        yield from ((label, obstacle) for label, obstacle in found if obstacle)
-
-    def unused(self, suite: Suite) -> Iterator[str]:
-        """A wish to tune where there is nothing to choose."""
-        if suite.tune is not None and not any(map(grid_of, suite.detectors)):
-            yield f"{suite.at('tune')}: no detector of this suite has hyper-parameters left to tune."
 
 
 @dataclass(frozen=True)
@@ -101,15 +87,25 @@ def _lacking(chosen: Selected, model: ModelSpec) -> str:
     return ""
 
 
-class Task(Protocol):
-    """What one cell is about: a detector, and whatever else."""
+@dataclass(frozen=True)
+class Task:
+    """What one cell is about: a detector, and whatever else an evaluator adds."""
+
+    plan: DetectorPlan
 
     @property
     def detector(self) -> Selected:
         """The one to ask."""
+        return self.plan.detector
+
+    @property
+    def obstacle(self) -> Obstacle:
+        """Why the cell cannot be computed here."""
+        return ""
 
 
 T = TypeVar("T", bound=Task)
+J = TypeVar("J", bound="DetectorJob[Any]")
 R = TypeVar("R")
 
 
@@ -139,6 +135,35 @@ class DetectorJob(Job, Generic[T]):
             if not isinstance(result, CellResult):
                 result = attempt(task.detector.label, partial(measure, task, result))
             yield cell.key, replace(result, seconds=time.perf_counter() - started)
+
+
+class DetectorEvaluator(Evaluator):
+    """An evaluator that asks detectors."""
+
+    def left_out(self, suite: Suite, model: ModelSpec, dataset: ResolvedDataset) -> Iterator[tuple[str, Obstacle]]:
+        """Detectors that need what the model does not yield."""
+        found = ((chosen.label, detector_obstacle(chosen, model)) for chosen in suite.detectors)
+        yield from ((label, obstacle) for label, obstacle in found if obstacle)
+
+    def unused(self, suite: Suite) -> Iterator[str]:
+        """A wish to tune where there is nothing to choose."""
+        if suite.tune is not None and not any(map(grid_of, suite.detectors)):
+            yield f"{suite.at('tune')}: no detector of this suite has hyper-parameters left to tune."
+
+    def jobs(
+        self, kind: type[J], row: ModelRow, label: str, tasks: Sequence[tuple[PlannedCell, Task]], **more: Any
+    ) -> list[J]:
+        """A job of some tasks, each with its cell; none where there are no tasks."""
+        cells, known = tuple(cell for cell, _ in tasks), {cell.key: task for cell, task in tasks}
+        obstacles = {key: task.obstacle for key, task in known.items() if task.obstacle}
+        made: dict[str, Any] = {
+            "evaluator": self.name,
+            "row": row,
+            "label": label,
+            "cells": cells,
+            "obstacles": obstacles,
+        }
+        return [kind(**made, tasks=known, **more)] if tasks else []
 
 
 def attempt(label: str, compute: Callable[[], R]) -> R | CellResult:

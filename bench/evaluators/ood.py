@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...registry import Obstacle, Selected, evaluator
+from ...registry import Obstacle, evaluator
 from ...results.estimates import estimate
 from ...results.intervals import mean_auroc_interval
 from ...results.metrics import plugged_in
@@ -17,7 +17,7 @@ from ...results.records import CellResult, Measurement, PlannedCell
 from ...results.samples import Scores
 from ..jobs import Finished, ModelRow, OODSet
 from .base import mean_of, small
-from .detector_plans import DETECTOR_KEYS, DetectorEvaluator, DetectorJob, DetectorPlan, plan_detectors
+from .detector_plans import DETECTOR_KEYS, DetectorEvaluator, DetectorJob, DetectorPlan, Task, plan_detectors
 
 if TYPE_CHECKING:
     from ...datasets import ResolvedDataset
@@ -30,19 +30,13 @@ FULL_SPECTRUM = "full-spectrum"
 
 
 @dataclass(frozen=True)
-class OODTask:
-    """What one cell is about: a detector, one OOD set or the several of a group, and what counts as ID beside ID."""
+class OODTask(Task):
+    """What one cell is about: one OOD set or the several of a group, and what counts as ID beside ID."""
 
-    plan: DetectorPlan
     label: str
     group: str
     outside: tuple[OODSet, ...]
     shifted: tuple[OODSet, ...] = ()
-
-    @property
-    def detector(self) -> Selected:
-        """The one to ask."""
-        return self.plan.detector
 
     @property
     def role(self) -> str:
@@ -74,12 +68,7 @@ class OOD(DetectorEvaluator):
     def plan(self, suite: Suite, row: ModelRow, out_sets: Sequence[OODSet]) -> list[OODJob]:
         """One job a row: detectors share the outputs, so they run together."""
         tasks = [task for plan in plan_detectors(suite, row) for task in _tasks(plan, out_sets)]
-        cells = tuple(self._cell(suite, row, task) for task in tasks)
-        by_key = {cell.key: task for cell, task in zip(cells, tasks, strict=True)}
-        obstacles = {key: task.obstacle for key, task in by_key.items() if task.obstacle}
-        if not cells:
-            return []
-        return [OODJob(evaluator=self.name, row=row, label=self.name, cells=cells, obstacles=obstacles, tasks=by_key)]
+        return self.jobs(OODJob, row, self.name, [(self._cell(suite, row, task), task) for task in tasks])
 
     def _cell(self, suite: Suite, row: ModelRow, task: OODTask) -> PlannedCell:
         return self.cell(

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from ...detectors import Detector
-from ...registry import GauntletError, NotAvailable, Selected, evaluator
+from ...registry import GauntletError, NotAvailable, Obstacle, Selected, evaluator
 from ...results.curves import confusion
 from ...results.intervals import median_interval
 from ...results.records import CellResult, Measurement, PlannedCell
 from ..jobs import Finished, ModelRow, OODSet
 from .accuracy import checked_logits
 from .base import examples_key, proportion
-from .detector_plans import DETECTOR_KEYS, DetectorEvaluator, DetectorJob, DetectorPlan, plan_detectors
+from .detector_plans import DETECTOR_KEYS, DetectorEvaluator, DetectorJob, Task, plan_detectors
 
 if TYPE_CHECKING:
     from ...detectors import Outputs
@@ -31,20 +31,19 @@ GENERATED = 64
 
 
 @dataclass(frozen=True)
-class OpenSetTask:
-    """What one cell is about: a detector, an OOD set, and the false alarm rate of the threshold.
+class OpenSetTask(Task):
+    """What one cell is about: an OOD set, and the false alarm rate of the threshold.
 
     ``rate`` is None where the detector decides itself.
     """
 
-    plan: DetectorPlan
     outside: OODSet
     rate: float | None
 
     @property
-    def detector(self) -> Selected:
-        """The one to ask."""
-        return self.plan.detector
+    def obstacle(self) -> Obstacle:
+        """Why the OOD images are not here."""
+        return self.outside.obstacle
 
     @property
     def label(self) -> str:
@@ -84,14 +83,8 @@ class OpenSet(DetectorEvaluator):
             for part in out_sets
             if not part.shifted
         ]
-        cells = tuple(self._cell(suite, row, task, first=not place) for place, task in enumerate(tasks))
-        by_key = {cell.key: task for cell, task in zip(cells, tasks, strict=True)}
-        obstacles = {key: task.outside.obstacle for key, task in by_key.items() if task.outside.obstacle}
-        if not cells:
-            return []
-        return [
-            OpenSetJob(evaluator=self.name, row=row, label=self.name, cells=cells, obstacles=obstacles, tasks=by_key)
-        ]
+        pairs = [(self._cell(suite, row, task, first=not place), task) for place, task in enumerate(tasks)]
+        return self.jobs(OpenSetJob, row, self.name, pairs)
 
     def _cell(self, suite: Suite, row: ModelRow, task: OpenSetTask, *, first: bool) -> PlannedCell:
         dataset, decision = task.outside.dataset, {"false_alarm_rate": task.rate}
