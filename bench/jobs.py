@@ -60,7 +60,7 @@ class ModelRow:
 class OODSet:
     """An OOD set of a suite in the shape of the in-distribution set, or a ``shifted`` set that counts as ID.
 
-    ``origin`` is the label of the dataset whose class this is, where that leaves out one class in turn.
+    ``origin`` is the label of the dataset whose class this is, where that holds out one class in turn.
     """
 
     group: str
@@ -75,7 +75,7 @@ class OODSet:
 
     @property
     def held_out(self) -> dict[str, Any]:
-        """What ``params`` says of a class that is left out in turn: the dataset's label, and the class."""
+        """What ``params`` says of a class that is held out in turn: the dataset's label, and the class."""
         return {"held_out": {"of": self.origin, "class": self.dataset.label}} if self.origin else {}
 
     @cached_property

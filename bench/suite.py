@@ -57,7 +57,7 @@ DEFAULT_EPSILONS: Mapping[str, tuple[Epsilon, ...]] = {
     "l0": (4.0, 12.0, 30.0),
 }
 
-#: Option of a dataset: each of its classes, or each of a list, is left out in turn.
+#: Option of a dataset: each of its classes, or each of a list, is held out in turn (leave one class out).
 LEAVE_OUT = "leave_out"
 
 
@@ -454,7 +454,7 @@ def _keys(entry: Entry) -> tuple[str, ...]:
 
 
 def _leaves_out(suite: Suite) -> bool:
-    """Whether a dataset leaves out classes, which are then its OOD sets."""
+    """Whether a dataset holds out classes in turn, which are then its OOD sets."""
     return any(LEAVE_OUT in parse_spec(spec, "dataset")[1] for spec in suite.datasets if not isinstance(spec, str))
 
 
