@@ -124,9 +124,9 @@ class APGD(BudgetAttack):
         )
 
     def _step(self, batch: SearchBatch, state: APGDState) -> Tensor:
-        gradient, loss, fooled = self._evaluate(batch, state)
+        gradient, loss, over = self._evaluate(batch, state)
         better = loss > state.best_loss
-        state.best = torch.where(per_image(better | fooled, state.best), state.current, state.best)
+        state.best = torch.where(per_image(better | over, state.best), state.current, state.best)
         state.best_gradient = torch.where(per_image(better, gradient), gradient, state.best_gradient)
         state.best_loss = torch.where(better, loss, state.best_loss)
         state.increases = state.increases + (loss > state.previous_loss).long()
@@ -137,19 +137,19 @@ class APGD(BudgetAttack):
         here, gradient = self._checkpoint(state, gradient)
         moved = self._move(state, here, gradient)
         state.previous = here
-        done = fooled | (state.steps_done >= self.steps)
+        done = over | (state.steps_done >= self.steps)
         # Who is fooled leaves with the image that did it, whose loss need not be its highest: `best` holds that one.
         state.current = torch.where(per_image(done, moved), state.best, moved)
         return done
 
     def _evaluate(self, batch: SearchBatch, state: APGDState) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradient (M, C, H, W) and loss (M,), means over ``eot`` passes, and who is fooled in most of them (M,)."""
+        """Gradient (M, C, H, W) and loss (M,), means over ``eot`` passes; and which searches most of them end (M,)."""
         loss = self.loss(batch, state)
         passes = [batch.victim.gradient(state.current, state.labels, loss) for _ in range(self.eot)]
         value = sum(loss(outputs, state.labels) for _, outputs in passes) / self.eot
-        fooled = torch.stack([batch.victim.is_fooled(outputs, state.labels) for _, outputs in passes])
+        over = torch.stack([batch.victim.is_over(outputs, state.labels) for _, outputs in passes])
         gradient = passes[0][0] if self.eot == 1 else torch.stack([gradient for gradient, _ in passes]).mean(dim=0)
-        return gradient, torch.as_tensor(value), fooled.float().mean(dim=0) > 0.5
+        return gradient, torch.as_tensor(value), over.float().mean(dim=0) > 0.5
 
     def _checkpoint(self, state: APGDState, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """Where due, judge the progress, halve the step and go back; returns where to step from, and gradients."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -13,8 +14,11 @@ from torch import Tensor
 from ..datasets.per_image_rng import PerImageRNG
 from ..registry import Component, GauntletError
 from ..registry.facts import Kind
+from .inputs import checked_images, checked_labels
 from .norms import per_image, perturbation_norms
-from .victim import Victim
+from .victim import Victim, not_numbers
+
+_BROKEN = "the model's outputs become NaN, which is neither robust nor fooled (results mark them `broken`)."
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class AttackResult:
         forwards: Image forwards that this result took; passes that several epsilons share count in each of them.
         backwards: Image backwards, likewise.
         smallest: For minimum-norm attacks, the smallest adversarial size found (N,), infinite where there is none.
+        broken: Where the victim's outputs for these images are NaN (N,): they count neither as robust nor as fooled.
     """
 
     epsilon: float
@@ -38,6 +43,7 @@ class AttackResult:
     forwards: int
     backwards: int
     smallest: Tensor | None = None
+    broken: Tensor | None = None
 
 
 class Attack(Component, ABC):
@@ -48,8 +54,10 @@ class Attack(Component, ABC):
     Attributes:
         norm: ``linf``, ``l2``, ``l1`` or ``l0``: the norm in which budgets are measured.
         kind: ``fixed`` (uses a given budget), ``minimum-norm`` (looks for the nearest adversarial) or ``other``.
+        name: Under which it is registered.
     """
 
+    name: str = ""
     norm: str = "linf"
     kind: Kind = "fixed"
 
@@ -60,8 +68,9 @@ class Attack(Component, ABC):
 
         Args:
             victim: The model, entered.
-            images: Correctly classified images (N, C, H, W), float32 in [0, 1], on the victim's device.
-            labels: Their labels (N,), int64.
+            images: Correctly classified images (N, C, H, W) in [0, 1], converted by
+                :func:`~gauntlet.attacks.inputs.checked_images`.
+            labels: Their labels (N,), converted by :func:`~gauntlet.attacks.inputs.checked_labels`.
             epsilons: Budgets, each >= 0; at 0 the images come back bit for bit.
             rng: The random numbers of these images.
 
@@ -69,7 +78,8 @@ class Attack(Component, ABC):
             One result for each epsilon, in order.
 
         Raises:
-            GauntletError: An epsilon is negative or not a number, or the victim cannot be attacked in this way.
+            GauntletError: An epsilon, the images or the labels are wrong, the victim cannot be attacked in this way,
+                or the attack writes into what it is given.
 
         Example:
             >>> from gauntlet.attacks.fgsm import FGSM
@@ -86,10 +96,24 @@ class Attack(Component, ABC):
         """
         for epsilon in epsilons:
             check_epsilon(epsilon, self.norm)
-        if len(labels) and int(labels.min()) < 0:
-            raise GauntletError(f"Labels must be >= 0, got {int(labels.min())}.")
+        with torch.inference_mode(False):
+            images = checked_images(images, victim.device)
+            labels = checked_labels(labels, len(images), victim.inspect(images), victim.device)
+            results = [_detached(result) for result in self._results(victim, images, labels, epsilons, rng)]
+        broken = max((int(result.broken.sum()) for result in results if result.broken is not None), default=0)
+        if broken:
+            warnings.warn(f"{self._label}: for {broken} of {len(images)} images {_BROKEN}", stacklevel=2)
+        return results
+
+    def _results(
+        self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: PerImageRNG
+    ) -> list[AttackResult]:
+        """As :meth:`run`, of checked images and labels."""
         positive = [float(epsilon) for epsilon in epsilons if epsilon > 0 and len(images)]
-        found = list(self.attack(victim, images, labels, positive, rng)) if positive else []
+        given = images.clone(), labels.clone()  # what an attack does to them must not reach anything else
+        found = list(self.attack(victim, *given, positive, rng)) if positive else []
+        if not torch.equal(given[0], images) or not torch.equal(given[1], labels):
+            raise GauntletError(f"{self._label} writes into the images or labels it is given: let it change a copy.")
         if len(found) == len(epsilons):
             return found
         unchanged = self._unchanged(victim, images, labels, found[0].smallest if found else None)
@@ -106,8 +130,16 @@ class Attack(Component, ABC):
 
     def _unchanged(self, victim: Victim, images: Tensor, labels: Tensor, smallest: Tensor | None) -> AttackResult:
         """The result of doing nothing: at epsilon 0, or without any image."""
-        fooled = victim.fooled(images, labels) if len(images) else labels.new_zeros(0, dtype=torch.bool)
-        return AttackResult(0.0, images, fooled, images.new_zeros(len(images)), len(images), 0, smallest)
+        norms, none = images.new_zeros(len(images)), labels.new_zeros(0, dtype=torch.bool)
+        if not len(images):
+            return AttackResult(0.0, images, none, norms, 0, 0, smallest, none)
+        outputs = victim.outputs(images)
+        fooled = victim.is_fooled(outputs, labels)
+        return AttackResult(0.0, images, fooled, norms, len(images), 0, smallest, not_numbers(outputs))
+
+    @property
+    def _label(self) -> str:
+        return f"Attack {self.name or type(self).__name__!r}"
 
 
 def check_epsilon(epsilon: float, norm: str) -> None:
@@ -145,6 +177,12 @@ def verified(
     It counts the forwards of that prediction only.
     """
     before = victim.forwards
-    success = victim.fooled(adversarial, labels)
-    norms = perturbation_norms(adversarial, images, norm)
-    return AttackResult(epsilon, adversarial, success, norms, victim.forwards - before, 0)
+    outputs = victim.outputs(adversarial)
+    norms, forwards = perturbation_norms(adversarial, images, norm), victim.forwards - before
+    success, broken = victim.is_fooled(outputs, labels), not_numbers(outputs)
+    return AttackResult(epsilon, adversarial, success, norms, forwards, 0, broken=broken)
+
+
+def _detached(result: AttackResult) -> AttackResult:
+    """The result without the graph that an attack may have left on its images."""
+    return replace(result, images=result.images.detach()) if result.images.requires_grad else result

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..datasets.per_image_rng import PerImageRNG
 from .base import Attack, AttackResult, sanitized
 from .norms import perturbation_norms
-from .victim import Victim
+from .victim import Victim, not_numbers
 
 
 @dataclass
@@ -130,6 +130,7 @@ class SearchBatch:
         self.items = torch.arange(len(images) * len(epsilons), device=images.device)
         self.adversarial = images.repeat(len(epsilons), 1, 1, 1)
         self.success = torch.zeros_like(self.items, dtype=torch.bool)
+        self.broken = torch.zeros_like(self.success)
         self.loss = torch.full((len(self.items),), -torch.inf, device=images.device)
         self.forwards, self.backwards = torch.zeros_like(self.items), torch.zeros_like(self.items)
 
@@ -185,17 +186,22 @@ class SearchBatch:
         self.keep_best(items, final)
 
     def keep_best(self, items: Tensor, found: Tensor) -> None:
-        """Predict on what was found (M, C, H, W); keep each image that fools, or has the highest loss so far."""
+        """Predict on what was found (M, C, H, W); keep each image that fools, or has the highest loss so far.
+
+        An image on which the outputs are NaN is kept before any that the model resists: it is no proof of robustness.
+        """
         size = self.victim.batch_size
         for some, images in zip(items.split(size), found.split(size), strict=True):
             image = some % len(self.images)
             images, labels = sanitized(images, self.images[image]), self.labels[image]
             outputs = self.victim.outputs(images)
-            fooled, loss = self.victim.is_fooled(outputs, labels), self.victim.losses(outputs, labels)
+            fooled, broken = self.victim.is_fooled(outputs, labels), not_numbers(outputs)
+            loss = self.victim.losses(outputs, labels).masked_fill(broken, torch.inf)
             better = fooled | (~self.success[some] & (loss > self.loss[some]))
             self.adversarial[some[better]] = images[better]
             self.loss[some[better]] = loss[better]
             self.success[some] |= fooled
+            self.broken[some] = (self.broken[some] | broken) & ~self.success[some]
             self.count_queries(some, 1)
 
     def results(self) -> list[AttackResult]:
@@ -207,4 +213,5 @@ class SearchBatch:
         adversarial = self.adversarial[rows]
         norms = perturbation_norms(adversarial, self.images, self.norm)
         forwards, backwards = int(self.forwards[rows].sum()), int(self.backwards[rows].sum())
-        return AttackResult(epsilon, adversarial, self.success[rows], norms, forwards, backwards)
+        found = epsilon, adversarial, self.success[rows], norms, forwards, backwards
+        return AttackResult(*found, broken=self.broken[rows])

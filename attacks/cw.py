@@ -116,7 +116,7 @@ class CarliniWagner(IterativeMinimumNormAttack):
         offset = state.current - (state.origin.tanh() + 1) / 2
         loss = state.weight * lack.clamp_min(0) + offset.square().flatten(1).sum(dim=1)
         fooled = victim.is_fooled(outputs, state.labels) & (lack <= 0)
-        state.keep_nearest(fooled, self.norm)
+        over = state.keep_nearest(fooled, self.norm, outputs)
         state.found = state.found | fooled
         pull = per_image(torch.where(lack > 0, state.weight, torch.zeros_like(lack)), slope) * slope.nan_to_num(0)
         self._descend(state, (2 * offset - pull) * (1 - squeezed.square()) / 2)
@@ -126,7 +126,7 @@ class CarliniWagner(IterativeMinimumNormAttack):
         stalled = due & ~(loss <= 0.9999 * state.before)
         state.before = torch.where(due, loss, state.before)
         self._reweigh(state, stalled | (state.inner >= self.steps))
-        return state.trials >= self.trials
+        return over | (state.trials >= self.trials)
 
     def _descend(self, state: CWState, gradient: Tensor) -> None:
         """One step of Adam along a gradient (M, C, H, W), each search by its own count."""

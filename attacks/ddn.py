@@ -59,14 +59,14 @@ class DDN(IterativeMinimumNormAttack):
         """A step along the gradient, and onto the sphere of the new radius."""
         gradient, outputs = victim.gradient(state.current, state.labels)
         fooled = victim.is_fooled(outputs, state.labels)
-        state.keep_nearest(fooled, self.norm)
+        over = state.keep_nearest(fooled, self.norm, outputs)
         stride = cosine_decay(state.steps_done, self.steps, 1.0, 0.01)
         offset = state.current - state.clean + per_image(stride, gradient) * steepest_direction(gradient, "l2")
         state.radius = state.radius * torch.where(fooled, 1 - self.gamma, 1 + self.gamma)
         # Onto the sphere even from inside: direction and distance are decoupled.
         offset = offset * per_image(state.radius / lengths(offset), offset)
         state.current = (state.clean + offset).clamp(0, 1)
-        return state.steps_done + 1 >= self.steps
+        return over | (state.steps_done + 1 >= self.steps)
 
 
 def cosine_decay(steps_done: Tensor, steps: int, first: float, last: float) -> Tensor:

@@ -71,4 +71,4 @@ class DeepFool(IterativeMinimumNormAttack):
         # The authors add 1e-4, so that an image on the boundary still moves.
         state.moved = state.moved + per_image(distance + 1e-4, slope) * unit
         state.current = state.best = (state.clean + (1 + self.overshoot) * state.moved).clamp(0, 1)
-        return victim.fooled(state.current, state.labels) | (state.steps_done + 1 >= self.steps)
+        return victim.is_over(victim.outputs(state.current), state.labels) | (state.steps_done + 1 >= self.steps)

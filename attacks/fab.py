@@ -76,13 +76,14 @@ class FABT(IterativeMinimumNormAttack):
         pair = torch.stack([state.labels, target], dim=1)
         gradient, outputs = victim.gradient(state.current, pair, _target_margin)
         state.current = self._advance(state, gradient, _target_margin(outputs, pair))
-        fooled = victim.fooled(state.current, state.labels)
-        state.keep_nearest(fooled, self.norm)
+        outputs = victim.outputs(state.current)
+        fooled = victim.is_fooled(outputs, state.labels)
+        over = state.keep_nearest(fooled, self.norm, outputs)
         # Across the boundary, the way back is where a nearer image may be.
         retreat = state.clean + _RETREAT * (state.current - state.clean)
         state.current = torch.where(per_image(fooled, retreat), retreat, state.current)
         last = state.steps_done + 1 >= self.steps * self.restarts * state.targets.shape[1]
-        return last | (state.best_size <= state.radius)
+        return over | last | (state.best_size <= state.radius)
 
     def search(self, batch: SearchBatch, items: Tensor) -> None:
         """As part of a cascade: searches that end as soon as they are inside the ball."""

@@ -74,14 +74,14 @@ class FMN(IterativeMinimumNormAttack):
         """A step along the gradient, and into the ball of the new radius."""
         gradient, outputs = victim.gradient(state.current, state.labels, margin)
         fooled = victim.is_fooled(outputs, state.labels)
-        state.keep_nearest(fooled, self.norm)
+        over = state.keep_nearest(fooled, self.norm, outputs)
         gradient = free(gradient, state.current)
         gamma = cosine_decay(state.steps_done, self.steps, self.gamma, 0.001)
         state.radius = self._radius(state, fooled, gamma, gradient, margin(outputs, state.labels))
         stride = cosine_decay(state.steps_done, self.steps, self.first_stride, self.last_stride)
         offset = state.current - state.clean + per_image(stride, gradient) * steepest_direction(gradient, "l2")
         state.current = (state.clean + self._project(offset, state)).clamp(0, 1)
-        return state.steps_done + 1 >= self.steps
+        return over | (state.steps_done + 1 >= self.steps)
 
     def _radius(self, state: FMNState, fooled: Tensor, gamma: Tensor, gradient: Tensor, gap: Tensor) -> Tensor:
         """The next radius (M,)."""

@@ -77,6 +77,7 @@ def build_attack(chosen: Entry | str, parameters: Mapping[str, Any] | None = Non
             f"Attack {entry.name!r} ({entry.where}) is declared with norm={norm!r} but built with {made.norm!r}: make "
             "them equal, or give it a parameter `norm`."
         )
+    made.name = entry.name
     return made
 
 

@@ -15,7 +15,7 @@ from ..datasets.per_image_rng import PerImageRNG
 from .base import Attack, AttackResult, Kind, sanitized, verified
 from .budget import SearchState, run_active_set
 from .norms import into_ball, per_image, perturbation_norms
-from .victim import Victim
+from .victim import Victim, not_numbers
 
 
 class MinimumNormAttack(Attack):
@@ -61,12 +61,25 @@ class MinimumNormSearch(SearchState):
     best: Tensor
     best_size: Tensor
 
-    def keep_nearest(self, fooled: Tensor, norm: str) -> None:
-        """Remember the current images where they fool (a mask (M,)) and are nearer than the best so far."""
+    def keep_nearest(self, fooled: Tensor, norm: str, outputs: Tensor) -> Tensor:
+        """Remember the current images where they fool and are nearer than the best so far.
+
+        Args:
+            fooled: Where they do (M,).
+            norm: In which they are measured.
+            outputs: What the victim said of them (M, classes).
+
+        Returns:
+            Which searches are over (M,) because the outputs became NaN before anything fooled: that image is their
+            best, and they are neither robust nor fooled.
+        """
         size = perturbation_norms(self.current, self.clean, norm)
         nearer = fooled & (size < self.best_size)
         self.best = torch.where(per_image(nearer, self.best), self.current, self.best)
         self.best_size = torch.where(nearer, size, self.best_size)
+        over = not_numbers(outputs) & self.best_size.isinf()
+        self.best = torch.where(per_image(over, self.best), self.current, self.best)
+        return over
 
 
 class IterativeMinimumNormAttack(MinimumNormAttack):

@@ -55,7 +55,7 @@ class Noise(BudgetAttack):
         more = ~done  # the last draw is judged when the search has ended
         if more.any():
             batch.count_queries(state.item[more], 1)
-            done[more] = batch.victim.fooled(state.current[more], state.labels[more])
+            done[more] = batch.victim.is_over(batch.victim.outputs(state.current[more]), state.labels[more])
         return done
 
     def _noise(self, batch: SearchBatch, state: BudgetSearch) -> Tensor:

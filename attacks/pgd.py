@@ -101,9 +101,9 @@ class PGD(BudgetAttack):
         moved = self.move(state, gradient)
         done = state.steps_done + 1 >= self.steps
         if self.stop_when_fooled:
-            fooled = batch.victim.is_fooled(outputs, state.labels)
-            moved[fooled] = state.current[fooled]  # the image that was judged, not the one after it
-            done |= fooled
+            over = batch.victim.is_over(outputs, state.labels)
+            moved[over] = state.current[over]  # the image that was judged, not the one after it
+            done |= over
         state.current = moved
         return done
 

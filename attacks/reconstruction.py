@@ -31,6 +31,9 @@ class ReconstructionVictim(Victim):
         with torch.no_grad():
             return torch.cat([self._errors.reconstruct(part) for part in images.split(self.batch_size)])
 
+    def inspect(self, images: Tensor) -> None:
+        """Its outputs are errors and no classes."""
+
     def losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """The errors (N,)."""
         return outputs[:, 0]

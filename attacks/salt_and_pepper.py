@@ -13,7 +13,7 @@ from ..registry import GauntletError
 from .minimum_norm import IterativeMinimumNormAttack, MinimumNormSearch
 from .native import native
 from .norms import per_image
-from .victim import Victim
+from .victim import Victim, not_numbers
 
 
 @dataclass
@@ -71,13 +71,15 @@ class SaltAndPepper(IterativeMinimumNormAttack):
         candidate = torch.where(chance >= 1 - half, 1.0, torch.where(chance < half, 0.0, state.clean))
         size = (candidate - state.clean).flatten(1).norm(dim=1)
         closer = size < state.best_size  # the others could not improve anything: no query
-        fooled = torch.zeros_like(closer)
+        fooled, over = torch.zeros_like(closer), torch.zeros_like(closer)
         if closer.any():
-            fooled[closer] = victim.fooled(candidate[closer], state.labels[closer])
-        state.best = torch.where(per_image(fooled, candidate), candidate, state.best)
+            outputs = victim.outputs(candidate[closer])
+            fooled[closer] = victim.is_fooled(outputs, state.labels[closer])
+            over[closer] = not_numbers(outputs) & state.best_size[closer].isinf()
+        state.best = torch.where(per_image(fooled | over, candidate), candidate, state.best)
         state.best_size = torch.where(fooled, size, state.best_size)
         self._narrow(state, fooled)
-        return state.steps_done + 1 >= self.steps
+        return over | (state.steps_done + 1 >= self.steps)
 
     def _narrow(self, state: SaltAndPepperState, nearer: Tensor) -> None:
         """Around a success, from half its share to 1.2 times it; start again at the lower end."""

@@ -61,7 +61,7 @@ class SigmaZero(IterativeMinimumNormAttack):
         """A step downhill, without the pixels whose perturbation stays below the threshold."""
         slope, outputs = victim.gradient(state.current, state.labels, margin)
         fooled = victim.is_fooled(outputs, state.labels)
-        state.keep_nearest(fooled, self.norm)
+        over = state.keep_nearest(fooled, self.norm, outputs)
         stride = cosine_decay(state.steps_done, self.steps, 1.0, 0.1)
         change = torch.where(fooled, self.adaptation, -self.adaptation) * stride
         state.threshold = torch.where(state.steps_done == 0, state.threshold, (state.threshold + change).clamp(0, 1))
@@ -74,7 +74,7 @@ class SigmaZero(IterativeMinimumNormAttack):
         moved = (state.current - per_image(stride / largest, slope) * downhill).clamp(0, 1)
         size = (moved - state.clean).abs().amax(dim=1, keepdim=True)
         state.current = torch.where(size >= per_image(state.threshold, size), moved, state.clean)
-        return state.steps_done + 1 >= self.steps
+        return over | (state.steps_done + 1 >= self.steps)
 
 
 def _density(offset: Tensor) -> Tensor:

@@ -69,7 +69,8 @@ class Spatial(BudgetAttack):
 
         def step(state: BudgetSearch) -> Tensor:
             state.current = transformed(state.clean, *grid[state.steps_done].unbind(dim=1))
-            return batch.victim.fooled(state.current, state.labels) | (state.steps_done + 1 >= len(grid))
+            over = batch.victim.is_over(batch.victim.outputs(state.current), state.labels)
+            return over | (state.steps_done + 1 >= len(grid))
 
         batch.run(items, batch.start, step)
 

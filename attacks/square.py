@@ -139,23 +139,23 @@ class Square(BudgetAttack):
         turn = torch.arange(len(row), device=row.device) - (tried.cumsum(0) - tried)[row]
         step = state.steps_done[row] + turn
         made = (self._squares if self.norm == "linf" else self._bumps)(batch, state, row, step, sides, restart)
-        fooled = torch.zeros(len(state), dtype=torch.bool, device=row.device)
+        done = torch.zeros(len(state), dtype=torch.bool, device=row.device)
         # A small square often falls where it changes nothing: the answer is known.
         asked = made.new.nonzero().squeeze(1)
         if len(asked):
             source = row[asked]
             outputs, labels = batch.victim.outputs(made.put(state.current[source], asked)), state.labels[source]
             batch.count_queries(state.item, source.bincount(minlength=len(state)))
-            through, loss = batch.victim.is_fooled(outputs, labels), margin(outputs, labels)
-            better = _first(source, through | (loss > state.loss[source]))
+            over, loss = batch.victim.is_over(outputs, labels), margin(outputs, labels)
+            better = _first(source, over | (loss > state.loss[source]))
             kept, chosen = source[better], asked[better]
             state.current[kept] = made.put(state.current[kept], chosen)
             state.loss[kept] = loss[better]
             state.accepted[kept] += 1
-            fooled[kept] = through[better]
+            done[kept] = over[better]
             tried[kept] = turn[chosen] + 1
         state.steps_done += tried - 1  # run_active_set adds the last one
-        return fooled | (state.steps_done + 1 >= self.queries)
+        return done | (state.steps_done + 1 >= self.queries)
 
     def _count_ahead(self, state: SquareState, room: int) -> Tensor:
         """Squares to try on each image (M,): half as many as it took for one to be kept: few are void."""

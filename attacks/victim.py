@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
@@ -12,6 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..registry import GauntletError
+from .inputs import output_kind
+
+#: What is wrong with outputs that are not logits.
+SATURATED = "losses saturate on them, and attacks look weaker than they are; let it return logits."
 
 _NO_GRADIENT = ("does not require grad", "not have been used in the graph", "does not have a grad_fn")
 
@@ -46,8 +51,8 @@ class Victim:
         self.device = torch.device(device)
         self.surrogate = surrogate
         self.batch_size = batch_size
-        self.forwards = 0
-        self.backwards = 0
+        self.reset_counts()
+        self._classes: int | None = None
         self._original = module
         default = torch.channels_last if self.device.type == "cpu" else torch.contiguous_format
         self._format = memory_format or default
@@ -59,9 +64,12 @@ class Victim:
         self._modes = [(part, part.training) for part in module.modules()]
         self._parameters = [(parameter, parameter.data, parameter.requires_grad) for parameter in module.parameters()]
         self._buffers = [(part, name, value) for part in module.modules() for name, value in part._buffers.items()]
+        floating = (parameter.dtype for parameter, *_ in self._parameters if parameter.is_floating_point())
+        self._dtype = next(floating, torch.float32)
         try:
-            module.eval().requires_grad_(False)
-            self._set_memory_format(self._format)
+            with torch.inference_mode(False):  # what is laid out there could not be differentiated through
+                module.eval().requires_grad_(False)
+                self._set_memory_format(self._format)
             if self.surrogate is not None:
                 self.surrogate.__enter__()
         except BaseException:
@@ -86,8 +94,29 @@ class Victim:
         return self._module
 
     def reset_counts(self) -> None:
-        """Set both counters to zero."""
+        """Set all counters to zero."""
         self.forwards = self.backwards = 0
+        self._gradient_entries, self._lost_entries = 0, torch.zeros((), dtype=torch.int64, device=self.device)
+
+    @property
+    def lost_gradient_share(self) -> float:
+        """Share of the entries of all gradients since the counters were set that were NaN or infinite."""
+        return float(self._lost_entries) / max(self._gradient_entries, 1)
+
+    def inspect(self, images: Tensor) -> int | None:
+        """Number of the model's classes; warns, once, where its outputs are probabilities.
+
+        Args:
+            images: Images (N, C, H, W), of which a few are looked at the first time; that is not counted.
+        """
+        if self._classes is None and len(images):
+            forwards = self.forwards
+            outputs = self.outputs(images[: min(self.batch_size, 32)])
+            self.forwards, self._classes = forwards, outputs.shape[1]
+            kind = output_kind(outputs)
+            if kind in ("probabilities", "sigmoids"):
+                warnings.warn(f"The model seems to return {kind}: {SATURATED}", stacklevel=3)
+        return self._classes
 
     # -- queries ------------------------------------------------------------------------------------------------
 
@@ -161,16 +190,20 @@ class Victim:
         return F.cross_entropy(outputs, labels, reduction="none")
 
     def is_fooled(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Which outputs count as fooled (N,)."""
-        return (outputs.argmax(dim=1) != labels) & ~outputs.isnan().any(dim=1)
+        """Which outputs count as fooled (N,); NaN never does."""
+        return (outputs.argmax(dim=1) != labels) & ~not_numbers(outputs)
+
+    def is_over(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Where a search has nothing more to find (N,): the image fools, or the outputs (N, classes) became NaN."""
+        return self.is_fooled(outputs, labels) | not_numbers(outputs)
 
     # -- inside -------------------------------------------------------------------------------------------------
 
     def _gradients(
         self, images: Tensor, labels: Tensor, losses: Sequence[Callable[[Tensor, Tensor], Tensor]]
     ) -> tuple[list[Tensor], Tensor]:
-        with torch.enable_grad():
-            images = images.detach().requires_grad_()
+        with torch.inference_mode(False), torch.enable_grad():
+            images = (images.clone() if images.is_inference() else images).detach().requires_grad_()
             outputs = self.module(images)
             try:
                 gradients = [
@@ -192,22 +225,37 @@ class Victim:
         Raises:
             GauntletError: It returned something else.
         """
+        if images.requires_grad:
+            # A hook on a tensor of our own: one on the caller's would outlive the call.
+            images = images.view_as(images)
+            images.register_hook(self._finite_gradient)
         outputs = self._forward(images)
         count = len(images)
+        if isinstance(outputs, Tensor) and count == 1 and outputs.ndim == 1:
+            outputs = outputs[None]  # of a model that squeezes
         if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != count:
             found = tuple(outputs.shape) if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
             raise GauntletError(
                 f"The model must map {count} images to logits of shape ({count}, classes), got {found}."
             )
         self.forwards += count
+        outputs = outputs.float()  # losses of half and of double precision alike
         if outputs.requires_grad:
             outputs.register_hook(lambda _: self._count_backward(count))
         return outputs
+
+    def _finite_gradient(self, gradient: Tensor) -> Tensor:
+        """The gradient with 0 in place of NaN and infinity (a square root at 0 has them), which are counted."""
+        lost = ~gradient.isfinite()
+        self._gradient_entries += gradient.numel()
+        self._lost_entries = self._lost_entries + lost.sum()  # on the device: no transfer at each step
+        return gradient.masked_fill(lost, 0)
 
     def _count_backward(self, count: int) -> None:
         self.backwards += count
 
     def _forward(self, images: Tensor) -> Any:
+        images = images.to(self._dtype)
         try:
             return self._original(images.to(memory_format=self._format_of(images)))
         except RuntimeError as error:
@@ -236,6 +284,11 @@ class Victim:
             part._buffers[name] = value
         for part, training in self._modes:
             part.training = training
+
+
+def not_numbers(outputs: Tensor) -> Tensor:
+    """Which of the outputs (N, classes) hold NaN (N,)."""
+    return outputs.isnan().any(dim=1)
 
 
 def _difference(outputs: Tensor, classes: Tensor, base: Tensor, column: int) -> Tensor:
