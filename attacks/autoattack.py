@@ -29,33 +29,39 @@ Version = Literal["standard", "fast", "rand"]
 class AutoAttack(BudgetAttack):
     """A cascade in which each attack sees only the images that the ones before could not fool.
 
-    Croce, Hein 2020, arXiv 2003.01690. ``standard`` is apgd-ce, apgd-t, fab-t and square; ``fast`` the same at a
-    quarter of the steps, a third of the targets and a fifth of the queries; ``rand``, for models that are random,
+    Croce, Hein 2020, arXiv 2003.01690. ``standard`` is apgd-ce, apgd-t, fab-t and square; ``fast`` the same with
+    fewer steps, targets and queries unless they are given; ``rand``, for models that are random,
     apgd-ce and apgd-dlr with gradients averaged over 20 passes. With three classes apgd-dlr takes the place of
     apgd-t, with two nothing does.
 
     Args:
         norm: ``linf`` or ``l2``.
         version: ``standard``, ``fast`` or ``rand``.
-        steps: Steps of the gradient attacks.
-        targets: Classes that apgd-t and fab-t aim at.
-        queries: Queries of square.
+        steps: Steps of the gradient attacks; by default 100, of ``fast`` 25.
+        targets: Classes that apgd-t and fab-t aim at; by default 9, of ``fast`` 3.
+        queries: Queries of square; by default 5000, of ``fast`` 1000.
 
     Raises:
         GauntletError: A parameter is out of range.
     """
 
     def __init__(
-        self, norm: Lp = "linf", version: Version = "standard", steps: int = 100, targets: int = 9, queries: int = 5000
+        self,
+        norm: Lp = "linf",
+        version: Version = "standard",
+        steps: int | None = None,
+        targets: int | None = None,
+        queries: int | None = None,
     ) -> None:
-        if min(steps, targets, queries) < 1:
-            raise GauntletError(
-                f"autoattack needs steps, targets and queries >= 1, got {steps}, {targets} and {queries}."
-            )
+        given, defaults = (steps, targets, queries), (25, 3, 1000) if version == "fast" else (100, 9, 5000)
+        chosen = [default if value is None else value for value, default in zip(given, defaults, strict=True)]
         self.norm, self.lp, self.version = norm, norm, version
-        if version == "fast":
-            steps, targets, queries = max(steps // 4, 1), max(targets // 3, 1), max(queries // 5, 1)
-        self.steps, self.targets, self.queries = steps, targets, queries
+        self.steps, self.targets, self.queries = chosen
+        if min(chosen) < 1:
+            raise GauntletError(
+                "autoattack needs steps, targets and queries >= 1, got "
+                f"{self.steps}, {self.targets} and {self.queries}."
+            )
 
     def parts(self, classes: int) -> tuple[BudgetAttack | FABT, ...]:
         """The attacks of the cascade against a model of that many classes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 import foolbox
 
 from ..registry.facts import Access, Cost, Kind, Norm
+from .steps import PATH
 
 CHUNK = 128
 
@@ -45,7 +47,7 @@ class Row:
         targeted: Whether it can only aim at a class; it is given the most probable wrong one.
         chunk: Images in one call, by default.
         coupling: How an image's result depends on the others of its chunk, beyond the random numbers; or empty.
-        fault: ``weak: why`` or ``broken: why``, or empty.
+        known_fault: ``weak: why`` or ``broken: why``, or empty.
         unavailable: Why it cannot work here, or empty.
     """
 
@@ -63,7 +65,7 @@ class Row:
     targeted: bool = False
     chunk: int = CHUNK
     coupling: str = ""
-    fault: str = ""
+    known_fault: str = ""
     unavailable: str = ""
 
     @property
@@ -83,6 +85,16 @@ class Row:
         if issubclass(self.original, foolbox.attacks.base.MinimizationAttack):
             return "minimum-norm"
         return "fixed" if issubclass(self.original, foolbox.attacks.base.FixedEpsilonAttack) else "other"
+
+    @property
+    def fault(self) -> str:
+        """``weak: why`` or ``broken: why``, or empty: what is known, and a default path of less than four epsilons."""
+        known = inspect.signature(self.original).parameters
+        if self.known_fault or self.kind != "fixed" or "rel_stepsize" not in known:
+            return self.known_fault
+        steps, stepsize = known["steps"].default, known["rel_stepsize"].default
+        path = f"weak: {steps} steps of {stepsize:.3g} walk {steps * stepsize:.3g} epsilons by default, and not four"
+        return path if steps * stepsize < PATH else ""
 
     @property
     def flexible(self) -> bool:

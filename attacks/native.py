@@ -26,7 +26,8 @@ def native(name: str, *works_in: Norm, **facts: Unpack[AttackFacts]) -> Callable
     access = facts.setdefault("access", "gradient")
     facts.setdefault("cost", "fast")
     box = {"gradient": ("white-box",), "none": ()}.get(access, ("black-box",))
-    facts["tags"] = ("native", *box, *facts.get("tags", ()))
+    weak = ("weak",) if "fault" in facts else ()
+    facts["tags"] = ("native", *box, *facts.get("tags", ()), *weak)
     if len(works_in) > 1:
         facts["norms"] = works_in
     facts["norm"] = works_in[0]

@@ -14,9 +14,9 @@ from .budget import BudgetAttack, BudgetSearch, SearchBatch
 from .losses import LossName, get_loss
 from .native import native
 from .norms import per_image
-from .steps import ascend, displaced, random_offset
+from .steps import PATH, ascend, displaced, random_offset
 
-_DEFAULTS = {"linf": (40, 1 / 30), "l2": (50, 0.05), "l1": (50, 0.05)}
+_STEPS = {"linf": 40, "l2": 50, "l1": 50}
 
 
 @dataclass
@@ -38,8 +38,9 @@ class PGD(BudgetAttack):
     Args:
         norm: ``linf``, ``l2`` or ``l1``.
         steps: Gradient steps; by default 40 in Linf and 50 in L2 and L1.
-        rel_stepsize: Length of a step in epsilons; by default 1/30 in Linf and 0.05 in L2 and L1, and 2.5 / steps where
-            fewer steps than by default are made, so that they cross the ball as far (Madry et al.'s rule).
+        rel_stepsize: Length of a step in epsilons; by default 0.1, and 4 / steps where fewer than 40 are made, so that
+            the path is four epsilons at least. Madry et al. and foolbox walk 1.33 (Linf: 1/30), foolbox in L2 and L1
+            1.25 (0.025).
         random_start: Start from a point drawn uniformly in the ball.
         restarts: Random starts to try on an image that resists.
         stop_when_fooled: Whether an image leaves when it is fooled, as the image that did it; otherwise it goes all
@@ -60,12 +61,9 @@ class PGD(BudgetAttack):
         stop_when_fooled: bool = True,
         loss: LossName = "xent",
     ) -> None:
-        default_steps, default_stepsize = _DEFAULTS[norm]
         self.norm = norm
-        self.steps = default_steps if steps is None else steps
-        if rel_stepsize is None:
-            rel_stepsize = default_stepsize if self.steps >= default_steps else 2.5 / max(self.steps, 1)
-        self.rel_stepsize = rel_stepsize
+        self.steps = _STEPS[norm] if steps is None else steps
+        self.rel_stepsize = max(0.1, PATH / max(self.steps, 1)) if rel_stepsize is None else rel_stepsize
         self.random_start = random_start
         self.restarts = restarts
         self.stop_when_fooled = stop_when_fooled
@@ -115,10 +113,13 @@ class PGD(BudgetAttack):
 @native("bim", "linf", "l2", "l1", reference="Kurakin et al. 2016, arXiv 1607.02533", loss="any")
 def bim(
     norm: Literal["linf", "l2", "l1"] = "linf",
-    steps: int = 10,
+    steps: int = 20,
     rel_stepsize: float = 0.2,
     stop_when_fooled: bool = True,
     loss: LossName = "xent",
 ) -> PGD:
-    """Basic iterative method: projected gradient descent from the image itself, in few large steps."""
+    """Basic iterative method: projected gradient descent from the image itself, in few large steps.
+
+    The authors walk 1.25 epsilons, in steps of 1/255; foolbox's `bim` is ``steps=10``: two epsilons.
+    """
     return PGD(norm, steps, rel_stepsize, random_start=False, stop_when_fooled=stop_when_fooled, loss=loss)

@@ -11,6 +11,9 @@ from ..datasets.per_image_rng import PerImageRNG
 from .l1 import l1_step, uniform_in_l1
 from .norms import add_l1, lengths, per_image, project
 
+#: Epsilons that an iterative attack walks by default, at least: twice from side to side of the ball.
+PATH = 4.0
+
 
 def ascend(current: Tensor, clean: Tensor, gradient: Tensor, norm: str, *, stepsize: Tensor, radius: Tensor) -> Tensor:
     """One step up the gradient, projected onto the ball around ``clean`` and clipped to [0, 1].
