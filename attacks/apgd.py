@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..registry import GauntletError
 from .budget import BudgetAttack, BudgetSearch, SearchBatch
-from .losses import dlr, targeted_dlr
+from .losses import dlr, lacking_classes, targeted_dlr
 from .native import native
 from .norms import per_image
 from .steps import ascend, random_offset, within
@@ -201,6 +201,11 @@ class APGDDLR(APGDCE):
     Croce, Hein 2020, arXiv 2003.01690. It needs three classes. Parameters as in ``apgd-ce``.
     """
 
+    def left_out(self, classes: int) -> dict[str, str]:
+        """The attack itself, with two classes."""
+        reason = lacking_classes("dlr", classes)
+        return {"": reason} if reason else {}
+
     def loss(self, batch: SearchBatch, state: APGDState) -> Callable[[Tensor, Tensor], Tensor]:
         """The difference of logits ratio."""
         return dlr
@@ -235,6 +240,11 @@ class APGDT(APGD):
         if targets < 1:
             raise GauntletError(f"apgd-t needs targets >= 1, got {targets}.")
         self.most_targets = targets
+
+    def left_out(self, classes: int) -> dict[str, str]:
+        """The attack itself, with two or three classes."""
+        reason = lacking_classes("targeted dlr", classes)
+        return {"": reason} if reason else {}
 
     def search(self, batch: SearchBatch, items: Tensor) -> None:
         """One climb for each restart and target, of the items that resist."""

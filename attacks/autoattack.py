@@ -10,6 +10,7 @@ from ..registry import GauntletError
 from .apgd import APGDCE, APGDDLR, APGDT
 from .budget import BudgetAttack, SearchBatch
 from .fab import FABT
+from .losses import lacking_classes
 from .native import native
 from .square import Square
 
@@ -74,6 +75,12 @@ class AutoAttack(BudgetAttack):
         elif classes == 3:
             ratio = (APGDDLR(norm, steps),)
         return APGDCE(norm, steps), *ratio, FABT(norm, steps, self.targets), Square(norm, self.queries)
+
+    def left_out(self, classes: int) -> dict[str, str]:
+        """The parts whose loss needs more classes; with three, apgd-dlr takes the place of apgd-t."""
+        name, loss = ("apgd-dlr", "dlr") if self.version == "rand" else ("apgd-t", "targeted dlr")
+        reason = lacking_classes(loss, classes)
+        return {name: reason} if reason else {}
 
     def search(self, batch: SearchBatch, items: Tensor) -> None:
         """Run the cascade."""

@@ -34,6 +34,7 @@ class AttackResult:
         backwards: Image backwards, likewise.
         smallest: For minimum-norm attacks, the smallest adversarial size found (N,), infinite where there is none.
         broken: Where the victim's outputs for these images are NaN (N,): they count neither as robust nor as fooled.
+        lost_gradients: Share of the entries of all gradients of the run that were NaN or infinite, and counted as 0.
     """
 
     epsilon: float
@@ -44,6 +45,7 @@ class AttackResult:
     backwards: int
     smallest: Tensor | None = None
     broken: Tensor | None = None
+    lost_gradients: float = 0.0
 
 
 class Attack(Component, ABC):
@@ -98,8 +100,14 @@ class Attack(Component, ABC):
             check_epsilon(epsilon, self.norm)
         with torch.inference_mode(False):
             images = checked_images(images, victim.device)
-            labels = checked_labels(labels, len(images), victim.inspect(images), victim.device)
-            results = [_detached(result) for result in self._results(victim, images, labels, epsilons, rng)]
+            classes = victim.inspect(images)
+            labels = checked_labels(labels, len(images), classes, victim.device)
+            if classes is not None and (reason := self.left_out(classes).get("")):
+                raise GauntletError(f"{self._label} {reason}.")
+            before = victim.gradient_entries()
+            results = self._results(victim, images, labels, epsilons, rng)
+        entries, lost = (now - then for now, then in zip(victim.gradient_entries(), before, strict=True))
+        results = [_finished(result, lost / max(entries, 1)) for result in results]
         broken = max((int(result.broken.sum()) for result in results if result.broken is not None), default=0)
         if broken:
             warnings.warn(f"{self._label}: for {broken} of {len(images)} images {_BROKEN}", stacklevel=2)
@@ -121,6 +129,10 @@ class Attack(Component, ABC):
         return [
             next(queue) if epsilon > 0 and found else replace(unchanged, epsilon=float(epsilon)) for epsilon in epsilons
         ]
+
+    def left_out(self, classes: int) -> dict[str, str]:
+        """What cannot run against a model of so few classes, and why: parts by name, the attack itself as ``""``."""
+        return {}
 
     @abstractmethod
     def attack(
@@ -183,6 +195,6 @@ def verified(
     return AttackResult(epsilon, adversarial, success, norms, forwards, 0, broken=broken)
 
 
-def _detached(result: AttackResult) -> AttackResult:
-    """The result without the graph that an attack may have left on its images."""
-    return replace(result, images=result.images.detach()) if result.images.requires_grad else result
+def _finished(result: AttackResult, lost: float) -> AttackResult:
+    """The result without a graph on its images, and with the share of gradient entries that were lost."""
+    return replace(result, images=result.images.detach(), lost_gradients=lost)

@@ -18,8 +18,8 @@ from ..registry import GauntletError, NotAvailable
 from .base import Attack, AttackResult, sanitized, verified
 from .foolbox_row import HIDDEN, STARTS, Row, foolbox
 from .minimum_norm import MinimumNormAttack
-from .norms import into_ball
-from .victim import Victim
+from .norms import into_ball, per_image
+from .victim import Victim, not_numbers
 
 
 class FoolboxAttack(Attack):
@@ -74,17 +74,20 @@ class _ChunkRun:
     def __init__(self, attack: FoolboxAttack, victim: Victim, budget: dict[str, Any]) -> None:
         self.row, self.victim, self.budget = attack.row, victim, budget
         self.original = attack.build()
-        module = _StallGuard(victim.module) if attack.row.endless else victim.module
-        self.model = foolbox.PyTorchModel(module, bounds=(0, 1), device=victim.device)
+        self.module = _StallGuard(victim.module) if attack.row.endless else victim.module
+        self.model = self._as_foolbox(self.module)
 
     def __call__(self, images: Tensor, labels: Tensor, **starts: Tensor) -> Tensor:
         """Run foolbox; what it cannot do becomes one sentence."""
         if self.row.feed:
             self.original.feed(self.model, images)
-        before = self.victim.backwards
+        before, witness = self.victim.backwards, _Witness(self.module, images)
         try:
-            found = self.original.run(self.model, images, self._criterion(images, labels), **starts, **self.budget)
+            model, criterion = self._as_foolbox(witness), self._criterion(images, labels)
+            found = self.original.run(model, criterion=criterion, inputs=images, **starts, **self.budget)
         except (AssertionError, ValueError, RuntimeError, IndexError) as error:
+            if witness.broken.any():  # foolbox may not cope with NaN
+                return witness.instead_of(images)
             if self.row.access == "gradient":
                 self.victim.gradient(images[:1], labels[:1])  # says it better where the model has no gradient
             if isinstance(error, RuntimeError):  # out of memory among others: not foolbox's to explain
@@ -95,7 +98,12 @@ class _ChunkRun:
             self.victim.gradient(
                 images[:1], labels[:1]
             )  # a loss with a distance in it has a gradient without the model
-        return found
+        if witness.broken.any():
+            witness.broken &= ~self.victim.fooled(sanitized(found, images), labels)
+        return witness.instead_of(found)
+
+    def _as_foolbox(self, module: nn.Module) -> Any:
+        return foolbox.PyTorchModel(module, bounds=(0, 1), device=self.victim.device)
 
     def apart(self, images: Tensor, labels: Tensor) -> Tensor:
         """Run on images (N, C, H, W); in halves where one that nothing fools stops foolbox: it comes back unchanged."""
@@ -145,6 +153,32 @@ class _ChunkRun:
             return foolbox.criteria.Misclassification(labels)
         wrong = self.victim.outputs(images).scatter(1, labels[:, None], -torch.inf)
         return foolbox.criteria.TargetedMisclassification(wrong.argmax(dim=1))
+
+
+class _Witness(nn.Module):
+    """Remembers for each image of a call the first version on which the outputs were NaN.
+
+    Where an attack shows the model other numbers of images, it cannot tell which are which, and looks away.
+    """
+
+    def __init__(self, inner: nn.Module, images: Tensor) -> None:
+        super().__init__()
+        self.inner, self._first = inner, images
+        self.broken = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, classes) of images (N, C, H, W)."""
+        outputs = self.inner(images)
+        if len(images) == len(self.broken):
+            fresh = not_numbers(outputs.detach()) & ~self.broken
+            self._first = torch.where(per_image(fresh, images), images.detach(), self._first)
+            self.broken |= fresh
+        return outputs
+
+    def instead_of(self, images: Tensor) -> Tensor:
+        """Images (N, C, H, W), and in place of those that broke the model the version that did."""
+        return torch.where(per_image(self.broken, images), self._first, images)
 
 
 class _StallGuard(nn.Module):

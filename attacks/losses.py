@@ -52,6 +52,18 @@ def get_loss(name: LossName) -> Loss | None:
     return {"xent": None, "margin": margin, "dlr": dlr}[name]
 
 
+def lacking_classes(loss: str, classes: int) -> str:
+    """Why a loss cannot be computed for so few classes, or nothing.
+
+    >>> lacking_classes("targeted dlr", 3)
+    'needs at least 4 classes (its loss is the targeted dlr), the model has 3'
+    """
+    least = {"dlr": 3, "targeted dlr": 4}.get(loss, 2)
+    return (
+        "" if classes >= least else f"needs at least {least} classes (its loss is the {loss}), the model has {classes}"
+    )
+
+
 def _need(logits: Tensor, classes: int, name: str) -> None:
     if logits.shape[1] < classes:
         raise GauntletError(f"The {name} loss needs at least {classes} classes, the model has {logits.shape[1]}.")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..registry import GauntletError
 from .budget import BudgetAttack, BudgetSearch, SearchBatch
-from .losses import LossName, get_loss
+from .losses import LossName, get_loss, lacking_classes
 from .native import native
 from .norms import per_image
 from .steps import PATH, ascend, displaced, random_offset
@@ -67,7 +67,7 @@ class PGD(BudgetAttack):
         self.random_start = random_start
         self.restarts = restarts
         self.stop_when_fooled = stop_when_fooled
-        self.loss = get_loss(loss)
+        self.loss, self._loss_name = get_loss(loss), loss
         self._check()
 
     def _check(self) -> None:
@@ -77,6 +77,11 @@ class PGD(BudgetAttack):
             raise GauntletError(f"pgd needs rel_stepsize > 0, got {self.rel_stepsize}.")
         if self.restarts > 1 and not self.random_start:
             raise GauntletError("pgd with restarts > 1 needs random_start: true, or every restart is the same.")
+
+    def left_out(self, classes: int) -> dict[str, str]:
+        """The attack itself, where its loss needs more classes."""
+        reason = lacking_classes(self._loss_name, classes)
+        return {"": reason} if reason else {}
 
     def search(self, batch: SearchBatch, items: Tensor) -> None:
         """Climb from every start; after each, go on with the items that are not solved."""

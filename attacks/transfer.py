@@ -67,6 +67,10 @@ class Transfer(Attack):
                 "give both the same norm, which must be one with a budget."
             )
 
+    def left_out(self, classes: int) -> dict[str, str]:
+        """As the attack on the surrogate."""
+        return self.inner.left_out(classes)
+
     def attack(
         self, victim: Victim, images: Tensor, labels: Tensor, epsilons: Sequence[float], rng: PerImageRNG
     ) -> Iterable[AttackResult]:

@@ -98,10 +98,9 @@ class Victim:
         self.forwards = self.backwards = 0
         self._gradient_entries, self._lost_entries = 0, torch.zeros((), dtype=torch.int64, device=self.device)
 
-    @property
-    def lost_gradient_share(self) -> float:
-        """Share of the entries of all gradients since the counters were set that were NaN or infinite."""
-        return float(self._lost_entries) / max(self._gradient_entries, 1)
+    def gradient_entries(self) -> tuple[int, int]:
+        """How many entries gradients had since the counters were set, and how many of them were NaN or infinite."""
+        return self._gradient_entries, int(self._lost_entries)
 
     def inspect(self, images: Tensor) -> int | None:
         """Number of the model's classes; warns, once, where its outputs are probabilities.

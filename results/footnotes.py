@@ -54,4 +54,18 @@ def _reported(frame: pd.DataFrame) -> Iterator[tuple[pd.Series, str]]:
             yield frame["source"].eq(source), f"As reported by {source}; not measured here."
 
 
-FOOTNOTES: list[Footnote] = [_stand_in_data, _tuned_on_test, _reported]
+def _incomplete_attacks(frame: pd.DataFrame) -> Iterator[tuple[pd.Series, str]]:
+    """Attacks made of several of which some cannot run here, as their params say."""
+    codes, values = factorize(frame["params"])
+    found: dict[str, list[int]] = {}
+    for code in np.unique(codes).tolist():
+        known = parsed(str(values[code])).get("without", {}) if '"without"' in str(values[code]) else {}
+        if isinstance(known, dict) and known:
+            found.setdefault("; ".join(f"{name} ({reason.rstrip('.')})" for name, reason in known.items()), []).append(
+                code
+            )
+    for text, which in found.items():
+        yield pd.Series(np.isin(codes, which), frame.index), f"Without {text}."
+
+
+FOOTNOTES: list[Footnote] = [_stand_in_data, _tuned_on_test, _reported, _incomplete_attacks]

@@ -16,7 +16,7 @@ from ...results.metrics.detection import DETECTION
 from ...results.records import CellResult, PlannedCell
 from ..jobs import Finished, ModelRow, OODSet
 from .attack import ATTACK_KEYS, attacks_on_classes
-from .attack_measures import attacked_targets
+from .attack_measures import BROKEN, attacked_targets
 from .attack_plans import AttackingJob, AttackPlan, plan_attack, unused_budgets
 from .detector_plans import DETECTOR_KEYS, DetectorEvaluator, DetectorJob, Task, plan_detectors
 from .ood import measure
@@ -121,7 +121,7 @@ class AdversarialJob(DetectorJob[AttackedTask], AttackingJob):
             return None, dict.fromkeys(epsilons, (None, (every, every)))
         fooling: dict[float, Fooling] = {}
         for epsilon, found in zip(epsilons, list(attacked.at(epsilons)), strict=True):
-            mask = found.answer != attacked.y
+            mask = (found.answer != attacked.y) & (found.answer != BROKEN)
             made = _as_set(images, found.result.images[mask], mask, f"{images.name}/{self.label}/{epsilon:g}")
             fooling[epsilon] = context.outputs_of(made) if len(made) else None, (every, made.indices.cpu().numpy())
         return context.outputs_of(images), fooling

@@ -15,6 +15,7 @@ from torch import Tensor
 from ...attacks import Attack, AttackResult, PerImageRNG, Victim, build_attack, check_ball, perturbation_norms
 from ...attacks.norms import InvalidAdversarial
 from ...attacks.smallest_epsilon import smallest_epsilons
+from ...attacks.victim import not_numbers
 from ...registry import GauntletError
 from ...results.intervals import median_interval
 from ...results.records import CellResult, Measurement
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
     from ..context import RowContext
     from ..jobs import ModelRow
     from .attack_plans import AttackingJob
+
+#: In place of a prediction: the logits are NaN, which is neither robust nor fooled.
+BROKEN = -1
+
+#: Share of the attacked images up to which NaN logits are only counted.
+BROKEN_LIMIT = 0.05
 
 #: The norms in which every perturbation is measured, in the order of the array ``distances``.
 NORMS = ("linf", "l2", "l1", "l0")
@@ -178,20 +185,28 @@ def attacked_targets(job: AttackingJob, context: RowContext) -> AttackedTargets:
 
 
 def _predictions(victim: Victim, images: Tensor) -> Tensor:
-    return torch.cat([victim.logits(batch).argmax(1) for batch in images.split(victim.batch_size)])
+    """Predictions (N,); :data:`BROKEN` where the logits are NaN."""
+    outputs = victim.outputs(images)
+    return outputs.argmax(dim=1).masked_fill(not_numbers(outputs), BROKEN)
 
 
 def measure(found: Answered, attacked: AttackedTargets, examples: int = 0) -> CellResult:
     """What one budget did to the target images; counted by the predictions made again."""
     result, predictions, targets, x, y = found.result, found.answer, attacked.targets, attacked.x, attacked.y
-    fooled = predictions != y
+    broken = predictions == BROKEN
+    fooled, lost = (predictions != y) & ~broken, int(broken.sum())
     total, count = len(targets.right), len(y)
+    if lost > BROKEN_LIMIT * count:
+        reason = f"Under attack the model's logits are NaN for {lost} of {count} images: neither robust nor fooled"
+        return CellResult(status="failed", reason=f"{reason} (up to {BROKEN_LIMIT:.0%} are only counted).")
     sizes = torch.where(fooled, result.norms, torch.inf) if result.smallest is None else result.smallest
     measurements = (
-        proportion("robust_accuracy", count - int(fooled.sum()), total),
+        proportion("robust_accuracy", count - int(fooled.sum()) - lost, total),
         proportion("attack_success_rate", int(fooled.sum()), count),
         Measurement("forwards", result.forwards / count, n=count),
         Measurement("backwards", result.backwards / count, n=count),
+        *((Measurement("broken_outputs", lost / count, n=count),) if lost else ()),
+        *((Measurement("lost_gradients", result.lost_gradients, n=count),) if result.lost_gradients else ()),
         *_median_norm(_with_errors(sizes, total)),
     )
     distances = torch.stack([perturbation_norms(result.images, x, norm) for norm in NORMS])
@@ -202,6 +217,7 @@ def measure(found: Answered, attacked: AttackedTargets, examples: int = 0) -> Ce
         "label": small(y),
         "success": fooled.cpu().numpy(),
         "claimed": result.success.cpu().numpy(),
+        **({"broken": broken.cpu().numpy()} if lost else {}),
         "norm": numbers(result.norms),
         "distances": numbers(distances),
         **({} if result.smallest is None else {"smallest": numbers(result.smallest)}),

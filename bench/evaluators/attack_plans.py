@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ...attacks import Victim
+from ...attacks import Victim, build_attack
 from ...attacks.function import norm_of
 from ...attacks.transfer import inner_attack
 from ...models.build import check_fit
@@ -21,6 +21,10 @@ from .base import Evaluator, examples_key
 if TYPE_CHECKING:
     from ..context import RowContext
     from ..suite import Suite
+
+
+#: With so many classes every loss can be computed; an attack is asked only where there are fewer.
+_ENOUGH_CLASSES = 4
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,19 @@ def plan_attack(suite: Suite, row: ModelRow, attack: Selected) -> AttackPlan:
         budgets(suite, attack),
         obstacle=entry.obstacle,
     )
+    plan = _with_few_classes(plan, len(row.dataset.classes))
     return _with_surrogate(plan, suite, row) if "surrogate" in entry.meta.get("inputs", ()) else plan
+
+
+def _with_few_classes(plan: AttackPlan, classes: int) -> AttackPlan:
+    """The plan with what cannot run against so few classes: the attack itself, or parts that its params then name."""
+    entry = plan.attack.entry
+    if classes >= _ENOUGH_CLASSES or plan.obstacle or entry.plugin is not None:
+        return plan
+    left_out = build_attack(entry, plan.attack.parameters).left_out(classes)
+    if "" in left_out:
+        return replace(plan, obstacle=f"Attack {plan.attack.label!r} {left_out['']}.")
+    return replace(plan, params={**plan.params, "without": left_out}) if left_out else plan
 
 
 def budgets(suite: Suite, attack: Selected) -> tuple[Epsilon, ...]:

@@ -76,7 +76,7 @@ class AttackRun:
         """Whether each evaluated image (by its place in the test split) is still classified correctly."""
         arrays = self.result.arrays
         robust = arrays["attacked"].copy()
-        robust[arrays["attacked"]] = ~arrays["success"]
+        robust[arrays["attacked"]] = ~(arrays["success"] | arrays.get("broken", False))
         return dict(zip(arrays["index"].tolist(), robust.tolist(), strict=True))
 
 

@@ -30,6 +30,7 @@ CHECKS: dict[str, Check] = {
     "logits": model.logits,
     "varied-answers": model.varied_answers,
     "gradients": model.gradients,
+    "finite-gradients": model.finite_gradients,
     "work-done": stored.work_done,
     "monotone": stored.monotone,
     "chance-at-large-budget": model.chance_at_large_budget,
@@ -50,7 +51,10 @@ FULL = frozenset(
 )
 #: Checks that look at the model alone, whatever became of the attacks.
 NEEDS_NO_ATTACK = frozenset(
-    {"deterministic", "logits", "varied-answers", "gradients", "smooth-loss", "intact-graph", "class-count"}
+    {
+        *("deterministic", "logits", "varied-answers", "gradients", "finite-gradients"),
+        *("smooth-loss", "intact-graph", "class-count"),
+    }
 )
 
 

@@ -12,6 +12,7 @@ import torch
 
 from ...attacks import PerImageRNG, Victim, build_attack
 from ...attacks.diagnostics import disagreement, lost_gradients, roughness
+from ...attacks.inputs import output_kind
 from ...registry import GauntletError
 from .check_context import CheckContext, CheckResult, NotApplicable
 
@@ -31,14 +32,14 @@ def deterministic(evidence: CheckContext) -> CheckResult:
 
 
 def logits(evidence: CheckContext) -> CheckResult:
-    """3: the outputs are logits and not probabilities."""
+    """3: the outputs are logits and not probabilities, nor independent sigmoids."""
     outputs = evidence.bench.outputs(evidence.row.dataset, "test").logits
     assert outputs is not None
-    if bool(((outputs >= 0) & (outputs <= 1)).all()) and bool(((outputs.sum(dim=1) - 1).abs() < 1e-4).all()):
-        return CheckResult(
-            False, "The model returns probabilities: losses saturate on them; let it return logits, without a softmax."
-        )
-    return CheckResult(True, "The outputs are logits, not probabilities.")
+    kind = output_kind(outputs)
+    if kind in ("probabilities", "sigmoids"):
+        what = "probabilities" if kind == "probabilities" else "values in [0, 1], as independent sigmoids do"
+        return CheckResult(False, f"The model returns {what}: losses saturate on them; let it return logits.")
+    return CheckResult(True, f"The outputs are {kind}, not probabilities.")
 
 
 def varied_answers(evidence: CheckContext) -> CheckResult:
@@ -68,6 +69,21 @@ def gradients(evidence: CheckContext) -> CheckResult:
     if worst > _LOST:
         return CheckResult(False, f"The gradient vanishes ({shares} of the images): gradient attacks are blind.", worst)
     return CheckResult(True, f"The gradient is there (it vanishes {shares} of the images).", worst)
+
+
+def finite_gradients(evidence: CheckContext) -> CheckResult:
+    """20, ours: the gradient is a number at every pixel."""
+    with evidence.victim() as victim:
+        try:
+            victim.gradient(*evidence.images)
+        except GauntletError as error:
+            raise NotApplicable(str(error)) from None
+        entries, lost = victim.gradient_entries()
+    share = lost / max(entries, 1)
+    if lost:
+        text = f"The gradient is NaN or infinite at {share:.1%} of the pixels, where it counts as 0"
+        return CheckResult(share <= _LOST, f"{text}: gradient attacks do not see them.", share)
+    return CheckResult(True, "The gradient is a number at every pixel.", share)
 
 
 def chance_at_large_budget(evidence: CheckContext) -> CheckResult:
@@ -122,12 +138,12 @@ def clean_at_zero(evidence: CheckContext) -> CheckResult:
 
 
 def converged(evidence: CheckContext) -> CheckResult:
-    """9: twice the steps and restarts change little."""
+    """9: a path two and a half times as long, and three starts, change little."""
     with evidence.victim() as victim:
         once = evidence.attacked("pgd", evidence.epsilon, victim)
-        twice = evidence.attacked("pgd", evidence.epsilon, victim, steps=80, rel_stepsize=1 / 60, restarts=2)
-    before, after = (float((~fooled).float().mean()) for fooled in (once, twice))
-    text = f"{before:.1%} with 40 steps and {after:.1%} with 80 steps and a restart"
+        longer = evidence.attacked("pgd", evidence.epsilon, victim, steps=100, rel_stepsize=0.1, restarts=3)
+    before, after = (float((~fooled).float().mean()) for fooled in (once, longer))
+    text = f"{before:.1%} on a path of 4 epsilons and {after:.1%} on three paths of 10"
     return CheckResult(before - after <= _LOST, f"PGD at Linf {evidence.epsilon:g} leaves {text}.", before - after)
 
 

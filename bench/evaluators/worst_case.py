@@ -44,13 +44,19 @@ def worst_case_jobs(evaluator: Evaluator, suite: Suite, row: ModelRow, jobs: Seq
     found = []
     for norm, parts in _by_norm(suite, jobs).items():
         budgets: dict[float, list[PlannedCell]] = {}
+        without: dict[float, dict[str, str]] = {}
         for job in parts:
             for cell in job.cells:
-                if cell.identity.epsilon and cell.key not in job.obstacles:
+                if cell.identity.epsilon and cell.key in job.obstacles:
+                    without.setdefault(cell.identity.epsilon, {})[job.label] = job.obstacles[cell.key]
+                elif cell.identity.epsilon:
                     budgets.setdefault(cell.identity.epsilon, []).append(cell)
         shared = {epsilon: cells for epsilon, cells in sorted(budgets.items()) if len(cells) > 1}
         label = f"worst-case {norm}"
-        cells = tuple(_cell(evaluator, row, label, norm, epsilon, joined) for epsilon, joined in shared.items())
+        cells = tuple(
+            _cell(evaluator, row, label, norm, epsilon, joined, without.get(epsilon, {}))
+            for epsilon, joined in shared.items()
+        )
         of = {cell.key: tuple(part.key for part in joined) for cell, joined in zip(cells, shared.values(), strict=True)}
         if cells:
             found.append(WorstCaseJob(evaluator=evaluator.name, row=row, label=label, cells=cells, parts=of))
@@ -80,19 +86,33 @@ def _named(suite: Suite, label: str, norm: str, groups: dict[str, list[Job]]) ->
 
 
 def _cell(
-    evaluator: Evaluator, row: ModelRow, label: str, norm: str, epsilon: float, parts: Sequence[PlannedCell]
+    evaluator: Evaluator,
+    row: ModelRow,
+    label: str,
+    norm: str,
+    epsilon: float,
+    parts: Sequence[PlannedCell],
+    without: Mapping[str, str],
 ) -> PlannedCell:
+    """The cell over the parts; its params name the attacks that it is without, and why."""
     labels = [part.identity.attack for part in parts]
     return evaluator.cell(
         row,
         "worst-case",
         [_VERSION, *(part.key for part in parts)],
         facts={"norm": norm},
-        params={"attack": {"name": "worst-case", "of": labels}},
+        params={"attack": {"name": "worst-case", "of": labels}, **({"without": dict(without)} if without else {})},
         attack=label,
         epsilon=epsilon,
         role="worst-case",
     )
+
+
+def _of_all(result: CellResult, name: str) -> np.ndarray:
+    """An array of the attacked images, for all evaluated ones (total,); False where it says nothing."""
+    found = np.zeros(len(result.arrays["index"]), dtype=bool)
+    found[result.arrays["attacked"]] = result.arrays.get(name, False)
+    return found
 
 
 def _joined(results: Sequence[CellResult]) -> CellResult:
@@ -105,19 +125,22 @@ def _joined(results: Sequence[CellResult]) -> CellResult:
     for result in results[1:]:
         index = np.intersect1d(index, result.arrays["index"])
     attacked = np.zeros(len(index), dtype=bool)
-    fooled = np.zeros(len(index), dtype=bool)
+    fooled, broken = np.zeros_like(attacked), np.zeros_like(attacked)
     for result in results:
-        arrays = result.arrays
-        success = np.zeros(len(arrays["index"]), dtype=bool)
-        success[arrays["attacked"]] = arrays["success"]
-        place = np.searchsorted(arrays["index"], index)
-        attacked = arrays["attacked"][place]  # the same in each: it is the model's own doing
-        fooled |= success[place]
-    robust = int((attacked & ~fooled).sum())
+        place = np.searchsorted(result.arrays["index"], index)
+        attacked = result.arrays["attacked"][place]  # the same in each: it is the model's own doing
+        fooled |= _of_all(result, "success")[place]
+        broken |= _of_all(result, "broken")[place]
+    robust = int((attacked & ~fooled & ~broken).sum())
     return CellResult(
         measurements=(
             proportion("robust_accuracy", robust, len(index)),
             *((proportion("attack_success_rate", int(fooled.sum()), int(attacked.sum())),) if attacked.any() else ()),
         ),
-        arrays={"index": index, "attacked": attacked, "success": fooled[attacked]},
+        arrays={
+            "index": index,
+            "attacked": attacked,
+            "success": fooled[attacked],
+            **({"broken": broken[attacked]} if broken.any() else {}),
+        },
     )

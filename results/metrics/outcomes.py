@@ -85,6 +85,18 @@ given(
     **UNBOUNDED,
 )
 given(
+    "broken_outputs",
+    "NaN outputs",
+    "Share of the attacked images for which the model's logits are NaN: neither robust nor fooled.",
+    higher_is_better=False,
+)
+given(
+    "lost_gradients",
+    "NaN gradients",
+    "Share of the entries of the attack's input gradients that are NaN or infinite; they count as 0.",
+    higher_is_better=None,
+)
+given(
     "check_passed",
     "Check passed",
     "1 where a sanity check found nothing against a model's robust figures, 0 where it did; `reason` says what.",
