@@ -54,6 +54,13 @@ class Bench:
             return SimpleNamespace(logits=self.model(self.set.images), labels=self.set.labels)
 
 
+class RootOfSquare(nn.Module):
+    """The images themselves, with a NaN gradient where they are black."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return (images * images).sqrt()
+
+
 def look(name: str, *given: Any, **more: Any) -> CheckResult:
     return CHECKS[name](evidence(*given, **more))
 
@@ -88,7 +95,8 @@ def trial(attack: str, epsilon: float | None, robust: list[int], **changes: Any)
 
 
 MODEL_CHECKS = [
-    "deterministic", "logits", "varied-answers", "gradients", "chance-at-large-budget", "clean-at-zero", *sorted(FULL),
+    "deterministic", "logits", "varied-answers", "gradients", "finite-gradients", "chance-at-large-budget",
+    "clean-at-zero", *sorted(FULL),
 ]  # fmt: skip
 
 
@@ -129,6 +137,8 @@ class Purifying(nn.Module):
     [
         ("deterministic", Randomised(trained().model), "The model is random"),
         ("logits", Probabilities(), "probabilities"),
+        ("logits", nn.Sequential(trained().model, nn.Sigmoid()), "values in [0, 1], as independent sigmoids do"),
+        ("finite-gradients", nn.Sequential(RootOfSquare(), trained().model), "NaN or infinite at"),
         ("varied-answers", Constant(), "answers '3' to 100% of the clean images: it has learned nothing"),
         ("gradients", Masked(trained().model), "vanishes"),
         ("gradients", Saturated(), "cross entropy for 100%, of the margin for 0%"),
@@ -175,7 +185,7 @@ def test_checks_of_one_model_share_the_attacks_that_they_run(monkeypatch: pytest
     context = evidence(trials=(trial("fgsm", 0.3, []),))
     for name in ("converged", "best-iterate", "noise-loses"):
         CHECKS[name](context)
-    own = [{"steps": 80, "rel_stepsize": 1 / 60, "restarts": 2}, {"stop_when_fooled": False}]
+    own = [{"steps": 100, "rel_stepsize": 0.1, "restarts": 3}, {"stop_when_fooled": False}]
     noise = "foolbox/linf/repeated-uniform-noise"
     assert built == [("pgd", {}), ("pgd", own[0]), ("pgd", own[1]), (noise, {})]
 
@@ -360,6 +370,6 @@ def test_checks_wait_for_attacks_that_failed_and_look_again(
     assert len(waiting)
     assert waiting["reason"].str.startswith("Cannot be judged: 1 attack cell failed; so far: ").all()
     judged = frame[(frame["evaluator"] == "checks") & (frame["status"] == "ok")]
-    assert set(judged["attack"]) == {"deterministic", "logits", "varied-answers", "gradients"}
+    assert set(judged["attack"]) == {"deterministic", "logits", "varied-answers", "gradients", "finite-gradients"}
     monkeypatch.delenv("MOOD")
     assert set(run().counts) == {"cached", "ok"}
