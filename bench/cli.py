@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from ..registry import GauntletError
+from ..registry import REGISTRIES, GauntletError, load_plugin
 from .cli_options import out_option
 
 if TYPE_CHECKING:
@@ -78,8 +78,10 @@ def run(suites: tuple[str, ...], out: Path, profile: str | None, **options: Any)
     from .suite import load_suite, named_suites
 
     names = named_suites(suites)
-    for name in names if len(names) > 1 else ():
-        load_suite(name, profile=profile)  # a mistake is found before any of them runs
+    if len(names) > 1:  # a mistake is found before any of them runs
+        given = [load_plugin(plugin, REGISTRIES.values()) for plugin in options["plugins"]]
+        for name in names:
+            load_suite(name, profile=profile, plugins=given)
     folders = [out / Path(name).stem for name in names]
     complete = True
     for name, folder in zip(names, folders if len(names) > 1 else [out], strict=True):

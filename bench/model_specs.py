@@ -129,13 +129,14 @@ def resolve_models(
     recipe: Any,
     locating: Callable[..., AbstractContextManager[None]] = lambda *_: nullcontext(),
 ) -> list[ModelSpec]:
-    """All models of a suite, in order, with patterns expanded and plug-ins' models added.
+    """All models of a suite, in order, with patterns expanded.
 
     ``locating`` is told in whose item a mistake would be (see ``Suite.locating``).
 
     Raises:
         GauntletError: A name, parameter or option is wrong, or two labels are equal.
     """
+    default = None
     with locating("recipe"):
         default = resolve_recipe(recipe)
     named = {spec for spec in specs if isinstance(spec, str) and not _picks_many(spec)}
@@ -145,10 +146,6 @@ def resolve_models(
             names = _fresh(spec, named | {model.entry.name for model in models})
             models += [resolve_model(name, default) for name in names]
             check_unique((model.label for model in models), "model")
-    present = {model.entry.name for model in models}
-    added = [entry.name for entry in MODELS if entry.plugin and entry.name not in present and _complete(entry.name)]
-    models += [resolve_model(name, default) for name in added]
-    check_unique((model.label for model in models), "model")
     return models
 
 

@@ -109,6 +109,7 @@ def _notes(suite: Suite, evaluators: Sequence[Evaluator], jobs: Sequence[Job]) -
     """What is known against the recipes, and what the suite says that nothing uses, each with its place."""
     used = [*suite.model_specs, *(other.model for job in jobs for other in job.others)]
     yield from (note for model in used for recipe in model.recipes for note in warnings(recipe))
+    yield from suite.notes
     yield from suite.unread
     yield from (note for evaluator in evaluators for note in evaluator.unused(suite))
 

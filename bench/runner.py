@@ -86,10 +86,9 @@ def prepare(
         GauntletError: One of ``plugins`` cannot be loaded, or the suite is wrong.
     """
     problems = load_entry_points(REGISTRIES.values())
-    for name in plugins:
-        load_plugin(name, REGISTRIES.values())
+    given = [load_plugin(name, REGISTRIES.values()) for name in plugins]
     source = DataSource(root=data_root(data), cache=cache_folder(), download=download)
-    return make_plan(load_suite(suite, profile=profile), source), problems
+    return make_plan(load_suite(suite, profile=profile, plugins=given), source), problems
 
 
 def run_suite(

@@ -11,15 +11,32 @@ from pydantic import ValidationError
 from ..registry import nearest
 
 
-def describe(error: ValidationError, known: Sequence[str], marks: Mapping[tuple[Any, ...], str], where: str) -> str:
-    """The first problem in one sentence, with its place; ``known`` are the keys of a suite."""
-    problem = _fitting(error.errors())
+def describe(error: ValidationError, marks: Mapping[tuple[Any, ...], str], where: str) -> list[str]:
+    """The first problem of each key or list item in one sentence, with its place."""
+    groups: dict[tuple[Any, ...], list[Any]] = {}
+    for problem in error.errors():
+        key, *rest = problem["loc"]
+        item = rest[0] if rest and isinstance(rest[0], int) else None
+        groups.setdefault((key, item), []).append(problem)
+    return [_sentence(_fitting(problems), marks, where) for problems in groups.values()]
+
+
+def unknown_key(key: str, known: Sequence[str]) -> str:
+    """What is wrong with a key that suites do not have, and what would be right."""
+    from ..datasets import OPTIONS
+
+    if key in OPTIONS:
+        return f"unknown key {key!r}; it is an option of a dataset: write {{NAME: {{{key}: ...}}}} under `datasets:`."
+    return f"unknown key {key!r}; {nearest(key, known)}"
+
+
+def _sentence(problem: Any, marks: Mapping[tuple[Any, ...], str], where: str) -> str:
     path: tuple[Any, ...] = ()
     for part in problem["loc"]:  # without what pydantic puts in: the alternatives of a type
         path = (*path, part) if (*path, part) in marks else path
     place, key = marks.get(path, where), str(problem["loc"][0]) if problem["loc"] else ""
     if problem["type"] == "extra_forbidden":
-        return f"{place}: unknown key {key!r}; {nearest(key, known)}"
+        return f"{place}: {key!r} has no key {problem['loc'][-1]!r}."
     if problem["type"] == "missing":
         return f"{where}: the key {key!r} is missing."
     if problem["type"] == "too_short":

@@ -21,7 +21,8 @@ def nearest(name: str, known: Iterable[str], *, limit: int = 8) -> str:
     """End of a sentence that helps with a misspelt ``name``: the nearest known spelling, or what is known."""
     names = sorted(known)
     lowered = {known_name.lower(): known_name for known_name in names}
-    close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
+    longer = sorted((found for found in lowered if name and found.startswith(name.lower())), key=len)
+    close = longer[:1] or difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
     if close:
         return f"did you mean {lowered[close[0]]!r}?"
     if not names:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,8 +45,20 @@ def parse_spec(spec: Any, kind: str) -> tuple[str, dict[str, Any]]:
     )
 
 
-def select_one(registry: Registry, spec: Any, *, options: Iterable[str] = ()) -> Selected:
-    """Resolve one spec to an entry; ``options`` are keys that are not parameters of the entry."""
+def select_one(
+    registry: Registry, spec: Any, *, options: Iterable[str] = (), hints: Mapping[str, str] | None = None
+) -> Selected:
+    """Resolve one spec to an entry.
+
+    Args:
+        registry: Where to look.
+        spec: See :func:`parse_spec`.
+        options: Keys that are not parameters of the entry.
+        hints: Ends of the message about keys that are neither, in place of the nearest one.
+
+    Raises:
+        GauntletError: A name or key is unknown, a value is of another type, or a parameter has no value.
+    """
     name, values = parse_spec(spec, registry.kind)
     entry = registry.get(name)
     label = values.pop("label", None)
@@ -57,13 +69,20 @@ def select_one(registry: Registry, spec: Any, *, options: Iterable[str] = ()) ->
     for key in values:
         if allowed and not entry.has(key) and not entry.open:
             known = [*(parameter.name for parameter in entry.parameters), *sorted(allowed), "label"]
-            raise GauntletError(f"{registry.kind} {name!r} has no parameter {key!r}; {nearest(key, known)}")
+            hint = (hints or {}).get(key) or nearest(key, known)
+            raise GauntletError(f"{registry.kind} {name!r} has no parameter {key!r}; {hint}")
     checked = entry.check(values)
     entry.require({*checked, *registry.supplied})
     return Selected(entry, label or default_label(name, checked), checked, extra)
 
 
-def select(registry: Registry, specs: Iterable[Any], *, options: Iterable[str] = ()) -> list[Selected]:
+def select(
+    registry: Registry,
+    specs: Iterable[Any],
+    *,
+    options: Iterable[str] = (),
+    hints: Mapping[str, str] | None = None,
+) -> list[Selected]:
     """Resolve names, specs and patterns, in order.
 
     A pattern never picks what is already there, nor, beside others, what cannot do without a value for a parameter
@@ -75,7 +94,7 @@ def select(registry: Registry, specs: Iterable[Any], *, options: Iterable[str] =
     """
     specs = list(specs)
     named = [spec for spec in specs if not (isinstance(spec, str) and is_pattern(spec))]
-    chosen = {id(spec): select_one(registry, spec, options=options) for spec in named}
+    chosen = {id(spec): select_one(registry, spec, options=options, hints=hints) for spec in named}
     taken = {selected.entry.name for selected in chosen.values()}
     result: list[Selected] = []
     for spec in specs:
@@ -95,13 +114,19 @@ def select(registry: Registry, specs: Iterable[Any], *, options: Iterable[str] =
     return result
 
 
-def left_out(registry: Registry, specs: Iterable[Any]) -> dict[str, str]:
-    """Names that patterns, or the wish to add every plug-in, would pick but for a parameter without value; and why."""
+def left_out(registry: Registry, specs: Iterable[Any], joining: Container[str] = ()) -> dict[str, str]:
+    """Entries skipped because a required parameter has no value, with the reason.
+
+    Args:
+        registry: Where to look.
+        specs: Those of a suite; its patterns skip such entries.
+        joining: Plug-ins whose entries join without being named.
+    """
     specs = list(specs)
     patterns = [spec for spec in specs if isinstance(spec, str) and is_pattern(spec)]
     named = {registry.get(parse_spec(spec, registry.kind)[0]).name for spec in specs if spec not in patterns}
     picked = [entry for spec in patterns for entry in registry.match(spec)]
-    picked += [entry for entry in registry if entry.plugin]
+    picked += [entry for entry in registry if entry.plugin in joining]
     reasons = {entry.name: entry.lacks(registry.supplied) for entry in picked if entry.name not in named}
     return {name: reason for name, reason in reasons.items() if reason}
 

@@ -256,7 +256,7 @@ def test_what_needs_a_parameter_is_left_out_of_patterns_with_its_reason(tmp_path
             """Needs a depth."""
         '''
     )
-    plan, problems = prepare(small_suite(attacks=["fgs*", "tag:single-step"], models=["cnn-s*"]), plugins=[plugin])
+    plan, problems = prepare(small_suite(attacks=["fgs*", "tag:single-step"], models=["[cn]*-[sn]*"]), plugins=[plugin])
     assert problems == []
     reasons = {item.what: item.reason for item in plan.left_out}
     assert "needs a value for its parameter 'force': write {needy: {force: ...}}." in reasons["needy"]

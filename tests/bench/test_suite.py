@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 
 from gauntlet.bench.plan import make_plan
@@ -186,3 +188,148 @@ def test_a_suite_in_python_may_hold_paths_tuples_and_numpys_numbers(tmp_path):
     assert suite.datasets == ("digits",)
     with pytest.raises(GauntletError, match="A suite holds text, numbers, lists and mappings"):
         load_suite({"datasets": [object()], "models": ["cnn-small"]})
+
+
+def test_all_mistakes_are_told_at_once_in_the_order_of_the_file():
+    text = """\
+datasets: [digts]
+models: [cnn-smal, {name: cnn-small, widht: 2}]
+recipe: standrad
+attacks: [fgms, {pgd: {steps: x}}, {pgd: {target: 3}}]
+epsilons: [0.1, -1]
+eps: 3
+detectors: [mps]
+ood: {near: [glyfs]}
+seeds: [-1]
+limit: 1000
+evaluators: [acuracy]
+"""
+    with pytest.raises(GauntletError) as caught:
+        parse_suite(text, where="my.yaml")
+    lines = str(caught.value).splitlines()
+    assert [line.split(":")[1] for line in lines] == [
+        "1",
+        "2",
+        "2",
+        "3",
+        "4",
+        "4",
+        "4",
+        "5",
+        "6",
+        "7",
+        "8",
+        "9",
+        "10",
+        "11",
+    ]
+    assert lines[0] == "my.yaml:1:12: Unknown dataset 'digts'; did you mean 'digits'?"
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        (GOOD + "limit: 1000\n", "it is an option of a dataset: write {NAME: {limit: ...}} under `datasets:`."),
+        (GOOD + "eps: [0.1]\n", "did you mean 'epsilons'?"),
+        (GOOD.replace("steps: 5", "eps: 0.1"), "did you mean 'epsilons'?"),
+        (GOOD.replace("steps: 5", "target: 3"), "attacks are untargeted: any wrong class counts."),
+        (GOOD.replace("steps: 5", "targeted: true"), "attacks are untargeted: any wrong class counts."),
+        (GOOD + "where: here\n", "unknown key 'where'"),
+        (GOOD + "tune: {oracel: true}\n", "'tune' has no key 'oracel'"),
+    ],
+)
+def test_hints_name_what_would_be_right(text, hint):
+    assert hint in error_of(text)
+
+
+def test_what_may_not_be_meant_so_is_noted_by_the_plan(tmp_path):
+    def notes(text):
+        return make_plan(parse_suite(text, where="my.yaml"), DataSource(root=tmp_path, cache=tmp_path)).notes
+
+    assert notes(GOOD) == ()
+    assert notes(GOOD + "seeds: 3\n") == ("my.yaml:11:1: `seeds: 3` is one seed, the number 3; 3 are [0, 1, 2].",)
+    assert notes(GOOD + "seeds: [3]\n") == ()
+    assert notes(GOOD.replace("[0.1, 8/255]", "[2, 8]")) == tuple(
+        f"my.yaml:7:1: the Linf epsilon {value} spans all images: pixels lie in [0, 1]; did you mean {value}/255?"
+        for value in (2, 8)
+    )
+    l2 = GOOD.replace("[0.1, 8/255]", "[2]").replace("- fgsm", "- fgm-l2").replace("name: pgd", "name: pgd, norm: l2")
+    assert notes(l2) == ()
+
+
+PLUGIN = """
+from gauntlet import attack, detector, model
+
+@detector("joins-a")
+def first(logits):
+    "One."
+    return -logits.amax(1)
+
+@detector("joins-b")
+def second(logits):
+    "Another."
+    return logits.amax(1)
+
+@attack("joins-c")
+def third(images, epsilon):
+    "Nothing."
+    return images
+
+@model("joins-d")
+def fourth(classes: int = 10):
+    "A model."
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path):
+    from gauntlet.registry import REGISTRIES, load_plugin
+
+    path = tmp_path / "joining.py"
+    path.write_text(PLUGIN)
+    yield load_plugin(str(path), REGISTRIES.values())
+    for registry in REGISTRIES.values():
+        registry.remove_plugin(str(path))
+
+
+def labels(suite) -> list[str]:
+    return [chosen.label for chosen in (*suite.attacks, *suite.detectors, *suite.model_specs)]
+
+
+def test_a_plugin_joins_a_suite_that_names_none_of_its_entries_but_never_with_its_models(plugin):
+    own = ["fgsm", "PGD-5", "joins-c", "msp", "joins-a", "joins-b", "cnn-small"]
+    assert labels(parse_suite(GOOD, where="x", plugins=[plugin])) == own
+
+
+@pytest.mark.parametrize("named", ["msp, joins-a", "msp, {name: joins-a, label: A}"])
+def test_of_a_plugin_of_which_a_suite_names_something_only_that_is_taken(plugin, named):
+    suite = parse_suite(GOOD.replace("detectors: msp", f"detectors: [{named}]"), where="x", plugins=[plugin])
+    assert [chosen.entry.name for chosen in suite.detectors] == ["msp", "joins-a"]
+    assert labels(suite)[:2] == ["fgsm", "PGD-5"]
+    by_model = parse_suite(GOOD.replace("- cnn-small", "- joins-d"), where="x", plugins=[plugin])
+    assert labels(by_model) == ["fgsm", "PGD-5", "msp", "joins-d"]
+
+
+def test_what_installed_packages_register_joins_only_where_it_is_named_or_all_are_wanted(plugin):
+    assert "joins-a" not in labels(parse_suite(GOOD, where="x"))
+    everything = parse_suite(GOOD.replace("detectors: msp", "detectors: all"), where="x")
+    assert {"joins-a", "joins-b"} <= set(labels(everything))
+
+
+def test_what_lies_beside_the_suite_can_be_imported(tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "beside_the_suite").mkdir()
+    (tmp_path / "beside_the_suite" / "nets.py").write_text("def small(classes=10):\n    'Small.'\n")
+    (tmp_path / "suite.yaml").write_text("datasets: [digits]\nmodels: ['beside_the_suite.nets:small']\n")
+    assert labels(load_suite(tmp_path / "suite.yaml")) == ["beside_the_suite.nets:small"]
+
+
+@pytest.mark.parametrize("key", ["attacks", "epsilons", "detectors", "ood", "corruptions", "severities", "evaluators"])
+def test_a_key_without_value_is_as_if_it_were_not_there(key):
+    bare = "datasets: [digits]\nmodels: [cnn-small]\n"
+    suite, without = parse_suite(f"{bare}{key}:\n", where="x"), parse_suite(bare, where="x")
+    assert getattr(suite, key) == getattr(without, key)
+    with pytest.raises(GauntletError, match=rf"x:3:1: '{key}' is empty") if key != "ood" else nullcontext():
+        parse_suite(f"{bare}{key}: []\n", where="x")
