@@ -96,7 +96,13 @@ METRICS = Registry(
     leading=True,
     vocabulary=("ranking", "right", "reliability", "values"),
 )
-EVALUATORS = Registry("evaluator", "gauntlet.bench.evaluators", facts=EvaluatorFacts, stated={"order": 1000})
+EVALUATORS = Registry(
+    "evaluator",
+    "gauntlet.bench.evaluators",
+    facts=EvaluatorFacts,
+    stated={"order": 1000},
+    builder="gauntlet.bench.evaluators.base:with_entry",
+)
 REGISTRIES = {
     registry.kind: registry
     for registry in (
@@ -176,6 +182,7 @@ list_calibrators, create_calibrator = CALIBRATORS.names, CALIBRATORS.create
 list_attacks, create_attack = ATTACKS.names, ATTACKS.create
 list_detectors, create_detector = DETECTORS.names, DETECTORS.create
 list_metrics, create_metric = METRICS.names, METRICS.create
+list_evaluators, create_evaluator = EVALUATORS.names, EVALUATORS.create
 
 __all__ = [
     "ATTACKS",
@@ -210,6 +217,7 @@ __all__ = [
     "create_corruption",
     "create_dataset",
     "create_detector",
+    "create_evaluator",
     "create_metric",
     "create_model",
     "create_recipe",
@@ -226,6 +234,7 @@ __all__ = [
     "list_corruptions",
     "list_datasets",
     "list_detectors",
+    "list_evaluators",
     "list_metrics",
     "list_models",
     "list_recipes",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...registry import EVALUATORS, Entry, Obstacle, digest, source_fingerprint
+from ...registry import EVALUATORS, Component, Entry, Obstacle, digest, source_fingerprint
 from ...results.declarations import EvaluatorDeclaration
 from ...results.intervals import proportion_interval
 from ...results.metrics import metric_named, plugged_in
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..suite import Suite
 
 
-class Evaluator:
+class Evaluator(Component):
     """Plans the cells of one kind for a row, as jobs that compute them.
 
     Its decorator says the rest (:class:`gauntlet.registry.facts.EvaluatorFacts`): what it needs of a model and of a
@@ -108,7 +108,13 @@ def build_evaluator(name: str) -> Evaluator:
         GauntletError: There is none.
     """
     evaluator: Evaluator = EVALUATORS.create(name)
-    evaluator.entry = EVALUATORS.get(name)
+    return evaluator
+
+
+def with_entry(entry: Entry, parameters: Mapping[str, Any]) -> Evaluator:
+    """The evaluator of an entry, which knows what its decorator says."""
+    evaluator: Evaluator = entry.build(parameters)
+    evaluator.entry = entry
     return evaluator
 
 
