@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from ..detectors import Detector, Outputs, build_detector, check_scores
+from ..detectors import Detector, FunctionDetector, Head, Outputs, build_detector, check_scores
 from ..registry import GauntletError, NotAvailable, Selected
 from .context import RowContext
+from .guard import lent
 from .kernels import ood_metrics
 from .tuning import tuning_facts
 
@@ -90,7 +92,24 @@ def checked_scores(detector: Detector, outputs: Outputs, label: str) -> Tensor:
                 f"Detector {label!r} cannot score {bad} of {len(outputs)} images{where}: their {need} are not finite "
                 "(NaN or infinite)."
             )
-    return check_scores(detector.score(outputs), len(outputs), label)
+    return check_scores(ask(detector, "score", outputs, label), len(outputs), label)
+
+
+def ask(detector: Detector, method: str, outputs: Outputs, label: str) -> Any:
+    """What ``score``, ``predict`` or ``probabilities`` of a detector gives; one of the user's own is lent copies.
+
+    Raises:
+        GauntletError: It wrote into what it was handed.
+    """
+    if _is_ours(detector):
+        return getattr(detector, method)(outputs)
+    with lent(outputs, f"Detector {label!r}") as own:
+        return getattr(detector, method)(own)
+
+
+def _is_ours(detector: Detector) -> bool:
+    made_of = detector.function if isinstance(detector, FunctionDetector) else type(detector)
+    return getattr(made_of, "__module__", "").startswith("gauntlet.")
 
 
 def _fit(chosen: Selected, inside: Outputs, context: RowContext) -> Detector:
@@ -111,5 +130,18 @@ def _fit(chosen: Selected, inside: Outputs, context: RowContext) -> Detector:
         train = context.outputs(row.dataset, "train", limit=context.suite.fit_limit)
         val = context.outputs(row.dataset, "val") if getattr(detector, "needs_val", False) else None
         seen = detector.needs
-        detector.fit(train.restricted_to(seen), None if val is None else val.restricted_to(seen), inside.head)
+        inner = train.restricted_to(seen), None if val is None else val.restricted_to(seen)
+        _fit_to(detector, *inner, inside.head, chosen.label)
     return detector
+
+
+def _fit_to(detector: Detector, train: Outputs, val: Outputs | None, head: Head | None, label: str) -> None:
+    if _is_ours(detector):
+        detector.fit(train, val, head)
+        return
+    with ExitStack() as stack:
+        own, held_out = (
+            None if one is None else stack.enter_context(lent(one, f"Detector {label!r}")) for one in (train, val)
+        )
+        assert own is not None
+        detector.fit(own, held_out, own.head)

@@ -15,6 +15,7 @@ from ...registry import GauntletError, NotAvailable, Obstacle, Selected, evaluat
 from ...results.curves import confusion
 from ...results.intervals import median_interval
 from ...results.records import CellResult, Measurement, PlannedCell
+from ..fitted_detector import ask
 from ..jobs import Finished, ModelRow, OODSet
 from .accuracy import checked_logits
 from .base import examples_key, proportion
@@ -192,8 +193,8 @@ class _Judge:
             lambda: _Answer(
                 score=fitted.scores(outputs),
                 predicted=logits.argmax(1).cpu().numpy(),
-                decided=_array(detector.predict(seen)),
-                probabilities=_array(detector.probabilities(seen)),
+                decided=_array(ask(detector, "predict", seen, self._label)),
+                probabilities=_array(ask(detector, "probabilities", seen, self._label)),
                 h=_array(outputs.named.get("h")),
             ),
         )
