@@ -10,6 +10,7 @@ from torch import nn
 
 from ..registry import Entry, GauntletError
 from .layers import eval_mode
+from .standard_form import bring_into_form
 
 
 def create_module(
@@ -46,6 +47,8 @@ def create_module(
         raise GauntletError(
             f"Model {entry.name!r} ({entry.where}) must return a torch.nn.Module, got {type(module).__name__}."
         )
+    if not entry.factory.__module__.startswith("gauntlet."):
+        bring_into_form(module, shape)
     return module
 
 

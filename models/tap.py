@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from ..registry import GauntletError
+from .standard_form import precision_of
 
 _TOLERANCE = 1e-4
+_HALF = (torch.float16, torch.bfloat16)
 
 
 class Tap:
@@ -18,7 +20,8 @@ class Tap:
 
     A module that has ``forward_outputs(x) -> dict`` (and, if it has one, ``head() -> (weight, bias)``) is asked.
     For any other, the last ``nn.Linear`` that runs in a forward pass is taken to be the head, its input the features.
-    Either way the head is believed only if W z + b equals the logits on the probe, up to 1e-4 of their size.
+    Either way the head is believed only if W z + b equals the logits on the probe, up to 1e-4 of their size, or what
+    half precision rounds away.
     The module is not changed: hooks live during a call only.
 
     Args:
@@ -37,10 +40,14 @@ class Tap:
         self._layer: nn.Linear | None = None
         self.why_no_head = ""
         self._own = callable(getattr(module, "forward_outputs", None))
+        self._clones, self._rounding = False, 0.0
         with torch.no_grad():
             if not self._own:
                 self._layer = self._last_linear(probe)
-            self.why_no_head = self._doubt(self(probe))
+            lent = probe.clone()
+            outputs = self(lent)
+            self._clones = lent._version > 0  # the model's own forward_outputs writes into its images
+            self.why_no_head = self._doubt(outputs)
 
     @property
     def head(self) -> tuple[Tensor, Tensor] | None:
@@ -48,9 +55,20 @@ class Tap:
         return None if self.why_no_head else self._candidate()
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """Images (N, C, H, W) to ``logits`` (N, K) and ``features`` (N, D) where there are any, and named outputs."""
-        if self._own:
-            return self._own_outputs(images)
+        """Images (N, C, H, W) to ``logits`` (N, K) and ``features`` (N, D) where there are any, and named outputs.
+
+        What comes in half precision goes on in float32.
+        """
+        outputs = self._own_outputs(images.clone() if self._clones else images) if self._own else self._caught(images)
+        known = [value.dtype for name, value in outputs.items() if name in ("logits", "features")]
+        self._rounding = max((torch.finfo(dtype).eps for dtype in known if dtype.is_floating_point), default=0.0)
+        if len(images) == 1:  # of a batch of one, a model that squeezes leaves a vector
+            batched = {name: outputs[name][None] for name in ("logits", "features") if _is_vector(outputs.get(name))}
+            outputs |= batched
+        return {name: value.float() if value.dtype in _HALF else value for name, value in outputs.items()}
+
+    def _caught(self, images: Tensor) -> dict[str, Tensor]:
+        """Logits, and the features that go into the last linear layer."""
         if self._layer is None:
             return {"logits": self._module(images)}
         caught: list[Tensor] = []
@@ -96,7 +114,7 @@ class Tap:
             return "the model has no final linear layer"
         if "features" not in outputs:
             return "the input of the final linear layer is not one vector an image"
-        if not _explains(head, outputs):
+        if not _explains(head, outputs, max(_TOLERANCE, 4 * self._rounding, 4 * precision_of(self._module))):
             return "the logits are not the output of the final linear layer"
         return ""
 
@@ -109,7 +127,8 @@ class Tap:
         if head is None:
             return None
         weight, bias = head
-        return weight.detach(), weight.new_zeros(len(weight)) if bias is None else bias.detach()
+        weight = weight.detach().float() if weight.dtype in _HALF else weight.detach()
+        return weight, weight.new_zeros(len(weight)) if bias is None else bias.detach().to(weight.dtype)
 
 
 def _described(outputs: Any) -> str:
@@ -118,10 +137,14 @@ def _described(outputs: Any) -> str:
     return ", ".join(f"{name}: a {type(value).__name__}" for name, value in outputs.items())
 
 
-def _explains(head: tuple[Tensor, Tensor], outputs: dict[str, Tensor]) -> bool:
+def _is_vector(values: Tensor | None) -> bool:
+    return values is not None and values.ndim == 1
+
+
+def _explains(head: tuple[Tensor, Tensor], outputs: dict[str, Tensor], tolerance: float) -> bool:
     weight, bias = head
     features, logits = outputs["features"], outputs["logits"]
     if features.shape[1:] != weight.shape[1:] or logits.shape[1:] != bias.shape:
         return False
     error = (features @ weight.T + bias - logits).abs().max()
-    return bool(error <= _TOLERANCE * logits.abs().max().clamp(min=1))
+    return bool(error <= tolerance * logits.abs().max().clamp(min=1))
