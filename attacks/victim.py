@@ -18,6 +18,7 @@ from .inputs import output_kind
 #: What is wrong with outputs that are not logits.
 SATURATED = "losses saturate on them, and attacks look weaker than they are; let it return logits."
 
+_MASKED = -1e4  # far below any other logit, and near enough for gradients and margins that are numbers
 _NO_GRADIENT = ("does not require grad", "not have been used in the graph", "does not have a grad_fn")
 
 
@@ -229,6 +230,9 @@ class Victim:
             images = images.view_as(images)
             images.register_hook(self._finite_gradient)
         outputs = self._forward(images)
+        if isinstance(outputs, Tensor) and outputs.is_floating_point():
+            # A masked class has a logit of minus infinity, whose differences and gradients are no numbers.
+            outputs = outputs.nan_to_num(nan=torch.nan, posinf=torch.inf, neginf=_MASKED)
         count = len(images)
         if isinstance(outputs, Tensor) and count == 1 and outputs.ndim == 1:
             outputs = outputs[None]  # of a model that squeezes

@@ -57,6 +57,12 @@ def broken_rows(values: Tensor) -> int:
     return sum(int((~chunk.isfinite()).any(dim=1).sum()) for chunk in chunks)
 
 
+def broken_logits(logits: Tensor) -> int:
+    """How many rows of logits (N, ..., C) hold NaN or infinity, or minus infinity for every class."""
+    masked = logits.detach() == -torch.inf
+    return broken_rows(logits.masked_fill(masked & ~masked.all(dim=-1, keepdim=True), 0.0))
+
+
 def by_rows(score: Callable[..., Tensor], *values: Tensor) -> Tensor:
     """``score`` of aligned tensors (N, ...), some cached rows at a time, joined again."""
     rows = cached_rows(max(value[:1].numel() for value in values))

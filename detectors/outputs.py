@@ -10,9 +10,11 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from .numerics import broken_rows, compute_dtype, double, like
+from .numerics import broken_logits, broken_rows, compute_dtype, double, like
 
 T = TypeVar("T")
+
+_LOGITS = ("logits", "deflated-logits", "members", "passes")
 
 #: Seed of the projection matrix: part of the definition of a projected feature, so it never changes.
 _PROJECTION_SEED = 20_480
@@ -101,9 +103,13 @@ class Outputs:
         return self._made[key]
 
     def broken(self, need: str) -> int:
-        """Of how many images the value of a need is NaN or infinite; 0 where there is none. Counted once."""
+        """Of how many images the value of a need is NaN or infinite; 0 where there is none. Counted once.
+
+        A logit of minus infinity is fine: it masks a class. Not all of an image may be.
+        """
         values = self.get(need)
-        return self.cached(("broken", need), lambda: broken_rows(values)) if isinstance(values, Tensor) else 0
+        count = broken_logits if need in _LOGITS else broken_rows
+        return self.cached(("broken", need), lambda: count(values)) if isinstance(values, Tensor) else 0
 
     def subset(self, positions: Any) -> Outputs:
         """The outputs at ``positions`` (a slice, a mask, or whole numbers), in that order."""

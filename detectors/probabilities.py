@@ -58,4 +58,5 @@ def below_top(logits: Tensor, precision: Callable[[Tensor], Tensor]) -> tuple[Te
     """
     by_class = precision(logits.T.clone(memory_format=torch.contiguous_format))
     top = by_class.detach().amax(dim=0)
-    return top, by_class.sub_(top)
+    # Finite for a masked class too, whose logit is minus infinity: its weight is 0, and 0 times infinity no number.
+    return top, by_class.sub_(top).clamp_(min=torch.finfo(by_class.dtype).min)

@@ -13,7 +13,7 @@ from .msp import msp
 from .numerics import double
 from .outputs import Head, Outputs
 
-_RANGE = (0.02, 50.0)
+_RANGE = (0.02, 1000.0)
 
 
 @detector(
@@ -25,7 +25,7 @@ _RANGE = (0.02, 50.0)
 class TemperatureScaled(Detector):
     """``msp`` at the temperature that minimises the NLL of validation images.
 
-    The temperature is searched in [0.02, 50]; where the NLL falls up to an end (as when every image is right), that
+    The temperature is searched in [0.02, 1000]; where the NLL falls up to an end (as when every image is right), that
     end is taken.
     """
 
@@ -54,7 +54,9 @@ def _best_temperature(logits: Tensor, labels: Tensor) -> float:
     classes = logits.shape[1]
     if int(labels.max()) >= classes:
         raise GauntletError(f"Labels up to {int(labels.max())} do not fit logits of {classes} classes.")
-    centred = logits - logits.gather(1, labels[:, None])
+    centred = (logits - logits.gather(1, labels[:, None])).clamp(min=-1e30)  # finite for a masked class too
+    if not bool(centred.isfinite().all()):
+        raise GauntletError("The true class of a validation image is masked (its logit is minus infinity).")
     low, high = (math.log(bound) for bound in _RANGE)
 
     def slope(log_t: float) -> float:

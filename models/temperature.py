@@ -13,7 +13,9 @@ from torch import Tensor
 from ..registry import GauntletError
 
 #: Where the temperature is searched; nets that end in a batch-norm need one far below 1.
-TEMPERATURE_RANGE = (0.02, 20.0)
+TEMPERATURE_RANGE = (0.001, 1000.0)
+
+_MASKED = -1e30  # in the place of minus infinity: as improbable, and its square is a number
 
 #: Half the width of a 95 % interval, in standard errors.
 _Z95 = 1.959963984540054
@@ -30,11 +32,10 @@ def fit_temperature(logits: Any, labels: Any) -> tuple[float, float, float]:
         labels: True classes, shape (N,).
 
     Returns:
-        T and the ends of its interval.
+        T and the ends of its interval; an end outside of :data:`TEMPERATURE_RANGE` is that of the range.
 
     Raises:
-        GauntletError: The NLL has no minimum inside :data:`TEMPERATURE_RANGE` (as when all images are right), or the
-            inputs do not fit.
+        GauntletError: The NLL has no minimum inside the range (as when all images are right), or the inputs do not fit.
     """
     values, truth = checked(logits, labels)
     centred = values - values.gather(1, truth[:, None])  # the true class at 0: the slope is then the mean of E_p[z]
@@ -45,15 +46,17 @@ def fit_temperature(logits: Any, labels: Any) -> tuple[float, float, float]:
 
     # As T falls, 1/T rises and so does the slope: the root lies between them if the signs differ.
     if not slope(low) > 0 > slope(high):
+        bound, cure = (low, "of which some are classified wrongly") if slope(high) < 0 else (high, "that it gets right")
         raise GauntletError(
             f"The temperature has no optimum between {TEMPERATURE_RANGE[0]:g} and {TEMPERATURE_RANGE[1]:g} on these "
-            f"{len(values)} images: use held-out images of which some are classified wrongly."
+            f"{len(values)} images (the NLL falls up to {math.exp(bound):g}): use held-out images {cure}."
         )
     log_t = float(brentq(slope, low, high, xtol=1e-12))
     first, second = _moments(centred, math.exp(-log_t))
     error = math.sqrt(float(first.square().mean()) / len(values)) / float(second.mean())
     half = _Z95 * error * math.exp(log_t)  # log T = -log(1/T): its error is the relative error of 1/T
-    return math.exp(log_t), math.exp(log_t - half), math.exp(log_t + half)
+    ends = (math.exp(min(max(end, low), high)) for end in (log_t - half, log_t + half))
+    return (math.exp(log_t), *ends)  # type: ignore[return-value]
 
 
 def _moments(centred: Tensor, inverse_temperature: float) -> tuple[Tensor, Tensor]:
@@ -81,11 +84,14 @@ def checked(outputs: Any, labels: Any) -> tuple[Tensor, Tensor]:
             f"Calibration needs outputs of shape (N, C) and labels of shape (N,) with N of at least 1, got "
             f"{tuple(values.shape)} and {tuple(truth.shape)}."
         )
-    bad = int((~values.isfinite()).any(dim=1).sum())
+    bad = int((~values.isfinite() & (values != -math.inf)).any(dim=1).sum())
     if bad:
         raise GauntletError(f"Calibration needs finite outputs, but those of {bad} of {len(values)} images are not.")
     if int(truth.min()) < 0 or int(truth.max()) >= values.shape[1]:
         raise GauntletError(
             f"Calibration needs labels from 0 to {values.shape[1] - 1}, got {int(truth.min())} to {int(truth.max())}."
         )
-    return values, truth.to(values.device)
+    truth = truth.to(values.device)
+    if masked := int((values.gather(1, truth[:, None]) == -math.inf).sum()):
+        raise GauntletError(f"The NLL is infinite: the class of {masked} images is masked (a logit of minus infinity).")
+    return values.clamp(min=_MASKED), truth

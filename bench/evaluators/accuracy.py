@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ...attacks import Victim
+from ...detectors.numerics import broken_logits
 from ...registry import GauntletError, evaluator
 from ...results.records import CellResult, PlannedCell
 from ..device_images import drawn_positions
@@ -100,14 +101,13 @@ def _jacobians(context: RowContext, row: ModelRow, count: int) -> dict[str, np.n
 
 
 def checked_logits(logits: Tensor | None, model: str) -> Tensor:
-    """Logits that are there and finite.
+    """Logits (N, C) that are there and finite, or minus infinity for classes that are masked.
 
     Raises:
         GauntletError: They are not; the message names the model.
     """
     if logits is None:
         raise GauntletError(f"Model {model!r} yields no logits.")
-    bad = int((~logits.isfinite()).any(dim=1).sum())
-    if bad:
+    if bad := broken_logits(logits):
         raise GauntletError(f"Model {model!r} gives logits that are not finite for {bad} of {len(logits)} images.")
     return logits
