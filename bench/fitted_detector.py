@@ -8,14 +8,20 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..detectors import Detector, FunctionDetector, Head, Outputs, build_detector, check_scores
+from ..models import kind_of, why_no_logits
 from ..registry import GauntletError, NotAvailable, Selected
 from .context import RowContext
 from .guard import lent
 from .kernels import ood_metrics
 from .tuning import tuning_facts
+
+#: Needs that mean nothing where a model gives probabilities.
+_LEVELS = {"logits", "deflated-logits", "model", "passes", "members"}
+_TRIED = 64  # images on which a detector is seen to read the level of logits
 
 
 class FittedDetector:
@@ -124,6 +130,9 @@ def _fit(chosen: Selected, inside: Outputs, context: RowContext) -> Detector:
     for need in detector.needs:
         if need != "head" and inside.get(need) is None:
             raise NotAvailable(f"{chosen.label} needs {need}, which model {row.model.label} does not yield.")
+    logits = inside.logits if _LEVELS & set(detector.needs) else None
+    if logits is not None and (why := why_no_logits(logits, row.model.label)):
+        raise NotAvailable(f"{chosen.label} reads logits, but {why}")
     if detector.needs_fit:
         if reason := row.dataset.obstacle("train"):
             raise NotAvailable(reason)
@@ -132,7 +141,26 @@ def _fit(chosen: Selected, inside: Outputs, context: RowContext) -> Detector:
         seen = detector.needs
         inner = train.restricted_to(seen), None if val is None else val.restricted_to(seen)
         _fit_to(detector, *inner, inside.head, chosen.label)
+    if logits is not None and "logits" in detector.needs and kind_of(logits) == "log-probabilities":
+        _refuse_levels(detector, inside, chosen.label, row.model.label)
     return detector
+
+
+def _refuse_levels(detector: Detector, inside: Outputs, label: str, model: str) -> None:
+    """Log-probabilities are logits without a level: their log-sum-exp is 0 for every image.
+
+    Raises:
+        NotAvailable: The scores of a detector move with the level.
+    """
+    some = inside.subset(slice(0, _TRIED)).restricted_to(detector.needs)
+    assert some.logits is not None
+    raised = replace(some, logits=some.logits + torch.linspace(1, 5, len(some), device=some.logits.device)[:, None])
+    plain, moved = (ask(detector, "score", part, label).double() for part in (some, raised))
+    if not torch.allclose(plain, moved, rtol=1e-3, atol=1e-5):
+        raise NotAvailable(
+            f"{label} reads the level of logits, but model {model} gives log-probabilities, which have none (the "
+            "log-sum-exp of every image is 0): let it return what comes before its log_softmax."
+        )
 
 
 def _fit_to(detector: Detector, train: Outputs, val: Outputs | None, head: Head | None, label: str) -> None:

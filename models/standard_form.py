@@ -76,6 +76,21 @@ def precision_of(module: nn.Module) -> float:
     return max((torch.finfo(dtype).eps for dtype in seen), default=torch.finfo(torch.float32).eps)
 
 
+def why_no_logits(outputs: Tensor, model: str) -> str:
+    """What the outputs (N, K) of a classifier are in the place of logits, as a sentence; empty where they are logits.
+
+    Log-probabilities are logits in all but their level, which is the same for every image.
+    """
+    kind = kind_of(outputs)
+    if kind in ("logits", "log-probabilities"):
+        return ""
+    seen = "sum to 1" if kind == "probabilities" else "do not sum to 1, as of sigmoids"
+    return (
+        f"model {model} gives {kind} (its outputs lie in [0, 1] and {seen}), not logits: let it return what comes "
+        "before its last activation."
+    )
+
+
 def kind_of(outputs: Tensor) -> Kind:
     """What the outputs (N, K) of a classifier are, as all rows show.
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from ...models import why_no_logits
 from ...models.temperature import fit_temperature
-from ...registry import GauntletError, evaluator
+from ...registry import GauntletError, NotAvailable, evaluator
 from ...results.estimates import estimate
 from ...results.metrics import plugged_in
 from ...results.metrics.calibration import BINNED, CALIBRATION
@@ -56,6 +57,8 @@ class CalibrationJob(Job):
         row = self.row
         outputs = context.outputs(row.dataset, "test")
         logits = checked_logits(outputs.logits, row.model.label)
+        if why := why_no_logits(logits, row.model.label):
+            raise NotAvailable(f"Calibration is that of a softmax, but {why}")
         measurements, arrays = _measure(logits, outputs.labels, "")
         reason = ""
         try:

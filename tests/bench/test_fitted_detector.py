@@ -112,3 +112,52 @@ def test_images_with_outputs_that_are_not_finite_are_not_scored(name: str, value
     features[[3, 7]] = value
     with pytest.raises(GauntletError, match=r"cannot score 2 of 60 images of digits/test: their (logits|features) are"):
         checked_scores(detector, outputs(features), name)
+
+
+ODD_MODELS = '''
+    import torch
+    from torch import nn
+    from gauntlet import model
+
+    def network(*last):
+        torch.manual_seed(1)
+        return nn.Sequential(nn.Conv2d(1, 8, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(1568, 10), *last)
+
+    @model("plain", trained=True)
+    def plain():
+        """Logits."""
+        return network()
+
+    @model("log-softmax", trained=True)
+    def log_softmax():
+        """Log-probabilities."""
+        return network(nn.LogSoftmax(1))
+
+    @model("softmax", trained=True)
+    def softmax():
+        """Probabilities."""
+        return network(nn.Softmax(1))
+
+    @model("sigmoid", trained=True)
+    def sigmoid():
+        """Independent probabilities."""
+        return network(nn.Sigmoid())
+'''
+
+
+def test_what_reads_logits_is_left_out_where_a_model_gives_none(tmp_path: Path, write_plugin: Any):
+    models = ["plain", "log-softmax", "softmax", "sigmoid"]
+    detectors = ["msp", "energy", "max-logit", "entropy", "odin", {"knn": {"k": 5}}]
+    suite = small_suite(models=models, detectors=detectors, evaluators=["accuracy", "calibration", "ood"])
+    run_suite(suite, out=tmp_path / "out", plugins=[write_plugin(ODD_MODELS)])
+    frame = load_results(tmp_path / "out").drop_duplicates(["model", "evaluator", "detector"])
+    frame = frame.assign(what=frame["detector"].where(frame["detector"] != "", frame["evaluator"]))
+    skipped = {name: set(part.loc[part["status"] == "skipped", "what"]) for name, part in frame.groupby("model")}
+    probabilities = {"msp", "energy", "max-logit", "entropy", "odin", "calibration"}
+    assert skipped["plain"] == set()
+    assert skipped["log-softmax"] == {"energy", "max-logit"}
+    assert skipped["softmax"] == skipped["sigmoid"] == probabilities
+    assert set(frame["status"]) == {"ok", "skipped"}
+    values = load_results(tmp_path / "out").query("metric == 'auroc' and detector == 'msp'")
+    mean = values.groupby("model")["value"].mean()
+    assert mean["log-softmax"] == pytest.approx(mean["plain"], abs=1e-3)
