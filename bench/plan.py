@@ -127,10 +127,10 @@ def _datasets(suite: Suite, source: DataSource) -> list[tuple[ResolvedDataset, O
 def _in_turn(spec: Any, source: DataSource) -> list[tuple[ResolvedDataset, OODSet | None]]:
     """``{digits: {leave_out: each}}``, or a list of classes: the set without one class after the other."""
     if isinstance(spec, str) or LEAVE_OUT not in parse_spec(spec, "dataset")[1]:
-        return [(resolve(spec, source), None)]
+        return [(resolve(spec, source, labelled=True), None)]
     name, options = parse_spec(spec, "dataset")
     wanted = options.pop(LEAVE_OUT)
-    whole = resolve({"name": name, **options}, source)
+    whole = resolve({"name": name, **options}, source, labelled=True)
     classes = [str(part) for part in (whole.classes if wanted == "each" else wanted)]
     if whole.broken:
         return [(whole, None)]
@@ -139,7 +139,7 @@ def _in_turn(spec: Any, source: DataSource) -> list[tuple[ResolvedDataset, OODSe
         inside = {**options, "name": name, "hold_out": [one], "label": f"{whole.label} without {one}"}
         outside = {**options, "name": name, "only": [one], "label": one}
         held_out = OODSet(HELD_OUT, resolve(outside, source, shape=whole.shape), origin=whole.label)
-        found.append((resolve(inside, source), held_out))
+        found.append((resolve(inside, source, labelled=True), held_out))
     return found
 
 

@@ -9,7 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..registry import GauntletError
+from ..registry import GauntletError, nearest
+
+#: Numbers of channels by which images with channels last are recognised.
+_CHANNELS = (1, 3, 4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +51,11 @@ class ImageSet:
         pixels = self.pixels
         if pixels.ndim != 4 or 0 in pixels.shape[1:]:
             self._fail(f"images must be (N, C, H, W), got {tuple(pixels.shape)}")
+        if pixels.shape[3] in _CHANNELS and pixels.shape[1] > max(_CHANNELS):
+            self._fail(
+                f"images must be (N, C, H, W), and {tuple(pixels.shape)} looks like (N, H, W, C): put channels first, "
+                "with images.transpose(0, 3, 1, 2) in numpy or images.permute(0, 3, 1, 2) in torch"
+            )
         if pixels.dtype not in (torch.uint8, torch.float32):
             self._fail(f"images must be uint8 or float32, got {_type(pixels)}")
         if pixels.dtype == torch.float32 and len(pixels):
@@ -116,7 +124,8 @@ def as_image_set(value: Any, *, name: str, split: str, classes: Sequence[str] | 
     """What a dataset function returned, as an :class:`ImageSet`.
 
     Args:
-        value: An ``ImageSet``, images alone, ``(images, labels)`` or ``(images, labels, class_names)``.
+        value: An ``ImageSet``, images alone, ``(images, labels)`` or ``(images, labels, class_names)``. Labels may be
+            names of classes: of declared ones, else their sorted names become the classes.
         name: The dataset's name.
         split: The split that was asked for.
         classes: Declared class names; without any, the names are the numbers up to the largest label.
@@ -133,16 +142,36 @@ def as_image_set(value: Any, *, name: str, split: str, classes: Sequence[str] | 
             f"ImageSet, got {len(parts)} values."
         )
     pixels = _pixels(_tensor(parts[0], name, "images"))
+    if len(parts) == 3:
+        classes = parts[2]
+    texts = _texts(parts[1]) if len(parts) > 1 else None
+    if texts is not None:
+        classes = sorted(set(texts)) if classes is None else list(map(str, classes))
+        parts = (parts[0], [_class_index(text, classes, name) for text in texts])
     labels = _tensor(parts[1], name, "labels") if len(parts) > 1 else torch.full((len(pixels),), -1)
     if labels.is_floating_point():
         raise GauntletError(f"Dataset {name!r} ({split}): labels must be integers, got {_type(labels)}.")
     labels = labels.long()
-    if len(parts) == 3:
-        classes = parts[2]
-    elif classes is None:
+    if classes is None:
         classes = [str(label) for label in range(int(labels.max()) + 1)] if labels.numel() else []
     names = tuple(str(class_name) for class_name in classes)
     return ImageSet(pixels, labels, names, torch.arange(len(pixels)), name, split)
+
+
+def _texts(labels: Any) -> list[str] | None:
+    """Labels that are texts, as a CSV file gives them; None where they are something else."""
+    listed = labels.tolist() if hasattr(labels, "tolist") else labels
+    if isinstance(listed, (list, tuple)) and listed and all(isinstance(label, str) for label in listed):
+        return list(listed)
+    return None
+
+
+def _class_index(text: str, classes: Sequence[str], name: str) -> int:
+    if text in classes:
+        return list(classes).index(text)
+    raise GauntletError(
+        f"Dataset {name!r} has a label {text!r}, which is none of its classes; {nearest(text, classes)}"
+    )
 
 
 def _tensor(value: Any, name: str, what: str) -> Tensor:

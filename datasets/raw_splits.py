@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..registry import Entry, GauntletError, NotAvailable, Obstacle, nearest
 from .imageset import ImageSet, as_image_set
@@ -217,11 +218,21 @@ class RawSplits:
         """Train and val: a stratified share of all of train, whatever classes and limits apply afterwards."""
         whole = _joined([self._make(split) for split in self._origins("train")])
         count = min(max(round(self.val * len(whole)), 1), len(whole) - 1)
-        inside = stratified(whole.labels, count)
+        inside = _sparing(whole.labels, stratified(whole.labels, count))
         return {
             "train": replace(whole.subset(~inside), split="train"),
             "val": replace(whole.subset(inside), split="val"),
         }
+
+
+def _sparing(labels: Tensor, chosen: Tensor) -> Tensor:
+    """The choice (N,) without the last image of any class (labels (N,)): each keeps one to be trained on."""
+    spared = chosen.clone()
+    for label in labels.unique():
+        own = labels == label
+        if bool(chosen[own].all()):
+            spared[own.nonzero()[0]] = False
+    return spared
 
 
 def _joined(parts: list[ImageSet]) -> ImageSet:

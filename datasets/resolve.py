@@ -15,7 +15,12 @@ __all__ = ["ResolvedDataset", "resolve"]
 
 
 def resolve(
-    spec: Any, source: DataSource, *, shape: tuple[int, int, int] | None = None, of: str | None = None
+    spec: Any,
+    source: DataSource,
+    *,
+    shape: tuple[int, int, int] | None = None,
+    of: str | None = None,
+    labelled: bool = False,
 ) -> ResolvedDataset:
     """Find the dataset that ``spec`` names and check all that can be checked without loading it.
 
@@ -26,6 +31,7 @@ def resolve(
         shape: (C, H, W) that the images must have, that of the in-distribution set. A dataset with a ``shape``
             parameter of its own renders it, unless the suite gave that parameter; all others are converted.
         of: Name of the dataset that sets made from another one (``permuted``) take, unless the suite says which.
+        labelled: Leave out images of unknown class (label -1), if others have one: for in-distribution sets.
 
     Raises:
         GauntletError: A name, parameter, option or class is unknown or out of range.
@@ -38,7 +44,13 @@ def resolve(
     if of is not None and entry.has("of") and not DATASETS.get(of).has("of"):
         parameters.setdefault("of", of)
     resolved = ResolvedDataset(
-        entry, label=_label(spec, selected, options), parameters=parameters, options=options, source=source, shape=shape
+        entry,
+        label=_label(spec, selected, options),
+        parameters=parameters,
+        options=options,
+        source=source,
+        shape=shape,
+        labelled=labelled,
     )
     if options.hold_out or options.only:
         _ = resolved.classes  # a misspelt class is reported now, not when the images are wanted

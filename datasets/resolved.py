@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import warnings
 from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
@@ -47,8 +48,10 @@ class ResolvedDataset:
         options: Options,
         source: DataSource,
         shape: Shape | None = None,
+        labelled: bool = False,
     ) -> None:
         self.entry, self.label, self.parameters, self.source = entry, label, parameters, source
+        self._labelled = labelled
         self._options = options
         self._raw = RawSplits(entry, parameters, source, options.val)
         self._targets: list[Shape] = [target for target in (options.shape, shape) if target is not None]
@@ -158,6 +161,7 @@ class ResolvedDataset:
                 *(self._changes() if split == "test" else ()),
                 *(self._content(split) if self._is_opaque else ()),
                 *(["broken", self.broken] if self.broken else ()),
+                *(["labelled"] if self._labelled and self._raw.is_foreign else ()),
             )
         return self._fingerprints[split]
 
@@ -187,15 +191,25 @@ class ResolvedDataset:
         if split not in self._loaded:
             self._raw.require(split)
             with self._raw.blaming_plugin(split):
-                images = self._limit(self._choose_classes(self._raw.take(split)))
+                images = self._limit(self._with_class(self._choose_classes(self._raw.take(split))))
                 for target in self._targets:
                     images = convert(images, target)
             self._raw.forget(split)
-            if not len(images):
+            if not len(images) and not (split == "val" and self._raw.is_cut(split)):  # too few to be shared
                 names = ", ".join(self.classes) or "any class"
                 raise GauntletError(f"Dataset {self.name!r}: its {split} split has no images of {names}.")
             self._loaded[split] = self._changed(images) if split == "test" else images
         return self._loaded[split]
+
+    def _with_class(self, images: ImageSet) -> ImageSet:
+        """The images that have a label, where that is wanted and some have one; how many have none is said."""
+        unknown = images.labels < 0
+        count = int(unknown.sum())
+        if not self._labelled or count in (0, len(images)):
+            return images
+        note = f"{count} of {len(images)} images without a label left out"
+        warnings.warn(f"Dataset {self.name!r} ({images.split}): {note}.", stacklevel=2)
+        return replace(images.subset(~unknown), conversion="; ".join(filter(None, (images.conversion, note))))
 
     def _changed(self, images: ImageSet) -> ImageSet:
         """Test images after the shifts and corruptions that were asked for."""

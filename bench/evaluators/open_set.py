@@ -193,8 +193,8 @@ class _Judge:
             lambda: _Answer(
                 score=fitted.scores(outputs),
                 predicted=logits.argmax(1).cpu().numpy(),
-                decided=_array(ask(detector, "predict", seen, self._label)),
-                probabilities=_array(ask(detector, "probabilities", seen, self._label)),
+                decided=_array(ask(detector, "predict", seen, detector.name)),
+                probabilities=_array(ask(detector, "probabilities", seen, detector.name)),
                 h=_array(outputs.named.get("h")),
             ),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -182,10 +183,11 @@ class Trainer(Recipe):
         if int(train.labels.min()) < 0:
             raise GauntletError(f"Dataset {train.name!r} has training images of unknown class; training needs labels.")
         absent = [name for name, count in zip(train.classes, _counts(train), strict=True) if not count]
-        if absent:
-            raise GauntletError(
+        if absent:  # it will not be predicted; where it is to be left out of the figures too, the suite says so
+            warnings.warn(
                 f"Dataset {train.name!r} has no training image of the class {absent[0]!r}; take more images, or "
-                f"`hold_out: [{absent[0]}]`."
+                f"`hold_out: [{absent[0]}]`.",
+                stacklevel=2,
             )
 
     def _check_model(self, module: nn.Module, train: ImageSet, device: torch.device) -> None:

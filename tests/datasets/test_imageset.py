@@ -93,6 +93,19 @@ def test_what_does_not_fit_is_one_sentence_that_names_the_dataset(changes, probl
     assert str(error.value).startswith("Dataset 'pets' (test): ")
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_channels_last_are_recognised_and_the_cure_is_named(channels):
+    with pytest.raises(
+        GauntletError, match=rf"\(5, 28, 30, {channels}\) looks like \(N, H, W, C\): .*transpose\(0, 3, 1, 2\)"
+    ):
+        make(pixels=torch.zeros(5, 28, 30, channels))
+
+
+@pytest.mark.parametrize("shape", [(3, 28, 28), (1, 28, 3), (4, 8, 8), (13, 28, 28), (3, 2, 1), (1, 1, 1)])
+def test_channels_first_are_taken_as_they_are(shape):
+    assert make(pixels=torch.zeros(5, *shape)).shape == shape
+
+
 def test_one_nan_among_good_pixels_is_found():
     pixels = torch.rand(5, 3, 2, 2)
     pixels[4, 2, 1, 1] = math.nan
@@ -129,6 +142,17 @@ class TestWhatADatasetFunctionMayReturn:
 
     def test_indices_are_positions(self):
         assert self.convert(np.zeros((3, 4, 4))).indices.tolist() == [0, 1, 2]
+
+    @pytest.mark.parametrize("kind", [np.array, list, lambda names: np.array(names, dtype=object)])
+    def test_labels_that_are_texts_are_names_of_classes(self, kind):
+        found = self.convert((np.zeros((3, 4, 4)), kind(["cat", "dog", "cat"])))
+        assert (found.labels.tolist(), found.classes) == ([0, 1, 0], ("cat", "dog"))
+        found = self.convert((np.zeros((3, 4, 4)), kind(["cat", "dog", "cat"])), ("dog", "cow", "cat"))
+        assert (found.labels.tolist(), found.classes) == ([2, 0, 2], ("dog", "cow", "cat"))
+
+    def test_a_text_that_is_no_class_is_named(self):
+        with pytest.raises(GauntletError, match="'mine' has a label 'cats', which is none of its classes; did you mean 'cat'"):
+            self.convert((np.zeros((2, 4, 4)), ["cat", "cats"], ["cat", "dog"]))
 
     @pytest.mark.parametrize(
         ("value", "problem"),

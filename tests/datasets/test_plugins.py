@@ -161,3 +161,54 @@ def test_wrong_content_names_the_dataset(source):
 
     with pytest.raises(GauntletError, match=r"Dataset 'mine' \(test\): float images must be finite and in .0, 1."):
         resolve("mine", source).load("test")
+
+
+class TestImagesWithoutALabel:
+    """Label -1 is no error of the model: in-distribution sets are measured on the images that have a label."""
+
+    @pytest.fixture
+    def registered(self) -> None:
+        @dataset("mine", splits=("train", "test"), classes=("a", "b"))
+        def mine(split):
+            return np.zeros((20, 4, 4)), np.arange(20) % 3 - 1
+
+        @dataset("unlabelled", classes=("a", "b"))
+        def unlabelled(split):
+            return np.zeros((20, 4, 4)), np.full(20, -1)
+
+    def test_they_are_left_out_and_counted(self, source, registered):
+        with pytest.warns(UserWarning, match=r"'mine' \(test\): 7 of 20 images without a label left out"):
+            found = resolve("mine", source, labelled=True).load("test")
+        assert found.labels.min() == 0
+        assert found.indices.tolist() == [index for index in range(20) if index % 3]
+        assert found.conversion == "7 of 20 images without a label left out"
+
+    def test_as_outliers_they_stay(self, source, registered):
+        inside, outside = (resolve("mine", source, labelled=labelled) for labelled in (True, False))
+        assert len(outside.load("test")) == 20
+        with pytest.warns(UserWarning, match="left out"):
+            assert inside.fingerprint("test") != outside.fingerprint("test")
+
+    def test_a_set_without_any_label_stays_whole(self, source, registered):
+        assert len(resolve("unlabelled", source, labelled=True).load("test")) == 20
+
+
+@pytest.mark.parametrize("val", [0.1, 0.5, 0.9])
+def test_every_class_keeps_an_image_to_train_on(source, val):
+    @dataset("mine", splits=("train", "test"), classes=tuple("abcde"))
+    def mine(split):
+        return np.zeros((12, 4, 4)), [0, 1, 2, 3, 4, 4, 4, 4, 4, 4, 4, 4]
+
+    resolved = resolve({"mine": {"val": val}}, source)
+    train, own = resolved.load("train"), resolved.load("val")
+    assert sorted(torch.cat([train.indices, own.indices]).tolist()) == list(range(12))
+    assert set(train.labels.tolist()) == set(range(5))
+
+
+def test_one_image_a_class_leaves_none_to_validate_on(source):
+    @dataset("mine", splits=("train", "test"), classes=tuple("abcde"))
+    def mine(split):
+        return np.zeros((5, 4, 4)), range(5)
+
+    resolved = resolve("mine", source)
+    assert [len(resolved.load(split)) for split in ("train", "val")] == [5, 0]

@@ -340,8 +340,8 @@ def test_a_set_smaller_than_a_batch_is_refused(eights: Sets, make_net: Nets):
 
 def test_a_class_without_training_images_is_named(eights: Sets, make_net: Nets):
     whole = eights("train")
-    with pytest.raises(GauntletError, match=r"has no training image of the class '7'"):
-        Trainer().train(make_net(), whole.subset(whole.labels != 7), eights("val"), device=CPU, seed=0)
+    with pytest.warns(UserWarning, match=r"has no training image of the class '7'"):
+        Trainer(epochs=1).train(make_net(), whole.subset(whole.labels != 7), eights("val"), device=CPU, seed=0)
 
 
 def test_an_autoencoder_is_refused(eights: Sets):
