@@ -31,6 +31,10 @@ def nothing_stored(key: str) -> CellResult | None:
     return None
 
 
+#: Features times training images that detectors are fitted to, where the suite sets no limit.
+_FIT_NUMBERS = 2**28
+
+
 class Resources:
     """What the rows that one process computes share: trained models, images on the device, the cache of outputs.
 
@@ -148,6 +152,13 @@ class RowContext:
         """
         key = (dataset.fingerprint(split), split, limit)
         return self._read(key, (dataset.name, split), lambda: self._limited(dataset, split, limit))
+
+    def fit_limit(self, width: int) -> int:
+        """Most training images that detectors of ``width`` features are fitted to.
+
+        All of them up to 2^28 numbers (1 GiB in float32), whatever the machine; a suite may say less or more.
+        """
+        return self.suite.fit_limit or max(1, _FIT_NUMBERS // width)
 
     def _limited(self, dataset: ResolvedDataset, split: str, limit: int | None) -> ImageSet:
         images = self.images(dataset, split)

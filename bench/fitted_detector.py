@@ -136,7 +136,7 @@ def _fit(chosen: Selected, inside: Outputs, context: RowContext) -> Detector:
     if detector.needs_fit:
         if reason := row.dataset.obstacle("train"):
             raise NotAvailable(reason)
-        train = context.outputs(row.dataset, "train", limit=context.suite.fit_limit)
+        train = context.outputs(row.dataset, "train", limit=context.fit_limit(_width(inside)))
         val = context.outputs(row.dataset, "val") if getattr(detector, "needs_val", False) else None
         seen = detector.needs
         inner = train.restricted_to(seen), None if val is None else val.restricted_to(seen)
@@ -144,6 +144,12 @@ def _fit(chosen: Selected, inside: Outputs, context: RowContext) -> Detector:
     if logits is not None and "logits" in detector.needs and kind_of(logits) == "log-probabilities":
         _refuse_levels(detector, inside, chosen.label, row.model.label)
     return detector
+
+
+def _width(inside: Outputs) -> int:
+    """Numbers that a detector may keep of each training image, whatever other detectors of the suite need."""
+    known = inside.projected_features if inside.head is None else inside.head.weight
+    return 1 if known is None else known.shape[1]
 
 
 def _refuse_levels(detector: Detector, inside: Outputs, label: str, model: str) -> None:

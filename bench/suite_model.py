@@ -128,7 +128,7 @@ class Suite(BaseModel):
     false_alarm_rates: Rates = Field(default=(0.05,), min_length=1)
     tune: Tune | None = None
     feature_dim: int = Field(default=2048, ge=1)
-    fit_limit: int = Field(default=20_000, ge=1)
+    fit_limit: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=512, ge=1)
     timeout: float | None = Field(default=None, gt=0)
     examples: int = Field(default=0, ge=0, le=100)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
+from .layers import eval_mode
+
 #: What the outputs of a classifier are taken to be.
 Kind = Literal["logits", "log-probabilities", "probabilities", "independent probabilities"]
 
@@ -53,8 +55,6 @@ def bring_into_form(module: nn.Module, shape: tuple[int, int, int]) -> None:
 
 
 def _writes_into_images(module: nn.Module, shape: tuple[int, int, int], *, keeps_stream: bool) -> bool:
-    from .layers import eval_mode
-
     images = torch.zeros(2, *shape)
     before = images._version
     stream = torch.get_rng_state()

@@ -16,6 +16,7 @@ from ...results.metrics.detection import DETECTION
 from ...results.records import CellResult, Measurement, PlannedCell
 from ...results.samples import Scores
 from ..jobs import Finished, ModelRow, OODSet
+from ..leaks import require_unseen
 from .base import mean_of, small
 from .detector_plans import DETECTOR_KEYS, DetectorEvaluator, DetectorJob, DetectorPlan, Task, plan_detectors
 
@@ -138,6 +139,7 @@ class Scorer:
         return inside, inside.max() + 1 + np.arange(outside)
 
     def _side(self, dataset: ResolvedDataset, detector: FittedDetector) -> tuple[np.ndarray, np.ndarray | None]:
+        require_unseen(dataset, self._context)
         outputs = self._context.outputs(dataset, "test")
         same = dataset.classes == self._row.dataset.classes
         return detector.scores(outputs), _correct(outputs) if same else None

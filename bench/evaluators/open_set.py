@@ -17,6 +17,7 @@ from ...results.intervals import median_interval
 from ...results.records import CellResult, Measurement, PlannedCell
 from ..fitted_detector import ask
 from ..jobs import Finished, ModelRow, OODSet
+from ..leaks import require_unseen
 from .accuracy import checked_logits
 from .base import examples_key, proportion
 from .detector_plans import DETECTOR_KEYS, DetectorEvaluator, DetectorJob, Task, plan_detectors
@@ -145,6 +146,7 @@ class _Judge:
     def measure(self, task: OpenSetTask, detector: FittedDetector) -> CellResult:
         """The metrics of a cell, and the arrays behind them."""
         sets = (self._row.dataset, task.outside.dataset)
+        require_unseen(task.outside.dataset, self._context)
         inside, outside = (self._answer(self._context.outputs(one, "test"), detector) for one in sets)
         labels = self._inside.labels.cpu().numpy()
         label = np.concatenate([labels, np.full(len(outside.score), -1)])

@@ -107,7 +107,7 @@ class Study:
         return torch.flatten(self.images.images, 1).to(self.context.device)
 
     def _split(self, split: str) -> tuple[Tensor, Tensor]:
-        limit = self.context.suite.fit_limit if split == "train" else None
+        limit = self.context.fit_limit(self.test[0].shape[1]) if split == "train" else None
         outputs = self.context.outputs(self.row.dataset, split, limit=limit)
         found = outputs.named.get("embedding", outputs.projected_features)
         if found is None:

@@ -161,3 +161,20 @@ def test_what_reads_logits_is_left_out_where_a_model_gives_none(tmp_path: Path, 
     values = load_results(tmp_path / "out").query("metric == 'auroc' and detector == 'msp'")
     mean = values.groupby("model")["value"].mean()
     assert mean["log-softmax"] == pytest.approx(mean["plain"], abs=1e-3)
+
+
+def test_all_training_images_are_fitted_to_up_to_a_number_of_floats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    seen = []
+    fit = KNN.fit
+
+    def watched(self: KNN, train: Outputs, *others: Any) -> None:
+        seen.append(len(train))
+        fit(self, train, *others)
+
+    monkeypatch.setattr(KNN, "fit", watched)
+    suite = small_suite(detectors=[{"knn": {"k": 5}}], evaluators=["ood"])
+    run_suite(suite, out=tmp_path / "all")
+    monkeypatch.setattr("gauntlet.bench.context._FIT_NUMBERS", 50 * 120)  # cnn-small has 50 features
+    run_suite({**suite, "ood": [{"glyphs": {"limit": 50}}]}, out=tmp_path / "some")
+    run_suite({**suite, "fit_limit": 70}, out=tmp_path / "limited")
+    assert seen == [1077, 120, 70]

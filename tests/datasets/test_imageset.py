@@ -151,7 +151,9 @@ class TestWhatADatasetFunctionMayReturn:
         assert (found.labels.tolist(), found.classes) == ([2, 0, 2], ("dog", "cow", "cat"))
 
     def test_a_text_that_is_no_class_is_named(self):
-        with pytest.raises(GauntletError, match="'mine' has a label 'cats', which is none of its classes; did you mean 'cat'"):
+        with pytest.raises(
+            GauntletError, match="'mine' has a label 'cats', which is none of its classes; did you mean 'cat'"
+        ):
             self.convert((np.zeros((2, 4, 4)), ["cat", "cats"], ["cat", "dog"]))
 
     @pytest.mark.parametrize(
