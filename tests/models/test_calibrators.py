@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gauntlet.models import Calibrated, Tap
+from gauntlet.models.temperature import TEMPERATURE_RANGE, fit_temperature
 from gauntlet.registry import CALIBRATORS, MODELS, GauntletError
 
 NAMES = [entry.name for entry in CALIBRATORS if entry.factory.source == "logits"]
@@ -155,3 +156,38 @@ def test_equal_member_weights_are_prob_mean():
 def test_member_weights_of_a_model_without_members_are_one_sentence(make_net: Nets):
     with pytest.raises(GauntletError, match="needs members, which an ensemble has and this model has not"):
         CALIBRATORS.create("member-weights").read(make_net().eval(), torch.rand(2, 1, 8, 8))
+
+
+@pytest.mark.parametrize("true", [0.005, 2.5, 34.0, 300.0])
+def test_temperatures_that_occur_are_found(true: float):
+    z = torch.randn(4000, 10, generator=torch.Generator().manual_seed(0)).double() * 2.4 * true
+    labels = torch.multinomial((z / true).softmax(1), 1, generator=torch.Generator().manual_seed(1))[:, 0]
+    value, low, high = fit_temperature(z, labels)
+    assert low < true < high
+    assert value == pytest.approx(true, rel=0.25)
+
+
+def test_an_interval_without_an_end_ends_where_the_search_does():
+    generator = torch.Generator().manual_seed(276)
+    z = torch.randn(20, 2, generator=generator).double()
+    value, low, high = fit_temperature(z, torch.randint(0, 2, (20,), generator=generator))
+    assert value == pytest.approx(17.0426, rel=1e-4)
+    assert (low, high) == pytest.approx(TEMPERATURE_RANGE)
+
+
+def test_the_bound_that_is_hit_is_named():
+    z = torch.eye(3).double().repeat(5, 1)
+    with pytest.raises(GauntletError, match=r"falls up to 0\.001\): .* of which some are classified wrongly"):
+        fit_temperature(z, z.argmax(1))
+    with pytest.raises(GauntletError, match=r"falls up to 1000\): .* that it gets right"):
+        fit_temperature(z, (z.argmax(1) + 1) % 3)
+
+
+def test_masked_classes_change_nothing_unless_they_are_true():
+    z = torch.randn(200, 5, generator=torch.Generator().manual_seed(2)).double()
+    labels = torch.multinomial((z / 2).softmax(1), 1, generator=torch.Generator().manual_seed(3))[:, 0]
+    masked = z.scatter(1, ((labels + 1) % 5)[:, None], -torch.inf)
+    low = z.scatter(1, ((labels + 1) % 5)[:, None], -1e9)
+    assert fit_temperature(masked, labels) == pytest.approx(fit_temperature(low, labels))
+    with pytest.raises(GauntletError, match="The NLL is infinite: the class of 200 images is masked"):
+        fit_temperature(masked, (labels + 1) % 5)
