@@ -9,6 +9,9 @@ from torch import Tensor
 
 from ..registry import GauntletError
 
+#: How far beyond [0, 1] rounding may leave a pixel.
+_ROUNDING = 1e-6
+
 OutputKind = Literal["logits", "probabilities", "log-probabilities", "sigmoids"]
 
 
@@ -38,9 +41,9 @@ def checked_images(images: Any, device: torch.device) -> Tensor:
         cure = "where they are normalised, undo that, and let the model normalise: budgets are measured in pixels"
     else:
         cure = "divide them, as in images / 255"
-    if low < 0 or high > 1:
+    if low < -_ROUNDING or high > 1 + _ROUNDING:
         raise GauntletError(f"Images must lie in [0, 1], and their pixels span [{low:.4g}, {high:.4g}]: {cure}.")
-    return found
+    return found.clamp_(0, 1)
 
 
 def checked_labels(labels: Any, count: int, classes: int | None, device: torch.device) -> Tensor:

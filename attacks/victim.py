@@ -38,6 +38,7 @@ class Victim:
             up to twice as fast in it, and contiguous elsewhere; a module that cannot work on the former (it calls
             ``view``) gets the latter.
         surrogate: Another victim, entered and left with this one, on which attacks may make their images.
+        classes: Number of the model's classes, where it is known; otherwise :meth:`inspect` finds out.
     """
 
     def __init__(
@@ -48,12 +49,13 @@ class Victim:
         batch_size: int = 512,
         memory_format: torch.memory_format | None = None,
         surrogate: Victim | None = None,
+        classes: int | None = None,
     ) -> None:
         self.device = torch.device(device)
         self.surrogate = surrogate
         self.batch_size = batch_size
         self.reset_counts()
-        self._classes: int | None = None
+        self._classes = classes
         self._original = module
         default = torch.channels_last if self.device.type == "cpu" else torch.contiguous_format
         self._format = memory_format or default

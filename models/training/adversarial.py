@@ -60,7 +60,13 @@ class Adversarial(Hook):
 
     def victim(self, loop: TrainingState, batch: Batch) -> Victim:
         """The network as the attack sees it."""
-        return Victim(loop.module, device=loop.device, batch_size=len(batch), memory_format=torch.channels_last)
+        return Victim(
+            loop.module,
+            device=loop.device,
+            batch_size=len(batch),
+            memory_format=torch.channels_last,
+            classes=len(loop.train.classes),
+        )
 
     def objective(self, loop: TrainingState, batch: Batch, inner: Objective) -> LossOutput:
         """Both passes, or the one that has a weight."""
@@ -84,8 +90,11 @@ class _Divergence(Victim):
         """KL(clean || outputs) of each image (N,)."""
         return F.kl_div(outputs.log_softmax(1), self.clean[labels], reduction="none").sum(1)
 
-    def judge(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Nothing counts as fooled: the attack goes all the way."""
+    def inspect(self, images: Tensor) -> None:
+        """Its labels are no classes."""
+
+    def is_fooled(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Nothing counts as fooled (N,): the attack goes all the way."""
         return torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
 
 

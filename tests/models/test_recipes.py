@@ -258,6 +258,15 @@ def test_trades_is_the_clean_loss_and_beta_times_the_divergence(eights: Sets, ma
     assert divergence > 2 * (clean.exp() * (clean - by_chance)).sum(1).mean()
 
 
+def test_the_inner_attack_of_trades_goes_on_whatever_the_prediction(make_net: Nets, eights: Sets):
+    from gauntlet.models.training.adversarial import _Divergence
+
+    images = eights("train").images[:6].float()
+    with _Divergence(make_net()) as victim:
+        assert victim.inspect(images) is None
+        assert not victim.fooled(images, torch.arange(6)).any()
+
+
 def test_adversarially_trained_networks_resist(eights: Sets, make_net: Nets):
     from gauntlet.attacks import PerImageRNG, Victim
 
