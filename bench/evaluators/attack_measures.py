@@ -55,14 +55,14 @@ class Targets:
     right: Tensor
 
 
-def find_targets(row: ModelRow, count: int, bench: RowContext) -> Targets:
+def find_targets(row: ModelRow, count: int, context: RowContext) -> Targets:
     """The correctly classified images among a fixed random subset, of which smaller ones are part of larger ones.
 
     Raises:
         GauntletError: Logits are not finite, or a label is not a class of the model.
     """
-    images = bench.images(row.dataset, "test")
-    outputs = bench.outputs(row.dataset, "test")
+    images = context.images(row.dataset, "test")
+    outputs = context.outputs(row.dataset, "test")
     logits, labels = checked_logits(outputs.logits, row.model.label), outputs.labels
     assert labels is not None
     wrong = (labels < 0) | (labels >= logits.shape[1])

@@ -86,15 +86,15 @@ class CheckContext:
 
     Attributes:
         row: The model and its data.
-        bench: Builds the model.
-        trials: The attacks that were measured, with arrays.
+        context: Builds the model.
+        runs: The attacks that were measured, with arrays.
         failures: Attacks that were not, with their result.
         others: Rows of other models on the same data.
     """
 
     row: ModelRow
-    bench: RowContext
-    trials: Sequence[AttackRun]
+    context: RowContext
+    runs: Sequence[AttackRun]
     failures: Sequence[AttackRun]
     others: Sequence[ModelRow] = ()
     _fooled: dict[str, Tensor] = field(default_factory=dict)
@@ -102,7 +102,7 @@ class CheckContext:
     @cached_property
     def targets(self) -> Targets:
         """A few images that the model gets right."""
-        found = find_targets(self.row, IMAGES, self.bench)
+        found = find_targets(self.row, IMAGES, self.context)
         if not len(found.images):
             raise NotApplicable("The model gets none of the images right.")
         return found
@@ -111,18 +111,18 @@ class CheckContext:
     def images(self) -> tuple[Tensor, Tensor]:
         """Those images and their labels, on the device."""
         chosen = self.targets.images
-        return chosen.images.to(self.bench.device), chosen.labels.to(self.bench.device)
+        return chosen.images.to(self.context.device), chosen.labels.to(self.context.device)
 
     def victim(self) -> Victim:
         """The model, to be entered."""
-        return Victim(self.bench.module(), device=self.bench.device, batch_size=self.bench.batch_size)
+        return Victim(self.context.module(), device=self.context.device, batch_size=self.context.batch_size)
 
     def attacked(self, name: str, epsilon: float, victim: Victim, **parameters: object) -> Tensor:
         """Which of the few images a registered attack fools (N,); the same attack runs once for all checks."""
         key = digest(name, epsilon, parameters)
         if key not in self._fooled:
             attack = build_attack(name, parameters)
-            indices = self.targets.images.indices.to(self.bench.device)
+            indices = self.targets.images.indices.to(self.context.device)
             draws = PerImageRNG(f"checks/{self.row.seed}/{self.row.dataset.name}", indices)
             self._fooled[key] = attack.run(victim, *self.images, [epsilon], rng=draws)[0].success
         return self._fooled[key]
@@ -130,26 +130,26 @@ class CheckContext:
     @property
     def epsilon(self) -> float:
         """A Linf budget that is neither tiny nor ample: the middle one of the suite, or 0.1."""
-        budgets = sorted({trial.epsilon for trial in self.trials if trial.norm == "linf" and trial.epsilon})
+        budgets = sorted({run.epsilon for run in self.runs if run.norm == "linf" and run.epsilon})
         usable = [epsilon for epsilon in budgets if epsilon <= 0.5]
         return usable[(len(usable) - 1) // 2] if usable else 0.1
 
     def by_budget(self) -> Iterator[tuple[str, float, list[AttackRun]]]:
-        """Norm, epsilon, and all trials with that ball, from small to large."""
+        """Norm, epsilon, and all runs with that ball, from small to large."""
 
-        def ball(trial: AttackRun) -> tuple[str, float]:
-            return trial.norm, trial.epsilon or 0.0
+        def ball(run: AttackRun) -> tuple[str, float]:
+            return run.norm, run.epsilon or 0.0
 
-        chosen = sorted((trial for trial in self.trials if trial.epsilon), key=ball)
+        chosen = sorted((run for run in self.runs if run.epsilon), key=ball)
         for (norm, epsilon), group in itertools.groupby(chosen, key=ball):
             yield norm, epsilon, list(group)
 
 
 def accuracies(*groups: Sequence[AttackRun]) -> list[float]:
     """Robust accuracy against each group (an image counts if it survives all of them), on the images common to all."""
-    everyone = [trial.survivors for group in groups for trial in group]
+    everyone = [run.survivors for group in groups for run in group]
     common = sorted(set(everyone[0]).intersection(*everyone[1:]))
-    return [float(np.mean([all(trial.survivors[i] for trial in group) for i in common])) for group in groups]
+    return [float(np.mean([all(run.survivors[i] for run in group) for i in common])) for group in groups]
 
 
 Check = Callable[[CheckContext], CheckResult]

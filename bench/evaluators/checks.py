@@ -98,22 +98,22 @@ class CheckJob(Job):
 
 def _looked_at(check: Check, evidence: CheckContext, unfinished: int) -> CellResult:
     try:
-        verdict = check(evidence)
+        found = check(evidence)
     except NotApplicable as lacking:
-        verdict = CheckResult(None, f"Not applicable: {lacking}")
+        found = CheckResult(None, f"Not applicable: {lacking}")
     except GauntletError as error:
         return CellResult(status="failed", reason=str(error))
-    if verdict.passed is not False and unfinished:
+    if found.passed is not False and unfinished:
         cells = f"{unfinished} attack {'cell' if unfinished == 1 else 'cells'} failed"
-        return CellResult(status="skipped", reason=f"Cannot be judged: {cells}; so far: {verdict.text}")
-    figures = {"check_passed": verdict.passed, "check_figure": verdict.figure}
+        return CellResult(status="skipped", reason=f"Cannot be judged: {cells}; so far: {found.text}")
+    figures = {"check_passed": found.passed, "check_figure": found.figure}
     measured = (Measurement(name, float(value)) for name, value in figures.items() if value is not None)
-    return CellResult(measurements=tuple(measured), reason=verdict.text)
+    return CellResult(measurements=tuple(measured), reason=found.text)
 
 
 def gather(job: CheckJob, context: RowContext) -> tuple[CheckContext, int]:
     """The evidence in the store, and how many cells of attacks should be there and are not."""
-    trials, failures, unfinished = [], [], 0
+    runs, failures, unfinished = [], [], 0
     for source in job.attacks:
         chosen = source.attack
         for cell in source.cells:
@@ -121,12 +121,12 @@ def gather(job: CheckJob, context: RowContext) -> tuple[CheckContext, int]:
             if result is None or result.status not in ("ok", "skipped"):
                 unfinished += 1
             if result is not None and result.status != "skipped":
-                trial = AttackRun(chosen.label, chosen.entry, cell.facts.norm, cell.identity.epsilon, result)
+                run = AttackRun(chosen.label, chosen.entry, cell.facts.norm, cell.identity.epsilon, result)
                 if result.status != "ok":
-                    failures.append(trial)
+                    failures.append(run)
                 elif "success" in result.arrays:
-                    trials.append(trial)
-    return CheckContext(job.row, context, trials, failures, job.models), unfinished
+                    runs.append(run)
+    return CheckContext(job.row, context, runs, failures, job.models), unfinished
 
 
 def _others(suite: Suite, row: ModelRow) -> tuple[ModelRow, ...]:

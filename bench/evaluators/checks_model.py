@@ -33,7 +33,7 @@ def deterministic(evidence: CheckContext) -> CheckResult:
 
 def logits(evidence: CheckContext) -> CheckResult:
     """3: the outputs are logits and not probabilities, nor independent sigmoids."""
-    outputs = evidence.bench.outputs(evidence.row.dataset, "test").logits
+    outputs = evidence.context.outputs(evidence.row.dataset, "test").logits
     assert outputs is not None
     kind = output_kind(outputs)
     if kind in ("probabilities", "sigmoids"):
@@ -44,7 +44,7 @@ def logits(evidence: CheckContext) -> CheckResult:
 
 def varied_answers(evidence: CheckContext) -> CheckResult:
     """19, ours: the model does not give one answer to everything, which no attack could change."""
-    outputs = evidence.bench.outputs(evidence.row.dataset, "test")
+    outputs = evidence.context.outputs(evidence.row.dataset, "test")
     assert outputs.logits is not None
     given, due = outputs.logits.argmax(dim=1).bincount(), outputs.labels[outputs.labels >= 0].bincount()
     share, expected = float(given.max()) / int(given.sum()), float(due.max()) / int(due.sum())
@@ -89,7 +89,7 @@ def finite_gradients(evidence: CheckContext) -> CheckResult:
 def chance_at_large_budget(evidence: CheckContext) -> CheckResult:
     """7: at Linf 0.5, where every image can become grey, no model is better than chance."""
     never = _never_fooled(evidence)
-    labels = evidence.bench.images(evidence.row.dataset, "test").subset(evidence.targets.positions).labels
+    labels = evidence.context.images(evidence.row.dataset, "test").subset(evidence.targets.positions).labels
     chance = max(1 / len(evidence.row.dataset.classes), float(labels.bincount().max()) / len(labels))
     with evidence.victim() as victim:
         try:
@@ -111,9 +111,9 @@ def _never_fooled(evidence: CheckContext) -> float:
     """Share of images for which no white-box minimum-norm attack finds anything, at any distance."""
     found = [
         dict(zip(arrays["index"][arrays["attacked"]].tolist(), np.isfinite(arrays["smallest"]).tolist(), strict=True))
-        for trial in evidence.trials
-        if trial.kind == "minimum-norm" and trial.gradient and trial.sound
-        for arrays in [trial.result.arrays]
+        for run in evidence.runs
+        if run.kind == "minimum-norm" and run.gradient and run.sound
+        for arrays in [run.result.arrays]
     ]
     common = set(found[0]).intersection(*found[1:]) if found else set()
     return float(np.mean([not any(one[i] for one in found) for i in common])) if common else 0.0
@@ -121,16 +121,16 @@ def _never_fooled(evidence: CheckContext) -> float:
 
 def clean_at_zero(evidence: CheckContext) -> CheckResult:
     """18: with no budget the attacked model is as accurate as the measured one."""
-    row, bench = evidence.row, evidence.bench
+    row, context = evidence.row, evidence.context
     positions = evidence.targets.positions
-    outputs = bench.outputs(row.dataset, "test")
+    outputs = context.outputs(row.dataset, "test")
     assert outputs.logits is not None
     expected = outputs.logits[positions.to(outputs.logits.device)].argmax(dim=1)
     with evidence.victim() as victim:
-        images = bench.images(row.dataset, "test").subset(positions)
-        found = victim.outputs(images.images.to(bench.device)).argmax(dim=1)
+        images = context.images(row.dataset, "test").subset(positions)
+        found = victim.outputs(images.images.to(context.device)).argmax(dim=1)
     differ = int((found != expected.to(found.device)).sum())
-    zero = [trial for trial in evidence.trials if trial.epsilon == 0 and trial.result.arrays["success"].any()]
+    zero = [run for run in evidence.runs if run.epsilon == 0 and run.result.arrays["success"].any()]
     if differ or zero:
         who = f"{zero[0].label} succeeds at epsilon 0" if zero else f"{differ} of {len(found)} predictions differ"
         return CheckResult(False, f"The attacked model is not the measured one: {who}.", differ)
@@ -173,12 +173,12 @@ def transfer_loses(evidence: CheckContext) -> CheckResult:
         raise NotApplicable("The suite has no other model on these data.")
     x, y = evidence.images
     attack = build_attack("pgd", {"stop_when_fooled": False})
-    draws = PerImageRNG("checks/transfer", evidence.targets.images.indices.to(evidence.bench.device))
+    draws = PerImageRNG("checks/transfer", evidence.targets.images.indices.to(evidence.context.device))
     with evidence.victim() as victim:
         ours = float((~evidence.attacked("pgd", evidence.epsilon, victim)).float().mean())
     found = {}
     for other in evidence.others[:3]:
-        with Victim(evidence.bench.module_of(other), device=evidence.bench.device) as surrogate:
+        with Victim(evidence.context.module_of(other), device=evidence.context.device) as surrogate:
             moved = attack.run(surrogate, x, y, [evidence.epsilon], rng=draws)[0].images
         with evidence.victim() as victim:
             found[other.model.label] = float((~victim.fooled(moved, y)).float().mean())

@@ -19,39 +19,39 @@ Split = Callable[[list[AttackRun]], tuple[list[AttackRun], list[AttackRun]]]
 
 def valid_outputs(evidence: CheckContext) -> CheckResult:
     """1: every result is finite, in its ball and in [0, 1], and its success is confirmed by a second prediction."""
-    for trial in evidence.failures:
-        if trial.result.error == InvalidAdversarial.__name__:
-            return CheckResult(False, trial.result.reason)
-    checked = _needed(evidence.trials)
-    for trial in checked:
-        arrays = trial.result.arrays
+    for run in evidence.failures:
+        if run.result.error == InvalidAdversarial.__name__:
+            return CheckResult(False, run.result.reason)
+    checked = _needed(evidence.runs)
+    for run in checked:
+        arrays = run.result.arrays
         lies = int((arrays["claimed"] & ~arrays["success"]).sum())
         if lies > max(1, 0.02 * len(arrays["claimed"])):
             return CheckResult(
-                False, f"{trial.where} claims {lies} successes that a second prediction does not confirm.", lies
+                False, f"{run.where} claims {lies} successes that a second prediction does not confirm.", lies
             )
     return CheckResult(True, f"All results of {len(checked)} attacks are finite, in their ball, and confirmed.")
 
 
 def work_done(evidence: CheckContext) -> CheckResult:
     """5: attacks ask the model, and change the images."""
-    checked = [trial for trial in _needed(evidence.trials) if trial.epsilon]
-    for trial in checked:
-        if not trial.measured("forwards") > 0 or (trial.gradient and not trial.measured("backwards") > 0):
-            return CheckResult(False, f"{trial.where} asked the model for nothing.", 0.0)
-        still = float((trial.result.arrays["distances"][0] == 0).mean())
-        if trial.kind == "fixed" and trial.gradient and trial.sound and still > 0.5:  # noise may end where it began
-            return CheckResult(False, f"{trial.where} left {still:.0%} of the images as they were.", still)
+    checked = [run for run in _needed(evidence.runs) if run.epsilon]
+    for run in checked:
+        if not run.measured("forwards") > 0 or (run.gradient and not run.measured("backwards") > 0):
+            return CheckResult(False, f"{run.where} asked the model for nothing.", 0.0)
+        still = float((run.result.arrays["distances"][0] == 0).mean())
+        if run.kind == "fixed" and run.gradient and run.sound and still > 0.5:  # noise may end where it began
+            return CheckResult(False, f"{run.where} left {still:.0%} of the images as they were.", still)
     return CheckResult(True, f"All {len(checked)} attacks asked the model and moved the images.")
 
 
 def monotone(evidence: CheckContext) -> CheckResult:
     """6: a larger budget never helps the model (iterative gradient attacks; single steps and noise may overshoot)."""
     lines: dict[str, list[AttackRun]] = {}
-    for trial in evidence.trials:
-        if trial.epsilon is not None and trial.gradient and trial.sound and "single-step" not in trial.entry.tags:
-            lines.setdefault(trial.label, []).append(trial)
-    curves = [sorted(line, key=lambda trial: trial.epsilon or 0) for line in lines.values() if len(line) > 1]
+    for run in evidence.runs:
+        if run.epsilon is not None and run.gradient and run.sound and "single-step" not in run.entry.tags:
+            lines.setdefault(run.label, []).append(run)
+    curves = [sorted(line, key=lambda run: run.epsilon or 0) for line in lines.values() if len(line) > 1]
     if not curves:
         raise NotApplicable("No iterative gradient attack has two budgets.")
     worst, text = 0.0, ""
@@ -72,9 +72,9 @@ def iterative_wins(evidence: CheckContext) -> CheckResult:
     """8: at equal budgets an iterative attack is at least as strong as a single step."""
 
     def split(group: list[AttackRun]) -> tuple[list[AttackRun], list[AttackRun]]:
-        white = [trial for trial in group if trial.gradient and trial.sound]
-        single = [trial for trial in white if "single-step" in trial.entry.tags]
-        return single, [trial for trial in white if trial not in single]
+        white = [run for run in group if run.gradient and run.sound]
+        single = [run for run in white if "single-step" in run.entry.tags]
+        return single, [run for run in white if run not in single]
 
     return _compare(
         evidence, split, "A single step is stronger than iterating", "Iterating is at least as strong as a single step"
@@ -85,7 +85,7 @@ def black_box_loses(evidence: CheckContext) -> CheckResult:
     """11: an attack without gradients is not stronger than all those with."""
 
     def split(group: list[AttackRun]) -> tuple[list[AttackRun], list[AttackRun]]:
-        return [trial for trial in group if not trial.gradient], [trial for trial in group if trial.gradient]
+        return [run for run in group if not run.gradient], [run for run in group if run.gradient]
 
     return _compare(
         evidence,
@@ -100,7 +100,7 @@ def worst_case(evidence: CheckContext) -> CheckResult:
     parts = []
     balls = {norm: (epsilon, group) for norm, epsilon, group in evidence.by_budget() if len(group) > 1}
     for norm, (epsilon, group) in balls.items():
-        union, *single = accuracies(group, *([trial] for trial in group))
+        union, *single = accuracies(group, *([run] for run in group))
         best = int(np.argmin(single))
         parts.append(
             f"{norm} {epsilon:g}: {union:.1%} survive all {len(group)} attacks, {single[best]:.1%} the strongest "
@@ -117,11 +117,11 @@ def _compare(evidence: CheckContext, split: Split, bad: str, good: str) -> Check
     for norm, epsilon, group in evidence.by_budget():
         weaker, stronger = split(group)
         balls += bool(weaker and stronger)
-        for trial in weaker if stronger else ():
-            one, all_ = accuracies([trial], stronger)
+        for run in weaker if stronger else ():
+            one, all_ = accuracies([run], stronger)
             if all_ - one > worst:
                 worst = all_ - one
-                text = f"{trial.label} leaves {one:.1%}, the others {all_:.1%} ({norm} {epsilon:g})"
+                text = f"{run.label} leaves {one:.1%}, the others {all_:.1%} ({norm} {epsilon:g})"
     if not balls:
         raise NotApplicable("No budget has attacks of both kinds.")
     if worst > SLACK:
@@ -129,8 +129,8 @@ def _compare(evidence: CheckContext, split: Split, bad: str, good: str) -> Check
     return CheckResult(True, f"{good} ({balls} budgets).", worst)
 
 
-def _needed(trials: Sequence[AttackRun]) -> list[AttackRun]:
-    chosen = [trial for trial in trials if "claimed" in trial.result.arrays]
+def _needed(runs: Sequence[AttackRun]) -> list[AttackRun]:
+    chosen = [run for run in runs if "claimed" in run.result.arrays]
     if not chosen:
         raise NotApplicable("No attack has a result.")
     return chosen

@@ -66,7 +66,7 @@ def look(name: str, *given: Any, **more: Any) -> CheckResult:
 
 
 def evidence(
-    model: nn.Module | None = None, trials: tuple[AttackRun, ...] = (), failures: Any = (), others: Any = ()
+    model: nn.Module | None = None, runs: tuple[AttackRun, ...] = (), failures: Any = (), others: Any = ()
 ) -> CheckContext:
     row: Any = SimpleNamespace(
         seed=0,
@@ -74,7 +74,7 @@ def evidence(
         model=SimpleNamespace(label="M"),
     )
     bench: Any = Bench(model or trained().model)
-    return CheckContext(row, bench, trials, failures, others)
+    return CheckContext(row, bench, runs, failures, others)
 
 
 def trial(attack: str, epsilon: float | None, robust: list[int], **changes: Any) -> AttackRun:
@@ -152,7 +152,7 @@ class Purifying(nn.Module):
     ],
 )
 def test_each_check_of_the_model_finds_what_it_is_for(name, model, words) -> None:
-    verdict = look(name, model, trials=(trial("fgsm", 0.3, []),))
+    verdict = look(name, model, runs=(trial("fgsm", 0.3, []),))
     assert verdict.passed is False
     assert words in verdict.text
 
@@ -163,7 +163,7 @@ def test_images_made_on_another_model_beat_a_mask() -> None:
     masked = look("transfer-loses", Masked(trained().model), trials, others=(other,))
     assert masked.passed is False
     assert "made on open and carried over" in masked.text
-    assert look("transfer-loses", trials=trials, others=(other,)).passed
+    assert look("transfer-loses", runs=trials, others=(other,)).passed
     with pytest.raises(NotApplicable):
         look("transfer-loses")
 
@@ -171,18 +171,18 @@ def test_images_made_on_another_model_beat_a_mask() -> None:
 def test_valid_outputs_tells_by_how_much_an_attack_left_its_ball_and_who_claims_too_much() -> None:
     reason = "Attack 'x' at epsilon 0.1: A perturbation has linf norm 0.2, which leaves the ball of radius 0.1 by 0.1."
     failed = replace(trial("fgsm", 0.1, []), result=CellResult("failed", reason, error="InvalidAdversarial"))
-    assert look("valid-outputs", failures=(failed,), trials=(trial("fgsm", 0.3, []),)).text == reason
+    assert look("valid-outputs", failures=(failed,), runs=(trial("fgsm", 0.3, []),)).text == reason
     other = replace(failed, result=CellResult("failed", reason, error="GauntletError"))  # its words decide nothing
-    assert look("valid-outputs", failures=(other,), trials=(trial("fgsm", 0.3, []),)).passed
+    assert look("valid-outputs", failures=(other,), runs=(trial("fgsm", 0.3, []),)).passed
     liar = trial("fgsm", 0.1, list(range(10)), claimed=np.ones(10, bool))
-    assert "claims 10 successes" in look("valid-outputs", trials=(liar,)).text
-    assert look("valid-outputs", trials=(trial("fgsm", 0.1, [1]),)).passed
+    assert "claims 10 successes" in look("valid-outputs", runs=(liar,)).text
+    assert look("valid-outputs", runs=(trial("fgsm", 0.1, [1]),)).passed
 
 
 def test_checks_of_one_model_share_the_attacks_that_they_run(monkeypatch: pytest.MonkeyPatch) -> None:
     built = []
     monkeypatch.setattr(check_context, "build_attack", lambda *given: built.append(given) or build_attack(*given))
-    context = evidence(trials=(trial("fgsm", 0.3, []),))
+    context = evidence(runs=(trial("fgsm", 0.3, []),))
     for name in ("converged", "best-iterate", "noise-loses"):
         CHECKS[name](context)
     own = [{"steps": 100, "rel_stepsize": 0.1, "restarts": 3}, {"stop_when_fooled": False}]
@@ -215,40 +215,40 @@ def test_valid_outputs_reads_from_the_store_why_an_attack_failed(tmp_path: Path,
 def test_work_done_finds_attacks_that_do_nothing() -> None:
     idle = trial("fgsm", 0.1, list(range(10)))
     unasked = replace(idle, result=replace(idle.result, measurements=()))
-    assert "asked the model for nothing" in look("work-done", trials=(unasked,)).text
+    assert "asked the model for nothing" in look("work-done", runs=(unasked,)).text
     still = trial("fgsm", 0.1, list(range(10)), distances=np.zeros((4, 10)))
-    assert "left 100% of the images" in look("work-done", trials=(still,)).text
-    assert look("work-done", trials=(idle,)).passed
+    assert "left 100% of the images" in look("work-done", runs=(still,)).text
+    assert look("work-done", runs=(idle,)).passed
     noise = trial("foolbox/linf/repeated-uniform-noise", 0.1, list(range(10)), distances=np.zeros((4, 10)))
-    assert look("work-done", trials=(noise,)).passed  # it returns the original where no draw fools
+    assert look("work-done", runs=(noise,)).passed  # it returns the original where no draw fools
 
 
 def test_a_larger_budget_must_not_help() -> None:
     falling = (trial("pgd", 0.1, [1, 2, 3]), trial("pgd", 0.3, [1]))
     rising = (trial("pgd", 0.1, [1]), trial("pgd", 0.3, [1, 2, 3]))
-    assert look("monotone", trials=falling).passed
-    assert look("monotone", trials=rising).text == (
+    assert look("monotone", runs=falling).passed
+    assert look("monotone", runs=rising).text == (
         "A larger budget helps the model: pgd at 0.3: 30.0% robust, and 10.0% at 0.1."
     )
     single = (trial("fgsm", 0.1, [1]), trial("fgsm", 0.3, [1, 2, 3]))
     with pytest.raises(NotApplicable):  # a single step may overshoot
-        look("monotone", trials=single)
+        look("monotone", runs=single)
 
 
 @pytest.mark.parametrize(
     ("name", "weaker"), [("iterative-wins", "fgsm"), ("black-box-loses", "foolbox/linf/hopskipjump")]
 )
 def test_what_should_lose_must_not_win(name, weaker) -> None:
-    assert look(name, trials=(trial(weaker, 0.3, [1, 2]), trial("pgd", 0.3, [1]))).passed
-    lost = look(name, trials=(trial(weaker, 0.3, [1]), trial("pgd", 0.3, [1, 2, 3])))
+    assert look(name, runs=(trial(weaker, 0.3, [1, 2]), trial("pgd", 0.3, [1]))).passed
+    lost = look(name, runs=(trial(weaker, 0.3, [1]), trial("pgd", 0.3, [1, 2, 3])))
     assert lost.passed is False
     assert f"{weaker} leaves 10.0%, the others 30.0% (linf 0.3)" in lost.text
     with pytest.raises(NotApplicable):
-        look(name, trials=(trial(weaker, 0.1, [1]), trial("pgd", 0.3, [1])))
+        look(name, runs=(trial(weaker, 0.1, [1]), trial("pgd", 0.3, [1])))
 
 
 def test_the_worst_case_is_taken_image_by_image() -> None:
-    text = look("worst-case", trials=(trial("fgsm", 0.3, [1, 2]), trial("pgd", 0.3, [2, 3, 4]))).text
+    text = look("worst-case", runs=(trial("fgsm", 0.3, [1, 2]), trial("pgd", 0.3, [2, 3, 4]))).text
     assert text == "linf 0.3: 10.0% survive all 2 attacks, 20.0% the strongest (fgsm)."
 
 
@@ -256,14 +256,14 @@ def test_attacks_on_fewer_images_are_compared_on_the_images_they_share() -> None
     few = trial("foolbox/linf/hopskipjump", 0.3, [])
     arrays = {name: values[..., :2] for name, values in few.result.arrays.items()}
     few = replace(few, result=replace(few.result, arrays=arrays))
-    assert "leaves 0.0%, the others 50.0%" in look("black-box-loses", trials=(few, trial("pgd", 0.3, [1, 5, 6]))).text
+    assert "leaves 0.0%, the others 50.0%" in look("black-box-loses", runs=(few, trial("pgd", 0.3, [1, 5, 6]))).text
 
 
 def test_a_model_that_no_minimum_norm_attack_fools_is_in_doubt_and_a_constant_one_is_not() -> None:
-    verdict = look("chance-at-large-budget", Constant(), trials=())
+    verdict = look("chance-at-large-budget", Constant(), runs=())
     assert verdict.passed  # it is at chance, whatever an attack does
     never = trial("foolbox/l2/deepfool", 1.0, list(range(10)))
-    assert "ever fools 100%" in look("chance-at-large-budget", trials=(never,)).text
+    assert "ever fools 100%" in look("chance-at-large-budget", runs=(never,)).text
 
 
 # -- in a run -------------------------------------------------------------------------------------------------
