@@ -28,9 +28,7 @@ def no_plugins_left() -> Any:
     from gauntlet.registry import plugins
 
     for identity in list(plugins._loaded):
-        for registry in REGISTRIES.values():
-            registry.remove_plugin(identity)
-        del plugins._loaded[identity]
+        plugins._forget(identity, [*REGISTRIES.values()])
 
 
 @pytest.fixture
