@@ -18,8 +18,9 @@ _SEED = 20_181  # of every draw; part of what these images are
 
 def _files(split: str, source: DataSource, of: str = "digits") -> list[Path]:
     """Those of the dataset that the outliers are made of."""
-    listed: Callable[..., list[Path]] | None = DATASETS.get(of).meta.get("files")
-    return listed("train", source) if listed is not None else []
+    entry = DATASETS.get(of)
+    listed: Callable[..., list[Path]] | tuple[str, ...] = entry.meta.get("files", ())
+    return listed("train", source) if callable(listed) else entry.files
 
 
 @dataset(

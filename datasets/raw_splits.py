@@ -95,9 +95,10 @@ class RawSplits:
         return [path for origin in self._origins(split) for path in self._files(origin)]
 
     def _files(self, origin: str) -> list[Path]:
-        list_files = self.entry.meta.get("files")
-        extra = {} if list_files is None else _accepted(list_files, self.all_parameters)
-        return [] if list_files is None else [Path(path) for path in list_files(origin, self.source, **extra)]
+        listed = self.entry.meta.get("files")
+        if not callable(listed):
+            return self.entry.files
+        return [Path(path) for path in listed(origin, self.source, **_accepted(listed, self.all_parameters))]
 
     def facts(self) -> dict[str, Any]:
         """What its ``describe`` fact says of the files that are here, for result rows."""

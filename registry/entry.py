@@ -79,6 +79,18 @@ class Entry:
         """Whether it takes keyword parameters that its signature does not name."""
         return takes_any(self.factory)
 
+    @property
+    def files(self) -> list[Path]:
+        """The files that the fact ``files`` names, from the folder of its module on; none where a function tells."""
+        named = self.meta.get("files") or ()
+        if callable(named):
+            return []
+        try:
+            folder = Path(inspect.getfile(inspect.unwrap(self.factory))).parent
+        except TypeError:  # typed into an interpreter
+            folder = Path()
+        return [folder / name for name in named]
+
     def has(self, parameter: str) -> bool:
         """Whether the entry takes this keyword parameter."""
         return any(known.name == parameter for known in self.parameters)

@@ -28,6 +28,7 @@ class Facts(TypedDict, total=False):
         aliases: Further names.
         summary: Replaces the first docstring line.
         row: Table row that defines the entry, for table-driven ones.
+        files: Files that decide its results beside its source; relative paths start at the folder of its module.
         versions: Distributions whose installed version joins the fingerprint.
         extras: Optional packages without which it cannot run; each is an extra of Gauntlet.
         unavailable: Why it can never run, for what is listed all the same.
@@ -39,6 +40,7 @@ class Facts(TypedDict, total=False):
     aliases: tuple[str, ...]
     summary: str
     row: str
+    files: tuple[str | Path, ...]
     versions: tuple[str, ...]
     extras: tuple[str, ...]
     unavailable: str
@@ -51,7 +53,7 @@ class DatasetFacts(Facts, total=False):
         splits: Those that it has.
         classes: Their names.
         shape: (C, H, W).
-        files: From split, source and parameters to the files that are read.
+        files: From split, source and parameters to the files that are read; or their names, as elsewhere.
         download: Gets these files.
         describe: What result rows say of a split beside its name.
         home: Where they can be had, the end of that message.
@@ -61,7 +63,7 @@ class DatasetFacts(Facts, total=False):
     splits: tuple[str, ...]
     classes: tuple[str, ...]
     shape: tuple[int, int, int]
-    files: Callable[..., list[Path]]
+    files: Callable[..., list[Path]] | tuple[str | Path, ...]  # type: ignore[misc]
     download: Callable[..., None]
     describe: Callable[..., Mapping[str, str]]
     home: str

@@ -8,13 +8,14 @@ import hashlib
 import inspect
 import json
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 from .entry import Entry
-from .source_code import code_of_module, code_reached, modules_imported
+from .files_read import files_read
+from .source_code import code_of_module, code_reached, files_named, imported, is_own
 
 _SIMPLE = (bool, int, float, str, bytes, type(None))
 
@@ -51,20 +52,46 @@ def source_fingerprint(entry: Entry) -> str:
 def _fingerprint(entry: Entry) -> str:
     """Digest of the code that defines ``entry``.
 
-    It covers the registered object, what it uses of its own module, the modules in and below its own folder that it
-    imports (and theirs), its table row, the plain values that it was made with (closure, partial), and the versions
-    of the libraries named in ``meta["versions"]``. Comments, docstrings and layout do not count.
+    It covers the registered object, what it uses of its own module, the modules that it imports (and theirs) from
+    anywhere but installed packages, and of those the versions; the files that this code names, or that it read while
+    it was imported; those of the fact ``files``; its table row, the plain values that it was made with (closure,
+    partial), and the versions of the libraries named in ``meta["versions"]``. Comments, docstrings and layout do not
+    count. Of Gauntlet's own components it covers modules in and below their folder.
     """
     target, made_with = _unwrap(entry.factory)
     parts: list[Any] = [entry.row, *_versions(entry.meta.get("versions", ())), *made_with]
     try:
         file = Path(inspect.getfile(target)).resolve()
-        parts.append(code_reached(file, target.__qualname__.partition(".")[0]))
-        parts.extend(code_of_module(path) for path in modules_imported(file))
+        parts += _source(file, target.__qualname__.partition(".")[0])
     except (AttributeError, OSError, TypeError, SyntaxError, UnicodeDecodeError):
         # No file of Python source: compiled, or typed into an interpreter.
         parts.append(_without_file(target))
-    return digest(parts)
+    return digest([*parts, *_contents(entry.files)])
+
+
+def _source(file: Path, name: str) -> list[Any]:
+    """Code that a definition relies on, and the content of the files that this code reads."""
+    modules, packages = imported(file)
+    code = {file: code_reached(file, name), **{path: code_of_module(path) for path in modules}}
+    found: list[Any] = [*code.values(), *_versions(map(_distribution, packages))]
+    return found if is_own(file) else found + _contents(_data(code))
+
+
+def _data(code: Mapping[Path, str]) -> set[Path]:
+    """Files that modules name or read at import, beside their source."""
+    named = (files_named(text, path.parent) | files_read(path) for path, text in code.items())
+    return {file for files in named for file in files} - set(code)
+
+
+def _contents(files: Iterable[Path]) -> list[Any]:
+    return sorted([path.name, _content(path)] for path in files)
+
+
+def _content(path: Path) -> str:
+    if not path.is_file():
+        return "absent"
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()
 
 
 def _unwrap(factory: Callable[..., Any]) -> tuple[Any, list[str]]:
@@ -103,3 +130,19 @@ def _versions(names: str | Iterable[str]) -> list[str]:
         except importlib.metadata.PackageNotFoundError:
             found.append(f"{name} absent")
     return found
+
+
+def _distribution(package: str) -> str:
+    """The distribution that an imported name comes from."""
+    import importlib.metadata
+
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.distribution(package).name
+    return next(iter(_distributions().get(package, ())), package)
+
+
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    import importlib.metadata
+
+    return importlib.metadata.packages_distributions()

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .errors import GauntletError
+from .files_read import noting_reads
 from .registry import Registry, current_plugin
 
 _loaded: dict[str, str] = {}
@@ -56,10 +57,8 @@ def load_plugin(name: str, registries: Iterable[Registry]) -> str:
         return identity
     token = current_plugin.set(identity)
     try:
-        if is_file:
-            _import_file(Path(identity))
-        else:
-            importlib.import_module(name)
+        with noting_reads():
+            _import_file(Path(identity)) if is_file else importlib.import_module(name)
     except (Exception, SystemExit) as error:
         _forget(identity, registries)
         raise GauntletError(_describe(name, error)) from error

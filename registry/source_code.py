@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import ast
 import functools
+import importlib.util
 import sys
+import sysconfig
 import tokenize
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+#: Gauntlet itself: what plug-ins use of its components is part of them, its framework is not.
+PACKAGE, PACKAGE_NAME = Path(__file__).resolve().parents[1], __name__.partition(".")[0]
+_COMPONENTS, _FRAMEWORK = ("attacks", "datasets", "detectors", "models"), ("bench", "registry", "results")
+_PYTHON = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")]
 
 
 def code_of_module(file: Path) -> str:
@@ -29,17 +36,37 @@ def code_reached(file: Path, name: str) -> str:
     return "\n".join(code for reached in sorted(seen) for code, _ in defined[reached])
 
 
-def modules_imported(file: Path) -> list[Path]:
-    """Modules in and below the folder of ``file`` that it imports, directly or through one another, in path order."""
+def imported(file: Path) -> tuple[list[Path], list[str]]:
+    """What a module imports, directly or through one another: source files in path order, and installed packages.
+
+    Of Gauntlet's own components these are the modules in and below their folder, and no packages: what they share is
+    the framework. Anything else is followed wherever it is imported from, up to installed packages.
+    """
     file = file.resolve()
+    root = file.parent
+    inside = root if is_own(file) else None
     found: set[Path] = set()
+    packages: set[str] = set()
     queue = [file]
     while queue:
         path = queue.pop()
-        fresh = {module for name in _imports(_read(path)) for module in _locate(name, path, file.parent)} - found
-        found |= fresh
-        queue.extend(fresh)
-    return sorted(found - {file})
+        for name in _imports(_read(path)):
+            paths, package = _locate(name, path, root)
+            fresh = {one for one in paths if one not in found and (inside is None or one.is_relative_to(inside))}
+            found |= fresh
+            queue.extend(fresh)
+            packages |= {package} if package and inside is None else set()
+    return sorted(found - {file}), sorted(packages)
+
+
+def files_named(code: str, folder: Path) -> set[Path]:
+    """The files that texts in the code name, relative to the folder of its module or to the present one."""
+    texts = (node.value for node in ast.walk(_tree(code)) if isinstance(node, ast.Constant))
+    names = {
+        text for text in texts if isinstance(text, str) and 2 < len(text) < 256 and "." in text and "\0" not in text
+    }
+    paths = {start / name for name in names for start in (folder, Path())}
+    return {path.resolve() for path in paths if path.is_file()}
 
 
 def _read(file: Path) -> str:
@@ -131,23 +158,71 @@ def _imports(source: str) -> frozenset[tuple[int, str]]:
             names |= {(0, alias.name) for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             names |= {(node.level, ".".join(filter(None, (node.module, alias.name)))) for alias in node.names}
+        elif isinstance(node, ast.Call):
+            names |= {(0, dotted) for dotted in _imported_by_name(node)}
     return frozenset(names)
 
 
-def _locate(name: tuple[int, str], importer: Path, root: Path) -> Iterator[Path]:
-    """Files at or below ``root`` that an import runs: the module and the packages around it."""
+def _imported_by_name(call: ast.Call) -> list[str]:
+    """The module of ``import_module("a.b")`` and ``__import__("a.b")``."""
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    if name not in ("import_module", "__import__") or not call.args or not isinstance(call.args[0], ast.Constant):
+        return []
+    return [str(call.args[0].value).lstrip(".")]
+
+
+def _locate(name: tuple[int, str], importer: Path, root: Path) -> tuple[set[Path], str]:
+    """Files that an import runs (the module and the packages around it), or else the installed package it is from."""
     level, dotted = name
     parts = dotted.split(".")
-    if level == 0 and parts[0] in sys.stdlib_module_names:
-        return
-    # Absolute names start at the folder of the component (a plug-in's is on the path) or in the package itself.
-    starts = [importer.parents[level - 1]] if level else [root, _above_package(root)]
-    for start in starts:
-        for length in range(1, len(parts) + 1):
-            stem = start.joinpath(*parts[:length])
-            for path in (stem.parent / f"{stem.name}.py", stem / "__init__.py"):
-                if path.is_file() and (path := path.resolve()).is_relative_to(root) and path != root / "__init__.py":
-                    yield path
+    if level:
+        return _files(importer.parents[level - 1], parts, root), ""
+    if parts[0] in sys.stdlib_module_names:
+        return set(), ""
+    # Absolute names start at the folder of the component (a plug-in's is on the path), in the package, or on the path.
+    near = {root, _above_package(root), _above_package(importer.parent)}
+    if found := {path for start in near for path in _files(start, parts, root)}:
+        return found, ""
+    if parts[0] == PACKAGE_NAME:
+        return _files(PACKAGE, parts[1:], root), ""
+    places = _on_path(parts[0])
+    if any(is_installed(place) for place in places):
+        return set(), parts[0]
+    return {path for place in places for path in _files(place, parts, root)}, ""
+
+
+def _files(start: Path, parts: list[str], root: Path) -> set[Path]:
+    """The modules that ``a.b.c`` runs below a folder; of Gauntlet only components, as the rest is the framework."""
+    stems = [start.joinpath(*parts[:length]) for length in range(1, len(parts) + 1)]
+    paths = [path for stem in stems for path in (stem.parent / f"{stem.name}.py", stem / "__init__.py")]
+    files = {path.resolve() for path in paths if path.is_file()} - {root / "__init__.py"}
+    return {path for path in files if not path.is_relative_to(PACKAGE) or _is_followed(path)}
+
+
+def _on_path(top: str) -> list[Path]:
+    """The folders from which a top-level module is imported; nothing is run to find them."""
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError, AttributeError):
+        return []
+    if spec is None:
+        return []
+    found = list(spec.submodule_search_locations or ()) or [spec.origin or ""]
+    return [Path(place).parent for place in found]
+
+
+def is_installed(path: Path) -> bool:
+    """Whether a path belongs to an installed package or to Python itself."""
+    return bool({"site-packages", "dist-packages"} & set(path.parts)) or any(map(path.is_relative_to, _PYTHON))
+
+
+def is_own(file: Path) -> bool:
+    """Whether a file is Gauntlet's own (and no example or test beside it)."""
+    return file.is_relative_to(PACKAGE) and file.relative_to(PACKAGE).parts[0] in {*_COMPONENTS, *_FRAMEWORK}
+
+
+def _is_followed(file: Path) -> bool:
+    return not is_own(file) or file.relative_to(PACKAGE).parts[0] in _COMPONENTS
 
 
 def _above_package(folder: Path) -> Path:

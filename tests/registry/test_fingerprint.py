@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -210,3 +212,78 @@ def test_a_digest_does_not_depend_on_the_order_of_a_mapping_but_on_everything_el
     assert digest({"a": 1, "b": (2,)}) == digest({"b": [2], "a": 1})
     assert len({digest(), digest(1), digest("1"), digest([1]), digest(1, 2), digest([1, 2]), digest(None)}) == 7
     assert len(digest("x")) == 32
+
+
+# -- whatever a plug-in is made of ------------------------------------------------------------------------------
+
+LAB = {
+    "lab/__init__.py": "",
+    "lab/layers/__init__.py": "",
+    "lab/layers/act.py": "from . import constants\n\ndef act(x):\n    return constants.SCALE * x\n",
+    "lab/layers/constants.py": "SCALE = 2\n",
+    "lab/models/__init__.py": "",
+    "lab/models/late.py": "LATE = 1\n",
+    "elsewhere/tools.py": "OFFSET = 1\n",
+    "lab/models/config.json": "{}",
+    "lab/models/weights.txt": "1",
+    "lab/models/parts/0.cfg": "0",
+    "lab/models/declared.bin": "0",
+    "lab/models/net.py": """
+import importlib
+from pathlib import Path
+from gauntlet import detector
+from lab.layers.act import act
+import tools
+
+HERE = Path(__file__).parent
+CONFIG = HERE.joinpath("config" + ".json").read_text()
+PARTS = [path.read_text() for path in sorted(HERE.glob("parts/*"))]
+
+@detector("of-the-lab", files=("declared.bin",))
+def of_the_lab(logits):
+    late = importlib.import_module("lab.models.late")
+    weights = (HERE / "weights.txt").read_text()
+    return act(logits) + tools.OFFSET + late.LATE
+""",
+}
+EDITS = {
+    name: text + ("\nMORE = 1\n" if "layers" in name else "1")
+    for name, text in LAB.items()
+    if text and "net.py" not in name
+}
+HARMLESS = {"lab/layers/constants.py": "# a comment\nSCALE = 2\n", "lab/models/unread.json": "1"}
+ASK = """
+import json, os, sys
+from pathlib import Path
+from gauntlet.registry import DETECTORS, REGISTRIES, load_plugin, source_fingerprint
+
+def seen_by_a_new_process():
+    if not os.fork():
+        load_plugin("lab.models.net", REGISTRIES.values())
+        print(source_fingerprint(DETECTORS.get("of-the-lab")), flush=True)
+        os._exit(0)
+    os.wait()
+
+DETECTORS.discover()
+seen_by_a_new_process()
+for name, text in json.loads(sys.argv[1]):
+    before = Path(name).read_text() if Path(name).exists() else None
+    Path(name).write_text(text)
+    seen_by_a_new_process()
+    Path(name).unlink() if before is None else Path(name).write_text(before)
+"""
+
+
+def test_whatever_a_plugin_is_made_of_is_part_of_its_fingerprint(tmp_path: Path) -> None:
+    """Packages beside its own, modules on the path, files read at import or by name, and those it declares."""
+    for name, content in LAB.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    path = os.pathsep.join([str(tmp_path), str(tmp_path / "elsewhere"), *sys.path])
+    edits = json.dumps([*EDITS.items(), *HARMLESS.items()])
+    command = [sys.executable, "-B", "-c", ASK, edits]
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    unedited, *edited = done.stdout.split()
+    differing = [name for name, seen in zip([*EDITS, *HARMLESS], edited, strict=True) if seen != unedited]
+    assert differing == list(EDITS)
