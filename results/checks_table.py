@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
-from .check_flags import MARK
 from .declarations import TableSpec
+from .footnotes import DAGGER
 from .layout import by_dataset
 from .spec_tables import Made, Options, wanted
-from .table import Table
+from .table import Cells, Table
 
 
 def checks_tables(frame: pd.DataFrame, spec: TableSpec, options: Options) -> Made:
@@ -27,8 +27,8 @@ def checks_tables(frame: pd.DataFrame, spec: TableSpec, options: Options) -> Mad
                 row_names=(*names, "check", "result", "finding"),
                 rows=tuple(rows),
                 columns=(),
-                cells=((),) * len(rows),
-                notes=(f"A model that fails a check has its robust figures marked {MARK} in every table.",),
+                body=Cells.of([()] * len(rows)),
+                notes=(f"A model that fails a check has its robust figures marked {DAGGER} in every table.",),
             ),
         )
 

@@ -37,7 +37,8 @@ def error_tables(frame: pd.DataFrame, spec: TableSpec, options: Options) -> Made
 
 
 def _cells(frame: pd.DataFrame, spec: TableSpec) -> pd.DataFrame:
-    return wanted(frame, spec)[lambda rows: rows["class"] == ""]
+    cells = wanted(frame, spec)
+    return cells[cells["class"] == ""]
 
 
 def over_severities(cells: pd.DataFrame) -> pd.DataFrame:

@@ -14,10 +14,10 @@ import pandas as pd
 from ..registry import GauntletError, nearest
 from .factorize import factorize, group_index, joint_keys
 from .frame import present_columns, read_columns, write_csv
-from .layout import header, number, reasons_of, shown
+from .layout import header, reasons_of, shown
 from .metrics import directions, headline_metrics
 from .records import IDENTITY_COLUMNS, LABEL_COLUMNS, MISSING, describe
-from .table import Table
+from .table import Cell, Cells, Table, number
 from .tolerance import METHODS, Rule
 
 BASELINE_COLUMNS = (*IDENTITY_COLUMNS, "metric", "value", "ci_low", "ci_high", "n")
@@ -95,7 +95,7 @@ class Report:
                 for key in rows[names].itertuples(index=False)
             ),
             columns=tuple((name,) for name in columns),
-            cells=tuple(_cells(*row) for row in rows[[*columns, "reason"]].itertuples(index=False)),
+            body=Cells.of([_cells(*row) for row in rows[[*columns, "reason"]].itertuples(index=False)]),
             notes=(self.summary,),
         )
 
@@ -289,6 +289,7 @@ def _width(both: pd.DataFrame, side: str) -> np.ndarray:
 
 def _cells(
     baseline: float, current: float, difference: float, allowed: float, verdict: str, reason: str
-) -> tuple[str, ...]:
-    numbers = tuple("" if np.isnan(value) else number(value, 4) for value in (baseline, current, difference, allowed))
-    return (*numbers, f"{verdict} ({reason})" if reason else verdict)
+) -> list[str | Cell]:
+    values = (baseline, current, difference, allowed)
+    cells: list[str | Cell] = [" " if np.isnan(value) else Cell(value, digits=4) for value in values]
+    return [*cells, f"{verdict} ({reason})" if reason else verdict]

@@ -2,45 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..registry import GauntletError
-from . import footnotes
 from .factorize import factorize
+from .footnotes import LETTERS, FailedChecks, Footnote, footnotes
 from .metrics import directions
-from .table import Table
+from .table import Table, reordered
 
 BEST = ("", "row", "column")
 
 
-def emphasise(table: Table, chosen: pd.DataFrame, where: np.ndarray, best: str) -> Table:
-    """The table with numbers, bold cells and footnotes.
+def emphasise(table: Table, chosen: pd.DataFrame, where: np.ndarray, best: str, failed: FailedChecks) -> Table:
+    """The table with signs of doubt, bold cells and footnotes.
 
     Args:
         table: As laid out.
         chosen: The tidy rows behind it.
         where: (rows, columns) position in ``chosen`` of each cell, -1 where there is none.
         best: Compare the cells of each ``row`` or ``column``, or not at all.
+        failed: The checks that models fail.
 
     Raises:
         GauntletError: ``best`` is something else.
     """
     if best not in BEST:
         raise GauntletError(f"The best is that of each row or each column, got {best!r}.")
-    values = _placed(chosen["value"].where(chosen["status"] == "ok"), where)
-    table = replace(table, values=tuple(map(tuple, values.tolist())))
+    found = footnotes(chosen, failed)
+    sign = np.full(len(chosen) + 1, "", dtype=object)
+    for note in found:
+        sign[:-1][note.rows] = note.sign or sign[:-1][note.rows]
+    body = replace(table.body, sign=sign[where])
+    notes = [*table.notes, *(f"{note.sign} {note.text}" for note in found if note.sign)]
     if best:
-        bold = _best(chosen, values, where, down=best == "column")
-        note = f"Bold: the best of each {best} and what is statistically tied with it (95 %)."
-        table = replace(
-            table, bold=tuple(map(tuple, bold.tolist())), notes=(*table.notes, note) if bold.any() else table.notes
-        )
-    return _with_footnotes(table, chosen, where)
+        body = replace(body, bold=_best(chosen, body.value, where, down=best == "column"))
+        bold = f"Bold: the best of each {best} and what is statistically tied with it (95 %)."
+        notes += [bold] if body.bold.any() else []
+    lettered = [note for note in found if not note.sign]
+    return _with_letters(replace(table, body=body, notes=tuple(notes)), lettered, where)
 
 
 def _best(chosen: pd.DataFrame, values: np.ndarray, where: np.ndarray, *, down: bool) -> np.ndarray:
@@ -67,26 +71,25 @@ def _best(chosen: pd.DataFrame, values: np.ndarray, where: np.ndarray, *, down: 
     return bold.T if down else bold
 
 
-def _with_footnotes(table: Table, chosen: pd.DataFrame, where: np.ndarray) -> Table:
+def _with_letters(table: Table, found: Sequence[Footnote], where: np.ndarray) -> Table:
     """Letters where footnotes apply: at a column or row header if all its cells are concerned, else in the cells."""
-    found = footnotes.notes(chosen)
     if not found or not where.size:
         return table
     used = where >= 0
     cells = np.full(where.shape, "", dtype=object)
     rows, columns = np.full(where.shape[0], "", dtype=object), np.full(where.shape[1], "", dtype=object)
-    for letter, (mask, _) in zip(footnotes.MARKS, found, strict=False):
-        concerned = np.append(mask.to_numpy(), False)[where]
+    for letter, note in zip(LETTERS, found, strict=False):
+        concerned = np.append(note.rows, False)[where]
         whole = used.any(axis=0) & (concerned | ~used).all(axis=0)
         columns[whole] += letter
         rest = concerned & ~whole
         lines = rest.any(axis=1) & (rest | ~used).all(axis=1)
         rows[lines] += letter
         cells[rest & ~lines[:, None]] += letter
-    notes = [f"{letter}: {text}" for letter, (_, text) in zip(footnotes.MARKS, found, strict=False)]
+    notes = [f"{letter}: {note.text}" for letter, note in zip(LETTERS, found, strict=False)]
     return replace(
         table,
-        marks=tuple(map(tuple, cells.tolist())),
+        body=replace(table.body, letters=cells),
         row_marks=tuple(rows.tolist()),
         column_marks=tuple(columns.tolist()),
         notes=(*table.notes, *notes),
@@ -109,18 +112,13 @@ def sort_rows(table: Table, by: str) -> Table:
         keys = [_natural(names[table.row_names.index(name)]) for names in table.rows]
         order = sorted(range(len(keys)), key=keys.__getitem__, reverse=down)
     elif name in headers:
-        column = np.array([row[headers.index(name)] for row in table.values])
+        column = table.body.value[:, headers.index(name)]
         order = np.argsort(np.where(np.isnan(column), np.inf, -column if down else column), kind="stable").tolist()
     else:
         known = ", ".join([*table.row_names, *headers])
         raise GauntletError(f"The table cannot be sorted by {name!r}; its row names and columns are {known}.")
-    parts = ("rows", "cells", "values", "bold", "marks", "row_marks")
-    changes: dict[str, Any] = {part: _ordered(getattr(table, part), order) for part in parts}
-    return replace(table, **changes)
-
-
-def _ordered(items: tuple[Any, ...], order: list[int]) -> tuple[Any, ...]:
-    return tuple(items[place] for place in order) if items else ()
+    rows, marks = (reordered(items, order) for items in (table.rows, table.row_marks))
+    return replace(table, rows=rows, row_marks=marks, body=table.body.ordered(order))
 
 
 def _natural(text: str) -> tuple[int, float, str]:

@@ -1,71 +1,142 @@
-"""Marks on values that need a word below the table: stand-in data, tuned on test data, reported by others.
+"""What a reader must know of figures: failed checks, stand-in data, tuned on test data, reported by others.
 
-A kind of footnote is one function in :data:`FOOTNOTES`: given the tidy rows of a table's cells, it yields
-(rows concerned, sentence).
+A kind of footnote is one function in :data:`FOOTNOTES`, fed by what bench records; tables and the page show them all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from .factorize import factorize
-from .recorded import parsed
+from .recorded import recorded
+from .records import ROLES
 
-MARKS = "abcdefghijklmnopqrstuvwxyz"
-Footnote = Callable[[pd.DataFrame], Iterator[tuple[pd.Series, str]]]
+DAGGER = "†"
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+#: Metrics that an attack which does not work makes look better than they are.
+ROBUST = ("robust_accuracy", "attack_success_rate", "median_norm")
+_REASONS = 6  # as many reasons are spelled out below a table
 
-
-def stand_ins(frame: pd.DataFrame) -> dict[str, tuple[str, pd.Series]]:
-    """What stands in for another dataset or corruption: what for, and which rows it concerns, as their params say."""
-    codes, values = factorize(frame["params"])
-    found: dict[str, tuple[str, np.ndarray]] = {}
-    for code in np.unique(codes).tolist():
-        known = parsed(str(values[code])) if "stand_in" in str(values[code]) else {}
-        for chosen in (known.get("ood"), known.get("dataset"), known.get("corruption")):
-            if isinstance(chosen, dict) and "stand_in" in chosen:
-                nowhere = np.zeros(len(values), dtype=bool)
-                _, rows = found.setdefault(str(chosen["name"]), (str(chosen["stand_in"]), nowhere))
-                rows[code] = True
-    return {name: (original, pd.Series(rows[codes], frame.index)) for name, (original, rows) in found.items()}
+#: (model, dataset) -> the checks that it fails, each with its finding.
+FailedChecks = Mapping[tuple[str, str], Mapping[str, str]]
 
 
-def notes(frame: pd.DataFrame) -> list[tuple[pd.Series, str]]:
-    """Every footnote of these rows: (mask of the rows it concerns, sentence)."""
-    return [(mask, text) for kind in FOOTNOTES for mask, text in kind(frame) if mask.any()]
+@dataclass(frozen=True)
+class Footnote:
+    """A sentence about some rows of a frame.
+
+    Attributes:
+        rows: Which rows (a mask).
+        text: The sentence.
+        title: In two or three words, for the page.
+        level: How grave it is: ``warning`` or ``note``.
+        sign: Beside the figures; they get a letter where it is empty.
+    """
+
+    rows: np.ndarray
+    text: str
+    title: str
+    level: str = "note"
+    sign: str = ""
 
 
-def _stand_in_data(frame: pd.DataFrame) -> Iterator[tuple[pd.Series, str]]:
-    for name, (original, rows) in stand_ins(frame).items():
-        yield rows, f"{name} is a stand-in for {original}."
+Kind = Callable[[pd.DataFrame, FailedChecks], Iterator[Footnote]]
 
 
-def _tuned_on_test(frame: pd.DataFrame) -> Iterator[tuple[pd.Series, str]]:
-    codes, values = factorize(frame["params"])
-    tuned = np.array(['"tuned_on": "test"' in str(value) for value in values], dtype=bool)
-    yield pd.Series(tuned[codes], frame.index), "Hyper-parameters were tuned on the test data; the value is optimistic."
+def footnotes(rows: pd.DataFrame, failed: FailedChecks) -> list[Footnote]:
+    """Every footnote of these rows, of models that fail these checks."""
+    return [note for kind in FOOTNOTES for note in kind(rows, failed) if note.rows.any()]
 
 
-def _reported(frame: pd.DataFrame) -> Iterator[tuple[pd.Series, str]]:
-    if "source" in frame:
-        for source in frame.loc[frame["source"] != "", "source"].unique():
-            yield frame["source"].eq(source), f"As reported by {source}; not measured here."
+def checks_of(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the checks, to go along with any selection of a frame so that its tables are marked."""
+    return frame[frame["evaluator"] == "checks"]
 
 
-def _incomplete_attacks(frame: pd.DataFrame) -> Iterator[tuple[pd.Series, str]]:
-    """Attacks made of several of which some cannot run here, as their params say."""
-    codes, values = factorize(frame["params"])
-    found: dict[str, list[int]] = {}
-    for code in np.unique(codes).tolist():
-        known = parsed(str(values[code])).get("without", {}) if '"without"' in str(values[code]) else {}
-        if isinstance(known, dict) and known:
-            found.setdefault("; ".join(f"{name} ({reason.rstrip('.')})" for name, reason in known.items()), []).append(
-                code
-            )
-    for text, which in found.items():
-        yield pd.Series(np.isin(codes, which), frame.index), f"Without {text}."
+def failed_checks(frame: pd.DataFrame) -> FailedChecks:
+    """The failed checks of every model in a tidy frame; models that pass, or were not checked, are left out."""
+    verdicts = checks_of(frame)[lambda rows: (rows["metric"] == "check_passed") & (rows["value"] == 0)]
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for row in verdicts.itertuples():
+        found.setdefault((str(row.model), str(row.dataset)), {})[str(row.attack)] = str(row.reason)
+    return found
 
 
-FOOTNOTES: list[Footnote] = [_stand_in_data, _tuned_on_test, _reported, _incomplete_attacks]
+def _failed_checks(rows: pd.DataFrame, failed: FailedChecks) -> Iterator[Footnote]:
+    """Of each model and dataset whose robust figures are in doubt."""
+    if not failed:
+        return
+    robust = rows["metric"].isin(ROBUST) & (rows["evaluator"] == "attack") & (rows["status"] == "ok")
+    robust &= rows["role"].isin(ROLES)  # not the clean images that a table puts beside them
+    for (model, dataset), findings in failed.items():
+        doubted = robust & (rows["model"] == model) & (rows["dataset"] == dataset)
+        text = (
+            f"{model} on {dataset} fails the check{'s' if len(findings) > 1 else ''} {', '.join(findings)}: "
+            f"its robust figures are not to be trusted. {next(iter(findings.values()))}"
+        )
+        yield Footnote(doubted.to_numpy(), text, "failed check", "warning", DAGGER)
+
+
+def _stand_in_data(rows: pd.DataFrame, failed: FailedChecks) -> Iterator[Footnote]:
+    originals: dict[str, str] = {}
+
+    def name_of(chosen: Any) -> str | None:
+        if not isinstance(chosen, dict) or "stand_in" not in chosen:
+            return None
+        originals.setdefault(str(chosen["name"]), str(chosen["stand_in"]))
+        return str(chosen["name"])
+
+    names = [recorded(rows, kind, name_of) for kind in ("ood", "dataset", "corruption")]
+    for name, original in originals.items():
+        concerned = np.logical_or.reduce([(found == name).to_numpy(dtype=bool) for found in names])
+        yield Footnote(concerned, f"{name} is a stand-in for {original}.", "stand-in data")
+
+
+def _tuned_on_test(rows: pd.DataFrame, failed: FailedChecks) -> Iterator[Footnote]:
+    tuned = recorded(rows, "tune", lambda facts: isinstance(facts, dict) and facts.get("oracle") is True)
+    text = "Hyper-parameters were tuned on the test data; the value is optimistic."
+    yield Footnote(tuned.eq(True).to_numpy(dtype=bool), text, "tuned on test data", "warning")
+
+
+def _reported(rows: pd.DataFrame, failed: FailedChecks) -> Iterator[Footnote]:
+    for source in rows["source"].unique() if "source" in rows else ():
+        if source:
+            text = f"As reported by {source}; not measured here."
+            yield Footnote((rows["source"] == source).to_numpy(dtype=bool), text, "reported by others")
+
+
+def _incomplete_attacks(rows: pd.DataFrame, failed: FailedChecks) -> Iterator[Footnote]:
+    """Attacks made of several of which some cannot run here."""
+
+    def words(without: Any) -> str | None:
+        parts = without.items() if isinstance(without, dict) else ()
+        return "; ".join(f"{name} ({reason.rstrip('.')})" for name, reason in parts) or None
+
+    texts = recorded(rows, "without", words)
+    for text in texts.dropna().unique():
+        yield Footnote((texts == text).to_numpy(dtype=bool), f"Without {text}.", "incomplete attack")
+
+
+FOOTNOTES: list[Kind] = [_failed_checks, _stand_in_data, _tuned_on_test, _reported, _incomplete_attacks]
+
+
+def general_notes(
+    chosen: pd.DataFrame, reasons: Sequence[str], *, intervals: bool | str, several: bool
+) -> Iterator[str]:
+    """What belongs below a whole table: what ``±`` is, over how many seeds means are, and why cells are empty."""
+    if several:
+        fewer = "up to " if (chosen["seeds"] < chosen["planned"]).any() else ""
+        spread = "; in brackets the" if intervals == "range" else "; ± is half the" if intervals else ""
+        interval = f"{spread} 95 % interval of that mean" if spread else ""
+        yield f"Mean over {fewer}{chosen['planned'].max()} seeds{interval}."
+    elif intervals == "range":
+        yield "In brackets the ends of the 95 % interval."
+    elif intervals and (chosen["ci_high"] - chosen["ci_low"]).notna().any():
+        yield "± is half the width of the 95 % interval."
+    yield from reasons[:_REASONS]
+    if len(reasons) > _REASONS:
+        yield f"... and {len(reasons) - _REASONS} more reasons; results.csv has them all."

@@ -30,7 +30,7 @@ def render(table: Table, fmt: str = "github") -> str:
 
 def _plain(table: Table) -> str:
     marked = _tabulate(table, "simple", _line, bold=("", "*"), mark=(" [", "]"))
-    notes = (note.replace("Bold:", "*:") if table.bold else note for note in table.notes)
+    notes = (note.replace("Bold:", "*:") if table.body.bold.any() else note for note in table.notes)
     return _joined(_line(table.title), marked, *map(_line, notes))
 
 
@@ -92,8 +92,7 @@ def _tabulate(
         row = [clean(name) for name in names]
         if table.row_marks and row and table.row_marks[i]:
             row[-1] += f"{mark[0]}{table.row_marks[i]}{mark[1]}"
-        marks, strong = (table.marks or {i: [""] * len(cells)})[i], (table.bold or {i: [False] * len(cells)})[i]
-        body.append([*row, *map(marked, cells, marks, strong)])
+        body.append([*row, *map(marked, cells, table.body.letters[i], table.body.bold[i])])
     align = ["left"] * len(table.row_names) + ["right"] * len(table.columns)
     return tabulate(
         body,

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from .table import Table
 
 _SPECIAL = {
@@ -30,16 +32,14 @@ _SPECIAL = {
     "∞": r"$\infty$",
     "†": r"\textdagger{}",
 }
-#: Value, half of its interval or both ends, and what follows (seeds, a dagger).
-_NUMBER = re.compile(r"^(-?\d+(?:\.\d+)?)(?: ± (\d+(?:\.\d+)?)| (\(-?[\d.]+, -?[\d.]+\)))?((?: \(\d+/\d+\))?(?: †)?)$")
 
 
 @dataclass(frozen=True)
 class _Column:
-    """How a column is set: its specification, and which part of a number stands in a second column, if any."""
+    """How a column is set: its specification, and whether intervals stand in a second column."""
 
     spec: str = "r"
-    second: int = 0
+    second: bool = False
 
     @property
     def width(self) -> int:
@@ -122,34 +122,32 @@ def _body(table: Table, columns: list[_Column], siunitx: bool) -> Iterator[str]:
 
 
 def _cell(table: Table, row: int, place: int, text: str, column: _Column, siunitx: bool) -> str:
-    bold = bool(table.bold) and table.bold[row][place]
-    mark = _mark(table.marks[row][place]) if table.marks else ""
-    found = _NUMBER.match(one_line(text)) if siunitx else None
-    if found and bool(column.second) == bool(found[2] or found[3]) and found[column.second]:
+    bold, mark = table.body.bold[row, place], _mark(table.body.letters[row, place])
+    number, spread, tail = (part[row, place] for part in table.body.fragments)
+    if siunitx and np.isfinite(table.body.value[row, place]) and column.second == bool(spread):
         heavy = r"\bfseries " if bold else ""
-        after = escape(found[4]) + mark
-        second = f" & {heavy}{found[column.second]}" if column.second else ""
-        return f"{heavy}{found[1]}{second}" + (f" {{{after}}}" if after else "")
+        after = escape(tail) + mark
+        return f"{heavy}{number}" + (f" & {heavy}{spread}" if spread else "") + (f" {{{after}}}" if after else "")
     shown = rf"\textbf{{{escape(text)}}}" if bold else escape(text)
     return rf"\multicolumn{{{column.width}}}{{c}}{{{shown}{mark}}}" if siunitx else f"{shown}{mark}"
 
 
 def _aligned(table: Table, place: int) -> _Column:
-    """Columns of siunitx for the values, and for the halves of the intervals where there are any."""
-    numbers = [found for row in table.cells if (found := _NUMBER.match(one_line(row[place])))]
-    values, halves = [found[1] for found in numbers], [found[2] for found in numbers if found[2]]
-    ranges = [found[3] for found in numbers if found[3]]
-    if not (halves or ranges):
+    """Columns of siunitx for the values, and for the intervals where there are any."""
+    finite = np.isfinite(table.body.value[:, place])
+    values, spreads = (part[:, place][finite].tolist() for part in table.body.fragments[:2])
+    spreads = [spread for spread in spreads if spread]
+    if not spreads:
         return _Column(_decimal(values))
     # LaTeX gives all that a wide header needs to the last column it spans; half of it belongs to the first.
-    taken = max(map(len, values)) + max(map(len, halves or ranges)) + 3
-    spare = max(0, len(table.columns[place][-1]) - taken) / 2
+    taken = max(map(len, values)) + max(map(len, spreads)) + 3
+    spare = max(0, len("".join(table.columns[place][-1:])) - taken) / 2
     first = _decimal(
         values, f"table-number-alignment=right, table-column-width={(max(map(len, values)) + spare) / 2}em"
     )
-    if halves:
-        return _Column(rf"{first}@{{${{}}\pm{{}}$}}{_decimal(halves, 'table-number-alignment=left')}", second=2)
-    return _Column(rf"{first}@{{\ }}l", second=3)
+    if table.body.intervals == "range":
+        return _Column(rf"{first}@{{\ }}l", second=True)
+    return _Column(rf"{first}@{{${{}}\pm{{}}$}}{_decimal(spreads, 'table-number-alignment=left')}", second=True)
 
 
 def _decimal(numbers: list[str], more: str = "") -> str:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
-import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -13,17 +12,16 @@ import numpy as np
 import pandas as pd
 
 from ..registry import GauntletError, nearest
-from .check_flags import MARK, failed_checks, flagged_rows, footnotes
 from .emphasis import emphasise
 from .factorize import constant_column, factorize, group_index
+from .footnotes import failed_checks, general_notes
 from .metrics import metric_named
 from .records import IDENTITY_COLUMNS
 from .seeds import mean_over_seeds
-from .table import Table
+from .table import Cells, Table
 
 NOT_PLANNED = "–"
 Headers = tuple[tuple[str, ...], ...]
-_REASONS = 6  # as many reasons are spelled out below a table
 
 
 def select(frame: pd.DataFrame, conditions: Mapping[str, Any]) -> pd.DataFrame:
@@ -83,7 +81,6 @@ def pivot(
     dims = [*rows, *columns]
     metrics = [metric] if isinstance(metric, str) else list(metric)
     _check_columns(frame, dims)
-    failed = failed_checks(frame)
     chosen = _choose(frame, metrics, evaluator, per_class="class" in dims)
     reasons = reasons_of(chosen[chosen["status"] != "ok"]).unique().tolist()
     several = "seed" not in dims and chosen["seed"].nunique() > 1
@@ -93,22 +90,18 @@ def pivot(
     column_of, column_headers = _axis(chosen, columns, percent)
     where = np.full((len(row_headers), len(column_headers)), -1)
     where[row_of, column_of] = np.arange(len(chosen))
-    marked = flagged_rows(chosen, failed)
-    texts = np.array([*_texts(chosen, percent, decimals, intervals), NOT_PLANNED], dtype=object)
-    texts[:-1][marked] += f" {MARK}"
     table = Table(
         title=title or ", ".join(_metric_title(name, percent) for name in metrics),
         row_names=tuple(rows),
         rows=row_headers,
         columns=column_headers,
-        cells=tuple(map(tuple, texts[where].tolist())),
+        body=_body(chosen, where, percent, decimals, intervals),
         notes=(
-            *_notes(chosen, reasons, intervals=intervals, several=several),
+            *general_notes(chosen, reasons, intervals=intervals, several=several),
             *([f"{NOT_PLANNED}: {absent}."] if (where < 0).any() else []),
-            *footnotes(chosen[marked], failed),
         ),
     )
-    return emphasise(table, chosen, where, best)
+    return emphasise(table, chosen, where, best, failed_checks(frame))
 
 
 def by_dataset(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -138,17 +131,6 @@ def reasons_of(cells: pd.DataFrame) -> pd.Series:
     """``status: reason`` of cells, or only the status where there is no reason."""
     status, reason = cells["status"].astype(object), cells["reason"].astype(object)
     return (status + ": " + reason).where(reason != "", status)
-
-
-def number(value: float, decimals: int = 3) -> str:
-    """A number as tables show it; -0.0 reads 0.0."""
-    return numbers([value], decimals)[0]
-
-
-def numbers(values: Iterable[float], decimals: int = 3) -> list[str]:
-    """Numbers as tables show them."""
-    zero = f"{-0.0:.{decimals}f}"
-    return [text[1:] if text == zero else text for text in map(format, values, itertools.repeat(f".{decimals}f"))]
 
 
 def _matches(column: pd.Series, wanted: Any) -> pd.Series:
@@ -233,45 +215,21 @@ def _metric_title(name: str, percent: bool | None) -> str:
     return f"{known.title} (%)" if (known.percent if percent is None else percent) else known.title
 
 
-def _texts(chosen: pd.DataFrame, percent: bool | None, decimals: int | None, intervals: bool | str) -> np.ndarray:
-    """What stands in each cell: ``97.3 ± 0.6`` and the like, or the status of a result that is not ok."""
-    texts = chosen["status"].to_numpy(dtype=object, copy=True)
-    ok = texts == "ok"
+def _body(
+    chosen: pd.DataFrame, where: np.ndarray, percent: bool | None, decimals: int | None, intervals: bool | str
+) -> Cells:
+    """The results at their places; a cell that is not ok shows its status, one that was not planned a dash."""
     codes, names = factorize(chosen["metric"])
-    for code in np.unique(codes[ok]).tolist():
-        rows = np.flatnonzero(ok & (codes == code))
-        in_percent = metric_named(names[code]).percent if percent is None else percent
-        scale, digits = (100, 1) if in_percent else (1, 3)
-        texts[rows] = _numbers(chosen.iloc[rows], scale, digits if decimals is None else decimals, intervals)
-    partial = np.flatnonzero(ok & (chosen["seeds"] != chosen["planned"]).to_numpy())
-    counts = zip(*(chosen[name].iloc[partial] for name in ("seeds", "planned")), strict=True)
-    texts[partial] += np.array([f" ({seeds}/{planned})" for seeds, planned in counts], dtype=object)
-    return texts
-
-
-def _numbers(rows: pd.DataFrame, scale: int, digits: int, intervals: bool | str) -> list[str]:
-    value, low, high = (scale * rows[name].to_numpy() for name in ("value", "ci_low", "ci_high"))
-    shown = numbers(value, digits)
-    if not intervals:
-        return shown
-    if intervals == "range":
-        spreads = [f" ({a}, {b})" for a, b in zip(numbers(low, digits), numbers(high, digits), strict=True)]
-    else:
-        spreads = [f" ± {half}" for half in numbers((high - low) / 2, digits)]
-    known = np.isfinite(high - low).tolist()
-    return [text + spread if has else text for text, spread, has in zip(shown, spreads, known, strict=True)]
-
-
-def _notes(chosen: pd.DataFrame, reasons: Sequence[str], *, intervals: bool | str, several: bool) -> Iterator[str]:
-    if several:
-        fewer = "up to " if (chosen["seeds"] < chosen["planned"]).any() else ""
-        spread = "; in brackets the" if intervals == "range" else "; ± is half the" if intervals else ""
-        interval = f"{spread} 95 % interval of that mean" if spread else ""
-        yield f"Mean over {fewer}{chosen['planned'].max()} seeds{interval}."
-    elif intervals == "range":
-        yield "In brackets the ends of the 95 % interval."
-    elif intervals and (chosen["ci_high"] - chosen["ci_low"]).notna().any():
-        yield "± is half the width of the 95 % interval."
-    yield from reasons[:_REASONS]
-    if len(reasons) > _REASONS:
-        yield f"... and {len(reasons) - _REASONS} more reasons; results.csv has them all."
+    shares = np.array([bool(metric_named(name).percent) if percent is None else percent for name in names] or [False])
+    in_percent = shares[codes] if len(names) else np.zeros(len(chosen), dtype=bool)
+    ok = (chosen["status"] == "ok").to_numpy()
+    numbers = (np.where(ok, chosen[name].to_numpy(dtype=float), np.nan) for name in ("value", "ci_low", "ci_high"))
+    columns: dict[str, tuple[Any, Any]] = {  # each with what stands where nothing was planned
+        **{name: (column, np.nan) for name, column in zip(("value", "low", "high"), numbers, strict=True)},
+        "scale": (np.where(in_percent, 100.0, 1.0), 1.0),
+        "digits": (np.where(in_percent, 1, 3) if decimals is None else np.full(len(chosen), decimals), 3),
+        "words": (np.where(ok, "", chosen["status"].to_numpy(dtype=object)), NOT_PLANNED),
+        **{name: (chosen[name].to_numpy(dtype=int), 1) for name in ("seeds", "planned")},
+    }
+    placed = {name: np.append(column, gap)[where] for name, (column, gap) in columns.items()}
+    return Cells(**placed, intervals=intervals)

@@ -34,10 +34,11 @@ def ood_tables(frame: pd.DataFrame, spec: TableSpec, options: Options) -> Made:
         if layout == "groups" and (part["ood_group"] != "").any():
             parts = [parts[1], group_means(part)]  # that over classes knows its interval
         part = pd.concat([some for some in parts if len(some)] or parts, ignore_index=True)
-        axes = ("ood_dataset?", "detector"), ("model",)
+        own = replace(spec, rows=("ood_dataset?", "detector"), columns=("model",))
         if layout != "models":
-            axes = ("model?", "detector"), (*(["ood_group"] if (part["ood_group"] != "").any() else []), "ood_dataset")
-        yield from lay_out(frame, part, dataset, replace(spec, rows=axes[0], columns=axes[1]), options)
+            grouped = ("ood_group",) if (part["ood_group"] != "").any() else ()
+            own = replace(spec, rows=("model?", "detector"), columns=(*grouped, "ood_dataset"))
+        yield from lay_out(frame, part, dataset, own, options)
 
 
 def group_means(frame: pd.DataFrame) -> pd.DataFrame:

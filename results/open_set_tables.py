@@ -12,14 +12,15 @@ from .layout import by_dataset
 from .leave_one_class_out import by_origin, mean_over_classes
 from .recorded import recorded
 from .spec_tables import Made, Options, against, lay_out, wanted
-from .table import Table
+from .table import Cell, Cells, Table
 
 _OWN = ("median_h", "median_max_2_max")
 
 
 def turned_tables(frame: pd.DataFrame, spec: TableSpec, options: Options) -> Made:
     """Datasets that leave out one class after the other: a table for each metric, with the classes as columns."""
-    cells = wanted(frame, spec)[lambda rows: rows["class"] == ""]
+    cells = wanted(frame, spec)
+    cells = cells[cells["class"] == ""]
     for metric in spec.metrics if len(cells) else ():
         for dataset, part in by_origin(cells):
             rows = pd.concat([part, mean_over_classes(part, metric)], ignore_index=True)
@@ -87,7 +88,7 @@ def _medians(own: pd.DataFrame, *, title: str, decimals: int | None = None, **_:
         row_names=("class",),
         rows=tuple((name,) for name in names),
         columns=tuple((column,) for column in columns),
-        cells=tuple(tuple(f"{means[(name, column)]:.{decimals or 3}g}" for column in columns) for name in names),
+        body=Cells.of([[Cell(means[name, column], digits=-(decimals or 3)) for column in columns] for name in names]),
         notes=(f"Mean over {seeds} seeds.",) if seeds > 1 else (),
     )
 

@@ -44,7 +44,8 @@ def _as_robust(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
 def reconstruction_tables(frame: pd.DataFrame, spec: TableSpec, options: Options) -> Made:
     """Attacked images, or OOD sets (as the row headers say), below the clean test split."""
     axis = spec.rows[0]
-    for dataset, part in by_dataset(wanted(frame, spec)[lambda rows: rows["metric"].isin([*spec.metrics, ""])]):
+    cells = wanted(frame, spec)
+    for dataset, part in by_dataset(cells[cells["metric"].isin([*spec.metrics, ""])]):
         attacked, outside = part["attack"] != "", part["ood_dataset"] != ""
         clean, others = part[~attacked & ~outside], part[part[axis] != ""]
         if len(others) or (axis == "attack" and not outside.any()):

@@ -13,7 +13,7 @@ from .frame import COLUMNS, as_tidy, read_text_columns, to_number
 _NEEDED = ("source", "evaluator", "model", "dataset", "metric", "value")
 _FLOATS = ("epsilon", "value", "ci_low", "ci_high")
 _INTEGERS = ("seed", "severity", "n")
-MARK = "reported"
+REPORTED = "reported"
 
 
 def read_reported(path: Path | str) -> pd.DataFrame:
@@ -40,10 +40,10 @@ def read_reported(path: Path | str) -> pd.DataFrame:
     frame["seed"] = frame["seed"].fillna(0)
     frame["role"] = frame["role"].astype(object).replace("", "measured").fillna("measured")
     frame["model"] = frame["model"] + " (" + frame["source"] + ")"
-    frame["status"], frame["reason"] = "ok", MARK
+    frame["status"], frame["reason"] = "ok", REPORTED
     texts = [name for name in COLUMNS if name not in (*_FLOATS, *_INTEGERS, "seconds")]
     frame[texts] = frame[texts].astype(object).fillna("")
-    frame["key"] = [f"{MARK}-{row}" for row in range(len(frame))]
+    frame["key"] = [f"{REPORTED}-{row}" for row in range(len(frame))]
     return as_tidy(frame).assign(source=frame["source"].to_numpy())
 
 

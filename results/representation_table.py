@@ -11,8 +11,9 @@ import pandas as pd
 
 from .declarations import TableSpec
 from .intervals import mean_interval
-from .layout import Table, by_dataset, number
+from .layout import by_dataset
 from .spec_tables import Made, Options, wanted
+from .table import Cell, Cells, Table
 
 #: What report R4 (section 4.4) says of each transformation of the views; it does not name the others.
 R4_VERDICTS: Mapping[str, str] = {
@@ -48,13 +49,13 @@ def _ablation(part: pd.DataFrame, title: str) -> Iterator[Table]:
         return
     rows, cells = [], []
     for variant in variants:
-        texts = [R4_VERDICTS.get(variant.name.partition(" ")[0], "–")]
+        line: list[str | Cell] = [R4_VERDICTS.get(variant.name.partition(" ")[0], "–")]
         for metric in _MEASURES:
             inside, outside = (_by_seed(part, model, metric) for model in (variant.with_it, variant.without))
-            means = (number(100 * side["value"].mean(), 1) for side in (inside, outside))
-            texts += [*means, *_difference(inside, outside)]
+            means = (Cell(side["value"].mean(), scale=100, digits=1) for side in (inside, outside))
+            line += [*means, *_difference(inside, outside)]
         rows.append((variant.name, variant.switched))
-        cells.append(tuple(texts))
+        cells.append(line)
     measures = ("Linear probe (%)", "kNN, k 20 (%)")
     columns = [("", "R4 says"), *((m, c) for m in measures for c in ("with", "without", "difference", "verdict"))]
     seeds = part["seed"].nunique()
@@ -65,7 +66,7 @@ def _ablation(part: pd.DataFrame, title: str) -> Iterator[Table]:
         row_names=("transformation", "in the policy"),
         rows=tuple(rows),
         columns=tuple(columns),
-        cells=tuple(cells),
+        body=Cells.of(cells),
         notes=(several if seeds > 1 else single, "Unclear: the interval of the difference holds 0."),
     )
 
@@ -96,8 +97,8 @@ def _by_seed(part: pd.DataFrame, model: str, metric: str) -> pd.DataFrame:
     return rows.set_index("seed")[["value", "n"]].sort_index()
 
 
-def _difference(inside: pd.DataFrame, outside: pd.DataFrame) -> tuple[str, str]:
-    """The mean difference of equal seeds, in points, with half its 95 % interval, and the verdict."""
+def _difference(inside: pd.DataFrame, outside: pd.DataFrame) -> tuple[str | Cell, str]:
+    """The mean difference of equal seeds with its 95 % interval, and the verdict."""
     differences = (inside["value"] - outside["value"]).dropna().to_numpy()
     if not len(differences):
         return "–", "–"
@@ -110,4 +111,4 @@ def _difference(inside: pd.DataFrame, outside: pd.DataFrame) -> tuple[str, str]:
             np.sqrt(sum((side["value"] * (1 - side["value"]) / side["n"]).sum() for side in (inside, outside)))
         )
     verdict = "helps" if middle > half else "hurts" if middle < -half else "unclear"
-    return f"{number(100 * middle, 1)} ± {number(100 * half, 1)}", verdict
+    return Cell(middle, middle - half, middle + half, scale=100, digits=1), verdict

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from ..registry import GauntletError
-from .check_flags import ROBUST, checks_of
 from .declarations import TableSpec
+from .footnotes import ROBUST, checks_of
 from .layout import by_dataset, pivot
 from .metrics import metric_named
 from .table import Table
@@ -49,8 +49,16 @@ def lay_out(
         return
     rows = part if set(ROBUST).isdisjoint(metrics) else pd.concat([part, checks_of(frame)], ignore_index=True)
     settings = {"title": _title(spec, part, subject, metrics, facts), **_absent(spec, part, metrics), **spec.options}
-    axes = (_varying(part, names) for names in (spec.rows, spec.columns))
-    yield subject, pivot(rows, *axes, metrics, evaluator=spec.evaluator, **{**settings, **given})
+    yield (
+        subject,
+        pivot(
+            rows,
+            _varying(part, spec.rows),
+            _varying(part, spec.columns),
+            metrics,
+            **{"evaluator": spec.evaluator, **settings, **given},
+        ),
+    )
 
 
 def _metrics(part: pd.DataFrame, spec: TableSpec, options: Options) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .check_flags import checks_of, failed_checks
+from .footnotes import checks_of, failed_checks
 from .formats import FORMATS, render
 from .layout import pivot, select
 from .presets import PRESETS, attack_grid, calibration_table, ood_table, presets, write_tables

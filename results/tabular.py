@@ -11,5 +11,5 @@ def as_frame(table: Table) -> pd.DataFrame:
     """Row headers as text columns, then one float column per column of the table (NaN where there is no number)."""
     headers = [" / ".join(filter(None, names)) for names in table.columns]
     frame = pd.DataFrame(list(table.rows), columns=list(table.row_names), dtype=str)
-    numbers = pd.DataFrame(list(table.values), columns=headers, dtype="float64")
+    numbers = pd.DataFrame(table.body.value, columns=headers, dtype="float64")
     return pd.concat([frame, numbers], axis=1)

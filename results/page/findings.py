@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
-from ..check_flags import checks_of
-from ..footnotes import stand_ins
+from ..factorize import group_index
+from ..footnotes import checks_of, footnotes
+from ..records import IDENTITY_COLUMNS
+from ..reported import REPORTED
 
 LEVELS = ("problem", "warning", "note")
 
@@ -43,10 +46,33 @@ def _unfinished(frame: pd.DataFrame) -> Iterator[Finding]:
         yield Finding(level, str(status), str(reason) or "No reason was given.", len(cells))
 
 
-def _stand_in_data(frame: pd.DataFrame) -> Iterator[Finding]:
-    for name, (original, rows) in stand_ins(frame).items():
-        text = f"{name} is a stand-in for {original}."
-        yield Finding("note", "stand-in data", text, frame.loc[rows, "key"].nunique())
+def _footnotes(frame: pd.DataFrame) -> Iterator[Finding]:
+    """What tables say of their figures, too; of failed checks there is more to say here."""
+    for note in footnotes(frame, {}):
+        yield Finding(note.level, note.title, note.text, frame.loc[note.rows, "key"].nunique())
+
+
+def _partial_seeds(frame: pd.DataFrame) -> Iterator[Finding]:
+    """Means over fewer seeds than planned."""
+    cells = frame.drop_duplicates("key")
+    group, first = group_index(cells, [name for name in IDENTITY_COLUMNS if name != "seed"])
+    ok = np.bincount(group, (cells["status"] == "ok").to_numpy(), len(first))
+    partial = int(((ok > 0) & (ok < np.bincount(group, minlength=len(first)))).sum())
+    if partial:
+        yield Finding("warning", "partial seeds", "Means over seeds are of fewer seeds than planned.", partial)
+
+
+def _not_planned(frame: pd.DataFrame) -> Iterator[Finding]:
+    """Cells that some models have and others lack, so that a table has gaps."""
+    cells = frame[frame["reason"] != REPORTED].drop_duplicates("key")
+    coordinates = [name for name in IDENTITY_COLUMNS if name not in ("model", "seed")]
+    cells = cells.assign(cell=group_index(cells, coordinates)[0])
+    for (evaluator, dataset), part in cells.groupby(["evaluator", "dataset"], sort=False, observed=True):
+        known = part["cell"].nunique()
+        for model, own in part.groupby("model", sort=False, observed=True)["cell"].nunique().items():
+            if own < known:
+                text = f"{model} on {dataset} has {own} of the {known} cells of {evaluator} that others have."
+                yield Finding("note", "not planned", text, known - own)
 
 
 def _sanity_checks(frame: pd.DataFrame) -> Iterator[Finding]:
@@ -69,4 +95,4 @@ def _zero_detectors(frame: pd.DataFrame) -> Iterator[Finding]:
         yield Finding("warning", "worse than chance", text, len(cells))
 
 
-FINDERS: list[Finder] = [_unfinished, _sanity_checks, _zero_detectors, _stand_in_data]
+FINDERS: list[Finder] = [_unfinished, _sanity_checks, _zero_detectors, _footnotes, _partial_seeds, _not_planned]

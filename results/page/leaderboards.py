@@ -38,13 +38,13 @@ _DIMENSIONS = {
 _FACTS = ("dataset", "architecture", "recipe", "seed", "norm")
 
 
-def boards(frame: pd.DataFrame, titles: Mapping[str, str]) -> list[dict[str, Any]]:
+def boards(frame: pd.DataFrame, titles: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
     """One leaderboard per evaluator, in order of the plan; each with a view of means over seeds and one of all.
 
     ``titles`` are those that evaluators declare, by name.
     """
     overall = frame[frame["class"] == ""]
-    return [_board(name, part, titles) for name, part in overall.groupby("evaluator", sort=False, observed=True)]
+    return [_board(name, part, titles or {}) for name, part in overall.groupby("evaluator", sort=False, observed=True)]
 
 
 def _board(evaluator: Any, part: pd.DataFrame, titles: Mapping[str, str]) -> dict[str, Any]:

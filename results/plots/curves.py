@@ -12,7 +12,7 @@ from ...registry import GauntletError
 from ..curves import pr_curve, risk_coverage, roc_curve
 from ..layout import header, shown
 from .kinds import Material, common, few, labels, plot
-from .style import MARKS, figure, legend_below, line
+from .style import MARKERS, figure, legend_below, line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -235,5 +235,5 @@ def _line(
     if clean is not None:
         at, values = [0, *at], np.column_stack([[factor * clean] * 3, values])
     spread = np.abs(values[1:] - values[0])
-    style = {**line(index), "marker": MARKS[index % len(MARKS)], "markersize": 4, "capsize": 2}
+    style = {**line(index), "marker": MARKERS[index % len(MARKERS)], "markersize": 4, "capsize": 2}
     axes.errorbar(at, values[0], yerr=np.nan_to_num(spread), label=model, elinewidth=0.9, **style)

@@ -9,7 +9,7 @@ from typing import Any
 #: Okabe & Ito's palette, ordered so that neighbours differ in lightness too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#7F7F7F")
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)), (0, (3, 3)))
-MARKS = "osD^vP*X"
+MARKERS = "osD^vP*X"
 ID, OOD = COLOURS[0], COLOURS[1]
 
 

@@ -23,6 +23,13 @@ from gauntlet.results.plots import Material, draw
 from gauntlet.results.presets import PRESETS
 from gauntlet.results.representation_table import R4_VERDICTS, _difference
 from gauntlet.results.store import Store
+from gauntlet.results.table import Cells
+
+
+def difference(inside: pd.DataFrame, outside: pd.DataFrame) -> tuple[str, str]:
+    """As a table shows it."""
+    cell, verdict = _difference(inside, outside)
+    return Cells.of([[cell]]).texts[0][0], verdict
 
 
 def blobs(count: int = 240, size: int = 6, classes: int = 4, noise: float = 0.8, seed: int = 0):
@@ -257,18 +264,18 @@ class TestAblation:
             return pd.DataFrame({"value": values, "n": 400})
 
         inside, outside = seeds(0.9, 0.91, 0.92), seeds(0.8, 0.812, 0.818)
-        text, verdict = _difference(inside, outside)
+        text, verdict = difference(inside, outside)
         differences = [10.0, 9.8, 10.2]
         assert text == f"10.0 ± {4.3027 * np.std(differences, ddof=1) / 3**0.5:.1f}"
         assert verdict == "helps"
-        assert _difference(outside, inside)[1] == "hurts"
+        assert difference(outside, inside)[1] == "hurts"
 
     def test_a_single_seed_is_judged_by_the_choice_of_test_images(self):
         one, other = (pd.DataFrame({"value": [value], "n": [400]}) for value in (0.9, 0.85))
-        text, verdict = _difference(one, other)
+        text, verdict = difference(one, other)
         assert text == f"5.0 ± {196 * (0.9 * 0.1 / 400 + 0.85 * 0.15 / 400) ** 0.5:.1f}"
         assert verdict == "helps"
-        assert _difference(one, one) == (f"0.0 ± {196 * (2 * 0.9 * 0.1 / 400) ** 0.5:.1f}", "unclear")
+        assert difference(one, one) == (f"0.0 ± {196 * (2 * 0.9 * 0.1 / 400) ** 0.5:.1f}", "unclear")
 
     def test_the_report_speaks_of_transformations_that_policies_have(self):
         from gauntlet.models.training.view_policy import POLICIES

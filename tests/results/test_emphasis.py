@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -16,6 +18,7 @@ from gauntlet.registry import GauntletError
 from gauntlet.results import Facts, Identity, PlannedCell, Table, ood_table, pivot, render
 from gauntlet.results.emphasis import sort_rows
 from gauntlet.results.presets import PRESETS
+from gauntlet.results.table import Cell, Cells
 from gauntlet.results.tabular import as_frame
 
 Builder = Callable[..., pd.DataFrame]
@@ -79,7 +82,7 @@ def test_stand_in_data_has_a_footnote_at_its_header(make: SimpleNamespace, frame
 
 def test_a_value_tuned_on_test_data_is_marked_in_its_cell(make: SimpleNamespace, frame_of: Builder) -> None:
     planned, result = make.detected(0.9, "odin", "glyphs")
-    tuned = PlannedCell(planned.identity, planned.key, Facts(), {"tuned_on": "test"})
+    tuned = PlannedCell(planned.identity, planned.key, Facts(), {"tune": {"outliers": "glyphs", "oracle": True}})
     frame = frame_of((tuned, result), make.detected(0.8, "odin", "noise"), make.detected(0.8, "msp", "glyphs"))
     table = pivot(frame, ["detector"], ["ood_dataset"], "auroc")
     assert table.marks[0] == ("a", "")
@@ -126,12 +129,24 @@ def test_the_safety_table_puts_one_model_in_a_row(make: SimpleNamespace, frame_o
     assert table.cells == (("99.0 ± 1.0", "2.0 ± 1.0", "30.0 ± 1.0", "90.0 ± 1.0"), ("50.0 ± 1.0", "–", "–", "–"))
 
 
+def about(value: float, half: float) -> Cell:
+    return Cell(value, value - half, value + half, digits=1)
+
+
+def emphasised(cells: Cells, bold: Sequence[Sequence[bool]], letters: Sequence[Sequence[str]]) -> Cells:
+    return replace(cells, bold=np.array(bold), letters=np.array(letters, dtype=object))
+
+
+BODY = Cells.of([
+    [about(1.0, 0.5), about(12.0, 10.5), "–"],
+    ["failed", Cell(2.0, digits=1), about(-3.5, 0.1)],
+    [Cell(float("inf")), about(1.0, 0.5), about(7.0, 0.2)],
+])  # fmt: skip
 RICH = Table(
     "Rich", ("group", "model"), (("a", "x"), ("a", "y"), ("b", "x")), (("near", "u"), ("near", "v"), ("far", "w")),
-    (("1.0 ± 0.5", "12.0 ± 10.5", "–"), ("failed", "2.0", "-3.5 ± 0.1"), ("inf", "1.0 (0.5, 1.5)", "7.0 ± 0.2")),
-    ("a: a note.",), bold=((True, False, False), (False, True, False), (False, False, True)),
-    marks=(("a", "", ""), ("", "", ""), ("", "", "")), row_marks=("", "a", ""), column_marks=("", "", "a"),
-    values=((1.0, 12.0, float("nan")),) * 3,
+    emphasised(BODY, ((True, False, False), (False, True, False), (False, False, True)),
+               (("a", "", ""), ("", "", ""), ("", "", ""))),
+    ("a: a note.",), row_marks=("", "a", ""), column_marks=("", "", "a"),
 )  # fmt: skip
 
 
@@ -172,18 +187,27 @@ def _has_siunitx() -> bool:
 
 @pytest.mark.skipif(not _has_siunitx(), reason="no siunitx here")
 def test_latex_with_siunitx_compiles(tmp_path: Path, hostile: str) -> None:
-    from dataclasses import replace
-
     named = replace(RICH, rows=(("a", hostile), ("a", "y"), ("b", "x")))
-    _compiles(tmp_path, r"\usepackage{booktabs,siunitx}", render(named, "latex-siunitx"))
+    ranged = replace(named, body=replace(named.body, intervals="range"))
+    both = "\n\n".join(render(table, "latex-siunitx") for table in (named, ranged))
+    _compiles(tmp_path, r"\usepackage{booktabs,siunitx}", both)
+
+
+def test_siunitx_gets_numbers_and_what_follows_them(make: SimpleNamespace, frame_of: Builder) -> None:
+    cells = [
+        *(make.accuracy(0.9, seed=seed) for seed in (0, 1)),
+        make.broken("failed", "x", evaluator="accuracy", seed=2),
+    ]
+    table = pivot(frame_of(*cells), ["model"], [], "accuracy")
+    assert table.cells == (("90.0 ± 1.0 (2/3)",),)
+    assert "90.0 & 1.0 { (2/3)}" in render(table, "latex-siunitx")
 
 
 def test_restructured_text_means_what_it_says(hostile: str) -> None:
     """docutils reads it without a warning, and finds the names as they are."""
     core = pytest.importorskip("docutils.core")
-    table = Table(
-        hostile, ("n",), ((hostile,),), ((hostile,),), (("1.0 ± 0.5",),), (hostile,), bold=((True,),), marks=(("a",),)
-    )
+    body = emphasised(Cells.of([[about(1.0, 0.5)]]), [[True]], [["a"]])
+    table = Table(hostile, ("n",), ((hostile,),), ((hostile,),), body, (hostile,))
     settings = {"halt_level": 2, "report_level": 5, "file_insertion_enabled": False, "raw_enabled": False}
     tree = core.publish_doctree(render(table, "rst"), settings_overrides=settings)
     assert tree.astext().count(" ".join(hostile.split())) == 4
@@ -193,8 +217,8 @@ def test_restructured_text_means_what_it_says(hostile: str) -> None:
 def test_a_table_becomes_a_frame_of_numbers() -> None:
     frame = as_frame(RICH)
     assert list(frame.columns) == ["group", "model", "near / u", "near / v", "far / w"]
-    assert frame["near / v"].tolist() == [12.0] * 3
-    assert frame["far / w"].isna().all()
+    assert frame["near / v"].tolist() == [12.0, 2.0, 1.0]
+    assert frame["far / w"].isna().tolist() == [True, False, False]
 
 
 def test_identity_is_untouched_by_emphasis(make: SimpleNamespace, frame_of: Builder) -> None:

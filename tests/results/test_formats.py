@@ -14,11 +14,12 @@ import pytest
 
 from gauntlet.registry import GauntletError
 from gauntlet.results import Table, render
+from gauntlet.results.table import Cells
 
 
 def table(name: str = "cnn", cell: str = "-1.0 ± 0.5") -> Table:
     return Table(f"Title {name}", ("model", "epsilon"), ((name, "-0.1"), ("b", "")), ((name,), ("near", "x")),
-                 ((cell, "–"), ("failed", cell)), ("A note.", f"failed: {name}"))  # fmt: skip
+                 Cells.of(((cell, "–"), ("failed", cell))), ("A note.", f"failed: {name}"))  # fmt: skip
 
 
 def one_line(name: str) -> str:
@@ -70,7 +71,7 @@ def test_markdown_shows_names_as_text(hostile: str) -> None:
 
 @pytest.mark.parametrize("name", ["*a*", "_a_", "`a`", "[a](javascript:b)", "~~a~~", "$a$", "<b>", "&lt;", "\\"])
 def test_markdown_markup_is_escaped(name: str) -> None:
-    row = render(Table("", ("n",), ((name,),), (), ((),)), "github").splitlines()[-1]
+    row = render(Table("", ("n",), ((name,),), (), Cells.of([()])), "github").splitlines()[-1]
     assert not re.search(r"(?<!\\)[*`\[\]~$<>]|&(?!amp;|lt;|gt;)|(?<![\\])_", row.replace("\\\\", ""))
 
 
@@ -78,7 +79,7 @@ def test_underscores_inside_a_word_stay_readable() -> None:
     assert "ens_oe" in render(table("ens_oe"), "github")
 
 
-class Cells(html.parser.HTMLParser):
+class Texts(html.parser.HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.tags: set[str] = set()
@@ -94,7 +95,7 @@ class Cells(html.parser.HTMLParser):
 
 
 def test_html_shows_names_as_text(hostile: str) -> None:
-    parser = Cells()
+    parser = Texts()
     parser.feed(render(table(hostile), "html"))
     assert parser.tags == {"table", "caption", "thead", "tbody", "tr", "th", "td", "p"}
     texts = [text.strip() for text in parser.texts]
@@ -115,7 +116,7 @@ def test_csv_names_cannot_be_formulas(hostile: str) -> None:
 
 @pytest.mark.parametrize("name", ["=1+1", "+1+1", "-cmd", "@sum", "\t=1", "\r=1", " =1"])
 def test_every_start_of_a_formula_is_disarmed(name: str) -> None:
-    for row in csv.reader(io.StringIO(render(Table("", (name,), ((name,),), ((name,),), (("1",),)), "csv"))):
+    for row in csv.reader(io.StringIO(render(Table("", (name,), ((name,),), ((name,),), Cells.of([["1"]])), "csv"))):
         assert all(text == "1" or text.startswith("'") for text in row)
 
 
@@ -160,7 +161,7 @@ def test_latex_compiles(tmp_path: Path, hostile: str) -> None:
 
 @pytest.mark.parametrize("fmt", ["github", "plain", "latex", "html", "csv"])
 def test_a_table_without_rows_is_still_a_table(fmt: str) -> None:
-    assert "model" in render(Table("t", ("model",), (), (("a",),), ()), fmt)
+    assert "model" in render(Table("t", ("model",), (), (("a",),), Cells.of([])), fmt)
 
 
 def test_an_unknown_format_names_the_nearest() -> None:
