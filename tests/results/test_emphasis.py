@@ -200,7 +200,7 @@ def test_siunitx_gets_numbers_and_what_follows_them(make: SimpleNamespace, frame
     ]
     table = pivot(frame_of(*cells), ["model"], [], "accuracy")
     assert table.cells == (("90.0 ± 1.0 (2/3)",),)
-    assert "90.0 & 1.0 { (2/3)}" in render(table, "latex-siunitx")
+    assert "90.0 & 1.0 {(2/3)}" in render(table, "latex-siunitx")
 
 
 def test_restructured_text_means_what_it_says(hostile: str) -> None:
