@@ -19,7 +19,12 @@ from gauntlet.registry import ATTACKS, Entry, GauntletError
 
 # numba compiles each of foolbox's Brendel-Bethge attacks for many seconds.
 POSSIBLE = [entry for entry in ATTACKS if not entry.meta.get("unavailable") and "brendel-bethge" not in entry.name]
-every_attack = pytest.mark.parametrize("entry", POSSIBLE, ids=lambda entry: entry.name)
+MANY_QUERIES = ("foolbox/l0/pointwise", "foolbox/l2/hopskipjump", "foolbox/linf/hopskipjump")
+every_attack = pytest.mark.parametrize(
+    "entry",
+    [pytest.param(entry, marks=[pytest.mark.slow] if entry.name in MANY_QUERIES else []) for entry in POSSIBLE],
+    ids=lambda entry: entry.name,
+)
 gradient_attacks = pytest.mark.parametrize(
     "entry", [entry for entry in POSSIBLE if entry.meta["access"] == "gradient"], ids=lambda entry: entry.name
 )
