@@ -10,7 +10,7 @@ import pandas as pd
 from .declarations import TableSpec
 from .layout import by_dataset
 from .recorded import recorded
-from .spec_tables import CLEAN, Made, Options, lay_out, wanted
+from .spec_tables import CLEAN, Made, Options, distinct, lay_out, wanted
 
 _LEAST = 1e-9  # error that counts as one
 
@@ -19,7 +19,10 @@ def corruption_tables(frame: pd.DataFrame, spec: TableSpec, options: Options) ->
     """A metric by corruption (the mean over its severities) and model, clean images first, the mean over all last."""
     metric = options.get("metric") or spec.metrics[0]
     for dataset, part in by_dataset(_cells(frame, spec)):
-        rows = pd.concat([_clean(frame, dataset, metric), over_severities(part)], ignore_index=True)
+        means, last = over_severities(part[~_over_all(part)]), part[_over_all(part)]
+        clean = _clean(frame, dataset, metric).assign(corruption=distinct(CLEAN, part["corruption"]))
+        last = last.assign(corruption=[distinct(label, means["corruption"]) for label in last["corruption"]])
+        rows = pd.concat([clean, means, last], ignore_index=True)
         yield from lay_out(frame, rows, dataset, spec, options)
 
 
@@ -42,14 +45,12 @@ def _cells(frame: pd.DataFrame, spec: TableSpec) -> pd.DataFrame:
 
 
 def over_severities(cells: pd.DataFrame) -> pd.DataFrame:
-    """One row for each corruption: the mean over its severities, or its only one; the mean over all last."""
-    last = _over_all(cells)
-    parts = cells[~last]
-    by_corruption = parts.groupby("corruption", observed=True, sort=False)
+    """One row for each corruption: the mean over its severities, or its only one."""
+    by_corruption = cells.groupby("corruption", observed=True, sort=False)
     single = by_corruption["severity"].transform("nunique") == 1
     place = by_corruption.ngroup()  # in the order of the plan, where means come last
-    chosen = parts[parts["severity"].isna() | single].assign(place=place)
-    return pd.concat([chosen.sort_values("place", kind="stable").drop(columns="place"), cells[last]])
+    chosen = cells[cells["severity"].isna() | single].assign(place=place)
+    return chosen.sort_values("place", kind="stable").drop(columns="place")
 
 
 def overall(cells: pd.DataFrame) -> pd.DataFrame:
@@ -68,7 +69,7 @@ def _clean(frame: pd.DataFrame, dataset: str, metric: str) -> pd.DataFrame:
     """Clean images, where their metric was measured too."""
     same = frame[(frame["dataset"] == dataset) & (frame["metric"] == metric) & (frame["class"] == "")]
     clean = same[same["evaluator"].isin(["accuracy", "calibration"])]
-    return clean.assign(evaluator="corruption", corruption=CLEAN)
+    return clean.assign(evaluator="corruption")
 
 
 def _errors(frame: pd.DataFrame, dataset: str, part: pd.DataFrame) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from .layout import by_dataset
 from .recorded import recorded
 from .records import IDENTITY_COLUMNS
 from .seeds import mean_over_seeds
+from .spec_tables import distinct
 
 MEAN = "mean"  # header of the mean over classes
 
@@ -43,7 +44,7 @@ def mean_over_classes(part: pd.DataFrame, metric: str) -> pd.DataFrame:
     if rows.empty:  # none is left out, or a metric that nothing has; the table names the nearest
         return rows
     classes = mean_over_seeds(rows.assign(metric=constant_column(rows["metric"], metric)))
-    turns = classes.assign(seed=np.arange(len(classes)), role="mean", ood_dataset=MEAN)
+    turns = classes.assign(seed=np.arange(len(classes)), role="mean", ood_dataset=distinct(MEAN, part["ood_dataset"]))
     cell = [name for name in IDENTITY_COLUMNS if name != "seed"]
     numbers, _ = group_index(turns, cell)
     failed = (turns["status"] != "ok").to_numpy()

@@ -21,7 +21,7 @@ from .frame import write_text
 from .layout import by_dataset
 from .ood_tables import ood_tables
 from .safety_table import SAFETY, safety_tables
-from .spec_tables import CLEAN, Made, Options, lay_out, wanted
+from .spec_tables import CLEAN, Made, Options, distinct, lay_out, wanted
 from .table import Table
 
 
@@ -29,7 +29,7 @@ def robust_tables(frame: pd.DataFrame, spec: TableSpec, options: Options) -> Mad
     """Attacked images below the clean ones of the evaluator ``accuracy``."""
     attacks = _as_robust(wanted(frame, spec), spec.metrics[0])
     clean = _as_robust(frame[frame["evaluator"] == "accuracy"], "accuracy")
-    clean = clean.assign(evaluator=spec.evaluator, attack=CLEAN, role=CLEAN)
+    clean = clean.assign(evaluator=spec.evaluator, attack=distinct(CLEAN, attacks["attack"]), role=CLEAN)
     for dataset, part in by_dataset(attacks):
         rows = pd.concat([clean[clean["dataset"] == dataset], part], ignore_index=True)
         yield from lay_out(frame, rows, dataset, spec, options)
@@ -49,7 +49,8 @@ def reconstruction_tables(frame: pd.DataFrame, spec: TableSpec, options: Options
         attacked, outside = part["attack"] != "", part["ood_dataset"] != ""
         clean, others = part[~attacked & ~outside], part[part[axis] != ""]
         if len(others) or (axis == "attack" and not outside.any()):
-            first = clean.assign(**{axis: CLEAN if axis == "attack" else f"{dataset} (ID)"})
+            label = distinct(CLEAN if axis == "attack" else f"{dataset} (ID)", others[axis])
+            first = clean.assign(**{axis: label})
             rows = pd.concat([first, others], ignore_index=True)
             known = options if axis == "attack" else {**options, "best": ""}  # on OOD sets neither end is better
             yield from lay_out(frame, rows, dataset, spec, known)

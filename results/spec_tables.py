@@ -94,6 +94,14 @@ def _title(spec: TableSpec, part: pd.DataFrame, subject: str, metrics: Sequence[
         ) from None
 
 
+def distinct(label: str, taken: pd.Series) -> str:
+    """A header of our own that no label of the results has."""
+    known = set(taken.unique())
+    while label in known:
+        label += "'"
+    return label
+
+
 def against(part: pd.DataFrame) -> str:
     """The only OOD set, for a title."""
     return f" against {part['ood_dataset'].iloc[0]}" if part["ood_dataset"].nunique() == 1 else ""
