@@ -168,7 +168,10 @@ def unnamed(content: Any, plugins: Sequence[str]) -> frozenset[str]:
     """Those of the plug-ins of which a suite names no entry."""
     said = set(_texts(content))
     named = {
-        entry.plugin for registry in REGISTRIES.values() for entry in registry if said & {entry.name, *entry.aliases}
+        entry.plugin
+        for registry in REGISTRIES.values()
+        for entry in registry.of_plugins()
+        if said & {entry.name, *entry.aliases}
     }
     return frozenset(plugins) - named
 

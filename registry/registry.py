@@ -159,6 +159,10 @@ class Registry:
         self._entries[entry.name] = entry
         self._aliases.update({alias.lower(): entry.name for alias in entry.aliases})
 
+    def of_plugins(self) -> list[Entry]:
+        """What plug-ins have registered; finds no built-in for it."""
+        return [entry for entry in self._entries.values() if entry.plugin]
+
     def remove_plugin(self, plugin: str) -> list[Entry]:
         """Forget everything that ``plugin`` registered (when it fails half-way or is loaded anew); returns it."""
         gone = [entry for entry in self._entries.values() if entry.plugin == plugin]

@@ -6,7 +6,6 @@ import ast
 import functools
 import importlib.util
 import sys
-import sysconfig
 import tokenize
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 #: Gauntlet itself: what plug-ins use of its components is part of them, its framework is not.
 PACKAGE, PACKAGE_NAME = Path(__file__).resolve().parents[1], __name__.partition(".")[0]
 _COMPONENTS, _FRAMEWORK = ("attacks", "datasets", "detectors", "models"), ("bench", "registry", "results")
-_PYTHON = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")]
+_PYTHON = Path(ast.__file__).resolve().parent
 
 
 def code_of_module(file: Path) -> str:
@@ -213,7 +212,7 @@ def _on_path(top: str) -> list[Path]:
 
 def is_installed(path: Path) -> bool:
     """Whether a path belongs to an installed package or to Python itself."""
-    return bool({"site-packages", "dist-packages"} & set(path.parts)) or any(map(path.is_relative_to, _PYTHON))
+    return bool({"site-packages", "dist-packages"} & set(path.parts)) or path.is_relative_to(_PYTHON)
 
 
 def is_own(file: Path) -> bool:

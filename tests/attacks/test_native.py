@@ -17,10 +17,10 @@ TWINS = [
     ("fgsm", {"norm": "l2"}, foolbox.attacks.L2FastGradientAttack()),
     ("pgd", {"steps": 10, "rel_stepsize": 0.2, **FULL_PATH}, foolbox.attacks.LinfBasicIterativeAttack()),
     ("pgd", {"steps": 10, "rel_stepsize": 0.2, "norm": "l2", **FULL_PATH}, foolbox.attacks.L2BasicIterativeAttack()),
-    ("pgd", FULL_PATH, foolbox.attacks.LinfPGD(random_start=False)),
+    ("pgd", {"rel_stepsize": 1 / 30, **FULL_PATH}, foolbox.attacks.LinfPGD(random_start=False)),
     (
         "pgd",
-        {"norm": "l2", **FULL_PATH},
+        {"norm": "l2", "steps": 50, "rel_stepsize": 0.05, **FULL_PATH},
         foolbox.attacks.L2PGD(steps=50, rel_stepsize=0.05, random_start=False),
     ),
 ]

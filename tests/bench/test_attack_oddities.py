@@ -9,7 +9,7 @@ import pytest
 
 from gauntlet.bench.runner import run_suite
 from gauntlet.results import load_results
-from gauntlet.results.footnotes import notes
+from gauntlet.results.footnotes import failed_checks, footnotes
 
 from .conftest import small_suite
 
@@ -154,7 +154,8 @@ def test_what_few_classes_leave_out_is_skipped_beforehand_and_the_worst_case_is_
     assert lost["reason"].str.contains(f"needs at least [34] classes .* the model has {classes}").all()
     robust = values(frame, "robust_accuracy")
     assert robust["worst-case linf"] <= min(value for name, value in robust.items() if name != "worst-case linf")
-    said = {text: set(frame[mask]["attack"]) for mask, text in notes(frame)}
+    found = [(note.rows, note.text) for note in footnotes(frame, failed_checks(frame))]
+    said = {text: set(frame[mask]["attack"]) for mask, text in found}
     assert {"worst-case linf"} in said.values()
     assert all(name in next(text for text, who in said.items() if who == {"worst-case linf"}) for name in skipped)
     assert any("autoattack" in who and "Without apgd-t (needs at least 4 classes" in text for text, who in said.items())

@@ -168,7 +168,7 @@ class TestTemperature:
     @pytest.mark.parametrize("labels", [[0, 1, 0, 1], [1, 0, 1, 0]])
     def test_all_right_or_all_wrong_has_no_optimum(self, labels):
         logits = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).repeat(2, 1)
-        with pytest.raises(GauntletError, match=r"no optimum between 0\.02 and 20 on these 4 images"):
+        with pytest.raises(GauntletError, match=r"no optimum between 0\.001 and 1000 on these 4 images"):
             fit_temperature(logits, torch.tensor(labels))
 
     def test_constant_logits_have_no_optimum(self):

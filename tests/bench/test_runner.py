@@ -182,7 +182,8 @@ def test_a_failing_detector_takes_only_its_own_cells_with_it(tmp_path, write_plu
     [
         ("open('absent.npy')", "FileNotFoundError: "),
         ("return np.full((4, 8, 8), 255.0)", "in [0, 1], got values from 255 to 255"),
-        ("return np.zeros((4, 8, 8, 3))", "cannot be converted from 8x8x3"),
+        ("return np.zeros((4, 8, 9, 9))", "cannot be converted from 8x9x9"),
+        ("return np.zeros((4, 8, 8, 3))", "put channels first"),
         ("return np.zeros((4, 8, 8)), [0, 1]", "labels must be (4,) int64"),
     ],
 )
@@ -324,7 +325,10 @@ def test_a_model_without_a_head_skips_head_detectors(tmp_path, write_plugin):
         """
     )
     suite = small_suite(
-        attacks=None, epsilons=None, models=[{"name": "no-head", "recipe": {"standard": {"epochs": 1}}}]
+        attacks=None,
+        epsilons=None,
+        models=[{"name": "no-head", "recipe": {"standard": {"epochs": 1}}}],
+        detectors=["msp", {"knn": {"k": 5}}, "head-energy"],
     )
     outcome = run_suite(suite, out=tmp_path, plugins=[plugin])
     frame = load_results(tmp_path)

@@ -32,7 +32,7 @@ def source(tmp_path: Path) -> DataSource:
 
 
 def plan(tmp_path: Path, models: list[Any], **changes: Any):
-    keys = {**NOTHING_ELSE, "evaluators": ["accuracy"]}
+    keys = {**NOTHING_ELSE, "attack_images": None, "evaluators": ["accuracy"]}
     return make_plan(load_suite(small_suite(models=models, **{**keys, **changes})), source(tmp_path))
 
 
