@@ -15,13 +15,13 @@ _LARGEST = 2**62  # room for the product of the numbers of distinct values
 
 
 def as_category(values: Sequence[str] | np.ndarray, place: np.ndarray | None = None) -> pd.Categorical:
-    """Text as categories, in order of appearance; of the rows at ``place``, or of all."""
+    """A categorical of text, its categories in order of appearance; of the values at ``place``, or of all."""
     codes, known = pd.factorize(np.asarray(values, dtype=object))
     return pd.Categorical.from_codes(codes if place is None else codes[place], pd.Index(known, dtype=object))
 
 
 def factorize(column: pd.Series) -> tuple[np.ndarray, list[Any]]:
-    """A number for every row, and the value behind each number; a gap is a value like others."""
+    """Integer code per row (N,) and the distinct values, so that ``values[codes]`` is the column; a gap is a value."""
     if isinstance(column.dtype, pd.CategoricalDtype) and not column.hasnans:
         known = column.cat.codes.to_numpy().astype(np.int64)
         used = np.bincount(known, minlength=len(column.cat.categories)) > 0
@@ -31,7 +31,10 @@ def factorize(column: pd.Series) -> tuple[np.ndarray, list[Any]]:
 
 
 def group_index(frame: pd.DataFrame, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """The number of the group of every row, by these columns and in order of appearance, and each group's first row."""
+    """Group number per row (N,), and the position of each group's first row (G,).
+
+    Rows with equal values in these columns are a group; groups are numbered in order of appearance.
+    """
     combined, size = np.zeros(len(frame), dtype=np.int64), 1
     for name in names:
         codes, values = factorize(frame[name])
@@ -46,7 +49,7 @@ def group_index(frame: pd.DataFrame, names: Sequence[str]) -> tuple[np.ndarray, 
 
 
 def constant_column(like: pd.Series, value: str) -> Any:
-    """A value for every row, in the categories of a column that has it among them."""
+    """A column that holds ``value`` in every row: as a categorical like ``like`` if that has the category."""
     if isinstance(like.dtype, pd.CategoricalDtype) and value in like.cat.categories:
         codes = np.full(len(like), like.cat.categories.get_loc(value))
         return pd.Categorical.from_codes(codes, dtype=like.dtype)
@@ -54,9 +57,9 @@ def constant_column(like: pd.Series, value: str) -> Any:
 
 
 def joint_keys(frames: Sequence[pd.DataFrame], names: Sequence[str]) -> list[np.ndarray]:
-    """A number for every row of every frame: equal where these columns are, and in their order (gaps come last).
+    """Integer key per row; rows of any frame with equal key columns get equal keys.
 
-    Numbers count as equal to nine digits: 8/255 however it was computed.
+    Keys sort like the columns do, gaps last. Numbers that agree to nine digits are equal: 8/255 however computed.
     """
     rows = [len(frame) for frame in frames]
     combined, size = np.zeros(sum(rows), dtype=np.int64), 1

@@ -70,12 +70,17 @@ def _shown_medians(part: pd.DataFrame) -> pd.DataFrame:
     own = part[part["metric"].isin(_OWN)]
     if own.empty:  # a score does not depend on the threshold
         own = part[part["metric"] == "median_score"]
-        names = zip(own["detector"], _rates(own), strict=True)
-        own = own.assign(column=[f"score of {name.removesuffix(f' at {100 * rate:g} %')}" for name, rate in names])
+        named = zip(own["detector"], _rates(own), strict=True)
+        own = own.assign(column=[f"score of {_without_rate(*one)}" for one in named])
     else:  # h is the model's, whatever detector reads it
         gaps = "Max-2-Max of " + own["detector"].astype(object)
         own = own.assign(column=gaps.where(own["metric"] != "median_h", "h"))
     return own.drop_duplicates(["column", "seed", "class"])
+
+
+def _without_rate(label: str, rate: float | None) -> str:
+    """The label of a detector without what bench adds to it for a threshold."""
+    return label if rate is None or rate != rate else label.removesuffix(f" at {100 * rate:g} %")
 
 
 def _medians(own: pd.DataFrame, *, title: str, decimals: int | None = None, **_: Any) -> Table:
