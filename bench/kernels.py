@@ -57,7 +57,7 @@ def ranking_on_device(id_scores: Tensor, ood_scores: Tensor) -> Ranking:
         return Scores(_array(id_scores), _array(ood_scores)).ranking  # raises, and says what is wrong
     ordered, order = torch.cat(sides).sort(descending=True)
     ends = torch.cat([(ordered[1:] != ordered[:-1]).nonzero()[:, 0], order.new_tensor([len(order) - 1])])
-    caught = (order < len(sides[0])).cumsum(0)[ends]
+    caught = (order < len(sides[0])).double().cumsum(0)[ends]
     return Ranking.from_counts(*(part.cpu().numpy() for part in (ordered[ends], caught, ends + 1)))
 
 

@@ -180,7 +180,8 @@ def _locate(name: tuple[int, str], importer: Path, root: Path) -> tuple[set[Path
         return set(), ""
     # Absolute names start at the folder of the component (a plug-in's is on the path), in the package, or on the path.
     near = {root, _above_package(root), _above_package(importer.parent)}
-    if found := {path for start in near for path in _files(start, parts, root)}:
+    own = (start for start in near if not is_installed(start))  # beside an installed Gauntlet lies all of torch
+    if found := {path for start in own for path in _files(start, parts, root)}:
         return found, ""
     if parts[0] == PACKAGE_NAME:
         return _files(PACKAGE, parts[1:], root), ""

@@ -94,13 +94,13 @@ class Scores(Sample):
         order = np.argsort(negated, kind="stable")
         ordered = negated[order]
         ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
-        caught = np.cumsum(order < len(self.outside), dtype=np.int64)[ends]
+        caught = np.cumsum(order < len(self.outside), dtype=np.float64)[ends]
         return Ranking.from_counts(-ordered[ends], caught, ends + 1)
 
     @property
     def statistics(self) -> Mapping[str, Any]:
         """Every image with weight 1."""
-        return self._statistics(self.ranking, np.ones(len(self.inside), dtype=np.int64))
+        return self._statistics(self.ranking, np.ones(len(self.inside)))
 
     def _statistics(self, ranking: Ranking, weights: np.ndarray) -> dict[str, Any]:
         if self.correct is None:
@@ -115,14 +115,16 @@ class Scores(Sample):
         """Weights of the ID images and of the OOD images."""
         score = self.ranking.score
         sides = zip((self.inside, self.outside), weights, strict=True)
-        ranking = Ranking(score, *(_sums(self._groups(side), weight, len(score)) for side, weight in sides))
+        ranking = Ranking.from_weights(
+            score, *(_sums(self._groups(side), weight, len(score)) for side, weight in sides)
+        )
         return self._statistics(ranking, weights[0])
 
     def replicates(self, rng: np.random.Generator, replicates: int) -> Mapping[str, Any]:
         """Of at most 512 groups of the ranking: a group of k images weighs Gamma(k), so few numbers are drawn."""
         groups = self.ranking.compressed()
         inside = _shares(rng, groups.inside, replicates)
-        drawn = Ranking(groups.score, inside, _shares(rng, groups.outside, replicates))
+        drawn = Ranking.from_weights(groups.score, inside, _shares(rng, groups.outside, replicates))
         if self.correct is None:
             return {"ranking": drawn}
         at = np.searchsorted(-groups.score, -self.inside)
@@ -223,7 +225,6 @@ def _shares(rng: np.random.Generator, counts: np.ndarray, replicates: int) -> np
 
 
 def _sums(group: np.ndarray, weights: np.ndarray, count: int) -> np.ndarray:
-    """(..., count) sums by group (N,) of weights (..., N); whole numbers stay whole."""
+    """(..., count) sums by group (N,) of weights (..., N)."""
     rows = [np.bincount(group, row, count) for row in np.atleast_2d(weights)]
-    found = np.array(rows).reshape(*weights.shape[:-1], count)
-    return found.astype(np.int64) if np.issubdtype(weights.dtype, np.integer) else found
+    return np.array(rows).reshape(*weights.shape[:-1], count)

@@ -16,43 +16,52 @@ class Ranking:
 
     Attributes:
         score: (G,) the distinct scores, falling.
-        inside: (..., G) weight of the ID images with each score; int64 where every image weighs 1, else float64.
+        inside: (..., G) weight of the ID images with each score, in float64, which is exact for whole weights.
         outside: (..., G) the same of the OOD images.
+        flagged: (..., G) weight of the ID images that score at least this much.
+        caught: (..., G) the same of the OOD images.
     """
 
     score: np.ndarray
     inside: np.ndarray
     outside: np.ndarray
+    flagged: np.ndarray
+    caught: np.ndarray
+
+    @classmethod
+    def from_weights(cls, score: np.ndarray, inside: np.ndarray, outside: np.ndarray) -> Ranking:
+        """From the weights (..., G) of the images with each ``score`` (G,)."""
+        return cls(score, inside, outside, inside.cumsum(-1), outside.cumsum(-1))
 
     @classmethod
     def from_counts(cls, score: np.ndarray, caught: np.ndarray, reached: np.ndarray) -> Ranking:
-        """From how many OOD images, and how many of both sides, score at least each ``score`` (G,)."""
-        return cls(score, np.diff(reached - caught, prepend=0), np.diff(caught, prepend=0))
+        """From how many OOD images (in float64), and how many of both sides, score at least each ``score`` (G,)."""
+        flagged = reached - caught
+        return cls(score, _steps(flagged), _steps(caught), flagged, caught)
 
     @cached_property
-    def flagged(self) -> np.ndarray:
-        """(..., G) weight of the ID images that score at least this much."""
-        return self.inside.cumsum(-1)
-
-    @cached_property
-    def caught(self) -> np.ndarray:
-        """(..., G) weight of the OOD images that score at least this much."""
-        return self.outside.cumsum(-1)
+    def precision(self) -> np.ndarray:
+        """(..., G) share of OOD images of those that score at least this much; 1 where none does."""
+        found = self.flagged + self.caught
+        if found[..., 0].all():
+            return self.caught / found
+        return np.divide(self.caught, found, out=np.ones(found.shape), where=found > 0)
 
     @cached_property
     def swapped(self) -> Ranking:
         """The same with ID as the positive class, on negated scores."""
-        score, inside, outside = (
-            np.ascontiguousarray(part[..., ::-1]) for part in (-self.score, self.outside, self.inside)
-        )
-        return Ranking(score, inside, outside)
+        kept, accepted = self.flagged[..., -1:] - self.flagged, self.caught[..., -1:] - self.caught
+        kept += self.inside
+        accepted += self.outside
+        parts = (-self.score, self.outside, self.inside, accepted, kept)
+        return Ranking(*(part[..., ::-1] for part in parts))
 
     def compressed(self, most: int = GROUPS) -> Ranking:
         """Neighbouring groups of one-weight images joined until at most ``most`` are left, all of like size."""
         if len(self.score) <= most:
             return self
         reached = self.flagged + self.caught
-        group = reached * most // (reached[-1] + 1)
+        group = reached.astype(np.int64) * most // (int(reached[-1]) + 1)
         last = np.append(group[1:] != group[:-1], True)
         return Ranking.from_counts(self.score[last], self.caught[last], reached[last])
 
@@ -85,6 +94,13 @@ class Reliability:
     def gap(self) -> np.ndarray:
         """(..., bins) mean confidence minus accuracy, 0 where a bin is empty."""
         return self.confidence - self.accuracy
+
+
+def _steps(total: np.ndarray) -> np.ndarray:
+    """What each place adds to a running total."""
+    steps = total.copy()
+    steps[1:] -= total[:-1]  # in place: at this size an array costs more to get than to fill
+    return steps
 
 
 def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:

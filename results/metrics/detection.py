@@ -31,7 +31,7 @@ def oscr(ranking: Ranking, right: np.ndarray) -> np.ndarray:
 @metric("aupr_out", title="AUPR-out")
 def aupr_out(ranking: Ranking) -> np.ndarray:
     """Average precision with OOD positive."""
-    return _area(ranking.outside.astype(np.float64), _precision(ranking)) / ranking.caught[..., -1]
+    return _area(ranking.outside, ranking.precision) / ranking.caught[..., -1]
 
 
 @metric("aupr_in", title="AUPR-in")
@@ -43,9 +43,8 @@ def aupr_in(ranking: Ranking) -> np.ndarray:
 @metric("aupr_out_trapezoid", title="AUPR-out (trapezoid)")
 def aupr_out_trapezoid(ranking: Ranking) -> np.ndarray:
     """Area under the precision-recall curve with OOD positive, by the trapezoidal rule from (0, 1) on."""
-    gained, precision = ranking.outside.astype(np.float64), _precision(ranking)
-    at_start = (gained[..., 0] + _area(gained[..., 1:], precision[..., :-1])) / ranking.caught[..., -1]
-    return (_area(gained, precision) / ranking.caught[..., -1] + at_start) / 2
+    at_start = ranking.outside[..., 0] + _area(ranking.outside[..., 1:], ranking.precision[..., :-1])
+    return (aupr_out(ranking) + at_start / ranking.caught[..., -1]) / 2
 
 
 @metric("aupr_in_trapezoid", title="AUPR-in (trapezoid)")
@@ -85,8 +84,8 @@ def detection_error(ranking: Ranking) -> np.ndarray:
 def autc(ranking: Ranking) -> np.ndarray:
     """Mean of the areas under the shares of flagged ID and missed OOD images over thresholds scaled to [0, 1]."""
     there = (ranking.inside + ranking.outside) > 0
-    low = np.where(there, ranking.score, np.inf).min(-1)
-    width = np.where(there, ranking.score, -np.inf).max(-1) - low
+    low, high = ranking.score[-1 - there[..., ::-1].argmax(-1)], ranking.score[there.argmax(-1)]
+    width = high - low
     # Moved to 0 one by one: the difference of two means far from 0 would round more than that of these.
     above = ranking.score - low[..., None]
     inside, outside = (_area(part, above) / part.sum(-1) for part in (ranking.inside, ranking.outside))
@@ -104,11 +103,6 @@ def _won(inside: np.ndarray, ranking: Ranking) -> np.ndarray:
     """Share of (ID, OOD) pairs in which the OOD image scores higher, of the ID images with weight ``inside``."""
     doubled = 2 * ranking.caught - ranking.outside  # OOD images above, and half of those with the same score
     return _area(inside, doubled) / (2 * ranking.flagged[..., -1] * ranking.caught[..., -1])
-
-
-def _precision(ranking: Ranking) -> np.ndarray:
-    found = ranking.flagged + ranking.caught
-    return np.divide(ranking.caught, found, out=np.ones(found.shape), where=found > 0)
 
 
 def _area(steps: np.ndarray, heights: np.ndarray) -> np.ndarray:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import time
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from sklearn.metrics import auc, average_precision_score, precision_recall_curve
 from gauntlet.registry import GauntletError
 from gauntlet.results import Confidences, Scores, bootstrap_intervals, metric_named, proportion_interval
 from gauntlet.results.metrics import METRICS, fitting, kernel
-from gauntlet.results.statistics import GROUPS
+from gauntlet.results.statistics import GROUPS, Ranking
 
 OOD_METRICS = [entry.name for entry in fitting(["ranking"]) if METRICS[entry.name].interval == "bootstrap"]
 
@@ -70,7 +69,7 @@ def calibration_points(confidence: np.ndarray, correct: np.ndarray, bins: int = 
 def test_with_every_weight_one_the_replicate_is_the_metric(id_scores: list[float], ood_scores: list[float]) -> None:
     """Ties and all: the vectorised kernel equals scikit-learn and the plain definitions."""
     groups = Scores(id_scores, ood_scores).ranking.compressed()
-    replicates = replace(groups, inside=groups.inside[None] / 1.0, outside=groups.outside[None] / 1.0)
+    replicates = Ranking.from_weights(groups.score, groups.inside[None], groups.outside[None])
     for name, point in ood_points(id_scores, ood_scores).items():
         (replicate,) = kernel(name).factory(replicates)
         assert replicate == pytest.approx(point, abs=1e-12), name
