@@ -6,7 +6,8 @@ import gc
 import multiprocessing
 import pickle
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,14 @@ def resources() -> Resources:
     return Resources(torch.device("cpu"), cache_folder())
 
 
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[Executor]:
+    """Another process, which can import this file."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        yield pool
+
+
 def test_two_rows_side_by_side_give_what_they_give_one_after_the_other(resources: Resources):
     first, second = contexts(resources)
     apart = {**compute(first), **compute(second)}
@@ -81,11 +90,10 @@ def test_two_rows_side_by_side_give_what_they_give_one_after_the_other(resources
     assert equal(apart, interleaved)
 
 
-def test_a_job_and_its_context_can_run_in_another_process(resources: Resources):
+def test_a_job_and_its_context_can_run_in_another_process(resources: Resources, elsewhere: Executor):
     work = contexts(resources)[0]
     here = compute(work)
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        there = dict(result for part in work for result in pool.apply(compute, ([part],)).items())
+    there = dict(result for part in work for result in elsewhere.submit(compute, [part]).result().items())
     assert equal(here, there)
 
 
@@ -95,7 +103,7 @@ def test_what_travels_holds_neither_weights_nor_images(resources: Resources):
     assert len(pickle.dumps(work)) < 200_000  # the digits alone are 1.4 MB
 
 
-def test_a_context_in_another_process_still_reads_what_is_stored(tmp_path: Path):
+def test_a_context_in_another_process_still_reads_what_is_stored(tmp_path: Path, elsewhere: Executor):
     run_suite(small_suite(worst_case=True, evaluators=["attack"]), out=tmp_path)
     plan, _ = prepare(small_suite(worst_case=True, evaluators=["attack"]))
     derived = plan.jobs[-1]
@@ -103,8 +111,7 @@ def test_a_context_in_another_process_still_reads_what_is_stored(tmp_path: Path)
         resources = Resources(torch.device("cpu"), cache_folder())
         context = RowContext(derived.row, plan.suite, resources, stored=store.result)
         here = compute([(derived, context)])
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            there = pool.apply(compute, ([(derived, context)],))
+        there = elsewhere.submit(compute, [(derived, context)]).result()
     assert {one.status for one in here.values()} == {"ok"}
     assert equal(here, there)
 
