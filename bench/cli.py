@@ -66,7 +66,16 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Answer in JS
 @cli.command()
 @click.argument("suites", metavar="SUITE...", nargs=-1, required=True)
 @run_options
-def run(suites: tuple[str, ...], out: Path, profile: str | None, **options: Any) -> None:
+@click.option(
+    "--force",
+    is_flag=False,
+    flag_value="*",
+    default="",
+    metavar="[PATTERN]",
+    help="Compute again what is in the store: cells whose model, detector, attack or evaluator the pattern picks.",
+)
+@click.option("--explain-cache", is_flag=True, help="Say of every model why its stored cells may be used.")
+def run(suites: tuple[str, ...], out: Path, profile: str | None, explain_cache: bool, **options: Any) -> None:
     """Plan, train what is missing, evaluate, and write results.csv and the tables.
 
     SUITE is a YAML file, the name of a built-in suite, or a pattern of such names: 'r1-*' reruns report R1. The results
@@ -88,6 +97,8 @@ def run(suites: tuple[str, ...], out: Path, profile: str | None, **options: Any)
         outcome = run_suite(name, out=folder, profile=profile, reporter=ConsoleReporter(_console()), **options)
         _print_tables(outcome)
         _summarise(outcome)
+        for row, reason in outcome.reused.items() if explain_cache else ():
+            click.echo(f"Stored cells of {row}: {reason}.", err=True)
         if outcome.interrupted:
             sys.exit(130)
         complete = complete and outcome.complete

@@ -19,6 +19,7 @@ from ..results.records import CellResult
 from .device_images import DeviceImages, drawn_positions
 from .jobs import ModelRow
 from .model_outputs import ModelOutputs, OutputCache
+from .probe import probe_images, probe_outputs
 from .suite import Suite
 from .trained_models import HistorySink, TrainedModels, TrainingProgress
 from .tuning import SYNTHETIC as OUTLIERS
@@ -35,6 +36,10 @@ def nothing_stored(key: str) -> CellResult | None:
 _FIT_NUMBERS = 2**28
 
 
+def unheard(text: str) -> None:
+    """What a user should read where nobody listens."""
+
+
 class Resources:
     """What the rows that one process computes share: trained models, images on the device, the cache of outputs.
 
@@ -45,6 +50,7 @@ class Resources:
         cache: The folder with trained models and their outputs.
         on_training: Progress of trainings.
         on_history: Receives training histories.
+        on_note: Told what a user should read.
     """
 
     def __init__(
@@ -54,13 +60,16 @@ class Resources:
         *,
         on_training: TrainingProgress | None = None,
         on_history: HistorySink | None = None,
+        on_note: Callable[[str], None] = unheard,
     ) -> None:
         _without_tf32(device)
         self.device, self._cache = device, cache
         self.images = DeviceImages(device)
         checkpoints = CheckpointStore(cache / "models")
-        self.models = TrainedModels(self.images, checkpoints, on_training=on_training, on_history=on_history)
-        self.outputs = OutputCache(cache / "outputs")
+        self.models = TrainedModels(
+            self.images, checkpoints, on_training=on_training, on_history=on_history, on_note=on_note
+        )
+        self.outputs = OutputCache(cache / "outputs", note=on_note)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Resources, (self.device, self._cache)
@@ -93,7 +102,7 @@ class RowContext:
         self.row, self.suite, self.needs, self.stored = row, suite, frozenset(needs), stored
         self.device, self.batch_size = resources.device, suite.batch_size
         self._resources = resources
-        self._failure: Exception | None = None
+        self._failure: Exception | SystemExit | None = None
         self._kept: dict[Hashable, Any] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -117,13 +126,22 @@ class RowContext:
             raise self._failure
         try:
             return self.once("module", lambda: self._make(self.row))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._failure = error
             raise
 
     def module_of(self, row: ModelRow) -> nn.Module:
         """The model of another row, trained where it is not yet, in eval mode."""
         return self.module() if row.key == self.row.key else self._make(row)
+
+    def probe(self) -> Tensor | None:
+        """What the row's model gives for the probe images; None where nothing needed the model."""
+        return self.probe_outputs() if "module" in self._kept else None
+
+    def probe_outputs(self) -> Tensor:
+        """What the row's model gives for the probe images, a flat tensor on the CPU."""
+        images = probe_images(self.row.dataset.shape)
+        return self.once("probe", lambda: probe_outputs(self.module(), self._resources.images.lay_out(images)))
 
     def _make(self, row: ModelRow) -> nn.Module:
         return self._resources.models.make(row.model, row.dataset, row.seed, self.batch_size)
@@ -205,6 +223,7 @@ class RowContext:
             device=self.device,
             feature_dim=self.suite.feature_dim,
             stream=str(row.seed),
+            identity=self.probe_outputs,
         )
 
     def _probe(self) -> Tensor:

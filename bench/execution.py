@@ -18,9 +18,10 @@ from ..results.records import CellResult, PlannedCell
 from ..results.store import Store
 from ..results.trackers import Sink
 from .context import Resources, RowContext
-from .failures import JobTimeout, alarm_held, failure, out_of_memory, time_limit
+from .failures import alarm_held, failure, out_of_memory, time_limit
 from .jobs import Job, ModelRow
 from .plan import Plan
+from .reuse import PROBE, Reuse
 
 
 class Reporter:
@@ -60,6 +61,7 @@ class Execution:
         device: Where to compute.
         reporter: Is told what happens.
         sinks: Told of every training, beside the store.
+        force: Cells with a label that this glob picks are computed again; none where it is empty.
     """
 
     def __init__(
@@ -70,18 +72,28 @@ class Execution:
         device: torch.device,
         reporter: Reporter,
         sinks: Sequence[Sink] = (),
+        force: str = "",
     ) -> None:
         self._plan, self._store, self._run_id, self._device = plan, store, run_id, device
-        self._reporter = reporter
+        self._reporter, self._force = reporter, force
         self._sinks = (store.put_history, *sinks)
         self._told: set[str] = set()
         self.counts: dict[str, int] = {}
+        self.reused: dict[str, str] = {}
         self._resources = Resources(
-            device, cache_folder(), on_training=reporter.training, on_history=self._keep_history
+            device,
+            cache_folder(),
+            on_training=reporter.training,
+            on_history=self._keep_history,
+            on_note=reporter.note,
         )
 
     def run(self) -> None:
         """Compute every missing cell, row by row."""
+        reuse = Reuse(self._plan, self._store, self._resources)
+        for note in reuse.verify(self._force):
+            self._reporter.note(note)
+        self.reused = reuse.reasons
         done = self._finished(self._plan.cells)
         self._count("cached", sum(cell.key in done for cell in self._plan.cells))
         self._reporter.start(self._plan, len(done))
@@ -99,7 +111,7 @@ class Execution:
                 continue
             try:
                 self._context(row).module()
-            except Exception as error:  # of any kind: the model may be the user's own
+            except (Exception, SystemExit) as error:  # of any kind: the model may be the user's own
                 self._count("failed")
                 self._reporter.note(f"{row.name}: {failure(error, row.model.label).reason}")
             else:
@@ -120,6 +132,8 @@ class Execution:
                 self._skip_impossible(job)
                 self._run_job(job, context)
             context.forget(together[0].shared)
+        if (probe := context.probe()) is not None:
+            self._store.put_arrays(context.row.key, {PROBE: probe.numpy()})
 
     def _run_job(self, job: Job, context: RowContext) -> None:
         """Try until every cell has a result; where memory runs out, again with batches of half the size."""
@@ -149,7 +163,9 @@ class Execution:
                         self._put(job.row, key, replace(result, seconds=result.seconds or now - started))
                     left.discard(key)
                     started = now
-        except (Exception, JobTimeout) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # also the SystemExit of a component that ends its program
             return error
         if left:
             sentence = f"{job.label}: the evaluator {job.evaluator!r} left {len(left)} cells without a result."

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -15,12 +13,14 @@ from urllib.parse import quote
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..datasets import ImageSet
 from ..detectors import Head, Outputs
+from ..models.tensor_files import load_tensors, save_tensors
 from ..registry import GauntletError, digest
+from ..registry.safe_files import sealed, unsealed, write_whole
+from .probe import differs
 from .sweep import Sweeper, Swept
 
 #: Bytes that the cache may take; the folders used least recently go first.
@@ -28,6 +28,7 @@ LIMIT = 8 * 2**30
 
 _HEAD = ("head-weight", "head-bias")
 _LABELS = "image-labels"
+_PROBE = "probe-outputs"
 
 #: Cuts images into batches (B, C, H, W) on the device, with the indices (B,) of the images.
 Batches = Callable[[ImageSet], Iterator[tuple[Tensor, Tensor]]]
@@ -45,6 +46,7 @@ class ModelOutputs:
         device: Where outputs are wanted.
         feature_dim: Features with more dimensions are projected to as many.
         stream: Names the draws of dropout, together with the images.
+        identity: The model's outputs for the probe images; those kept beside other outputs must be the same.
 
     Attributes:
         why_no_head: What keeps the model from having a head, as far as outputs were read.
@@ -61,10 +63,11 @@ class ModelOutputs:
         device: torch.device,
         feature_dim: int,
         stream: str,
+        identity: Callable[[], Tensor],
     ) -> None:
         self._module, self._fingerprint, self._probe = module, fingerprint, probe
         self._batches, self._cache, self._device = batches, cache, device
-        self._feature_dim, self._stream = feature_dim, stream
+        self._feature_dim, self._stream, self._identity = feature_dim, stream, identity
         self.why_no_head = "no pass was made"
 
     def read(
@@ -81,14 +84,14 @@ class ModelOutputs:
         load = functools.cache(load)
         key = digest("outputs/2", self._fingerprint, *content, name[0])
         wanted = output_names(needs)
-        facts = self._cache.facts(key)
+        facts, tensors = self._kept(key, {*wanted, "features", _LABELS, *_HEAD})
         asked, kept = set(facts.get("asked", ())), set(facts.get("kept", ()))
-        tensors = self._cache.load(key, kept & (wanted | {"features", _LABELS, *_HEAD}))
         missing = wanted - (asked - kept) - set(tensors)  # what was asked for and not found is not asked for again
-        if missing or _LABELS not in tensors:
+        lost = (kept & {_LABELS, *_HEAD}) - set(tensors)
+        if missing or lost or _LABELS not in tensors:
             images = load()
             swept = self._sweep(images, missing)
-            made = swept.tensors | {_LABELS: images.labels}
+            made = swept.tensors | {_LABELS: images.labels, _PROBE: self._identity()}
             facts = {
                 "asked": sorted(wanted | asked),
                 "kept": sorted({*tensors, *made, *kept}),
@@ -99,6 +102,19 @@ class ModelOutputs:
             tensors |= made
         self.why_no_head = facts["why_no_head"]
         return self._assemble(load, name, tensors, facts["layers"])
+
+    def _kept(self, key: str, names: set[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What the cache says and holds under a key; nothing where another model left it."""
+        facts = self._cache.facts(key)
+        tensors = self._cache.load(key, set(facts.get("kept", ())) & {*names, _PROBE})
+        if not tensors:
+            return facts, tensors
+        probe = tensors.pop(_PROBE, None)
+        if probe is not None and not differs(self._identity(), probe):
+            return facts, tensors
+        if probe is not None:
+            self._cache.note("Outputs in the cache are not this model's any more: they are computed again.")
+        return {}, {}
 
     def of(self, images: ImageSet, needs: Iterable[str]) -> Outputs:
         """Outputs that meet ``needs`` of images that no dataset holds; never cached."""
@@ -156,16 +172,20 @@ class OutputCache:
     Args:
         folder: Where the folders live (made when something is kept).
         limit: Bytes that they may take together.
+        note: Told where what is kept cannot be used.
     """
 
-    def __init__(self, folder: Path, limit: int = LIMIT) -> None:
-        self.folder, self.limit = folder, limit
+    def __init__(self, folder: Path, limit: int = LIMIT, note: Callable[[str], None] = lambda text: None) -> None:
+        self.folder, self.limit, self.note = folder, limit, note
 
     def facts(self, key: str) -> dict[str, Any]:
         """What was said about the outputs of ``key``, ``{}`` if nothing is kept."""
         try:
-            return json.loads((self.folder / key / "facts.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            return unsealed((self.folder / key / "facts.json").read_text(encoding="utf-8"))
+        except OSError:
+            return {}
+        except ValueError as error:
+            self._say_damaged("facts", error)
             return {}
 
     def load(self, key: str, names: Iterable[str]) -> dict[str, Tensor]:
@@ -173,9 +193,11 @@ class OutputCache:
         found = {}
         for name in names:
             try:
-                found[name] = load_file(self._file(key, name))["values"]
-            except (OSError, SafetensorError, KeyError):
+                found[name] = load_tensors(self._file(key, name))["values"]
+            except OSError:
                 continue
+            except (SafetensorError, KeyError, ValueError) as error:
+                self._say_damaged(name, error)
         if found:
             self._touch(key)
         return found
@@ -187,9 +209,9 @@ class OutputCache:
         try:
             (self.folder / key).mkdir(parents=True, exist_ok=True)
             for name, value in tensors.items():
-                self._write(key, self._file(key, name), lambda path, value=value: _save(value, path))
-            text = json.dumps(facts)
-            self._write(key, self.folder / key / "facts.json", lambda path: path.write_text(text, encoding="utf-8"))
+                save_tensors({"values": value}, self._file(key, name))
+            text = sealed(facts)
+            write_whole(self.folder / key / "facts.json", lambda path: path.write_text(text, encoding="utf-8"))
             self._evict(spare=key)
         except OSError:
             return
@@ -197,14 +219,8 @@ class OutputCache:
     def _file(self, key: str, name: str) -> Path:
         return self.folder / key / f"{quote(name, safe='')}.safetensors"
 
-    def _write(self, key: str, target: Path, write: Any) -> None:
-        handle, draft = tempfile.mkstemp(dir=self.folder / key, prefix=".draft-")
-        os.close(handle)
-        try:
-            write(Path(draft))
-            Path(draft).replace(target)
-        finally:
-            Path(draft).unlink(missing_ok=True)
+    def _say_damaged(self, name: str, error: Exception) -> None:
+        self.note(f"The {name} of images in the cache of outputs are damaged ({error}): they are computed again.")
 
     def _touch(self, key: str) -> None:
         try:
@@ -219,10 +235,6 @@ class OutputCache:
             total += _size(path)
             if total > self.limit:
                 shutil.rmtree(path, ignore_errors=True)
-
-
-def _save(value: Tensor, path: Path) -> None:
-    save_file({"values": value.detach().to("cpu").contiguous()}, path)
 
 
 def _last_use(path: Path) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ class Outcome:
         counts: Number of cells by status; ``cached`` ones were in the store already.
         problems: Plug-ins of installed packages that did not load, one sentence each.
         interrupted: Whether it was stopped by the user.
+        reused: For each row with stored cells, why these were used.
     """
 
     run_id: str
@@ -42,6 +43,7 @@ class Outcome:
     counts: Mapping[str, int]
     problems: tuple[str, ...] = ()
     interrupted: bool = False
+    reused: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -103,9 +105,11 @@ def run_suite(
     logger: str | None = None,
     reporter: Reporter | None = None,
     evaluate: bool = True,
+    force: str = "",
 ) -> Outcome:
     """Plan, train what is missing, evaluate, write `results.csv` and the tables; see :func:`run`.
 
+    ``force`` is a glob: cells whose model, detector, attack or evaluator it picks are computed again.
     Without ``evaluate`` the models are trained, and no cells are recorded and nothing is written but their histories.
     """
     folder = Path(out)
@@ -119,7 +123,7 @@ def run_suite(
             run_id = store.begin_run(plan.suite.name, plan.suite.text, provenance(where))
             store.plan(run_id, plan.cells)
             store.declare(run_id, [build_evaluator(name).declaration for name in plan.suite.evaluators])
-        execution = Execution(plan, store, run_id, where, reporter, sinks)
+        execution = Execution(plan, store, run_id, where, reporter, sinks, force)
         try:
             with reporter:
                 execution.run() if evaluate else execution.train()
@@ -129,7 +133,7 @@ def run_suite(
             store.end_run(run_id, "interrupted" if interrupted else "finished")
     if evaluate:
         write_results(folder, run_id)
-    return Outcome(run_id, folder, execution.counts, tuple(problems), interrupted)
+    return Outcome(run_id, folder, execution.counts, tuple(problems), interrupted, execution.reused)
 
 
 def write_results(folder: Path, run_id: str) -> list[Path]:

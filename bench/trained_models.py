@@ -13,6 +13,7 @@ from ..datasets import ImageSet, ResolvedDataset
 from ..models import Calibrated, CheckpointStore, load_weights
 from ..models.build import check_fit
 from ..registry import GauntletError
+from ..registry.safe_files import DamagedError
 from .device_images import DeviceImages, drawn_positions
 from .model_keys import build, start_of, training_key
 from .model_specs import ModelSpec
@@ -34,6 +35,7 @@ class TrainedModels:
         checkpoints: The cache of trained models.
         on_training: Progress of trainings.
         on_history: Receives training histories.
+        on_note: Told what a user should read.
     """
 
     def __init__(
@@ -43,9 +45,10 @@ class TrainedModels:
         *,
         on_training: TrainingProgress | None = None,
         on_history: HistorySink | None = None,
+        on_note: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._images, self._checkpoints, self._device = images, checkpoints, images.device
-        self._on_training, self._on_history = on_training, on_history
+        self._on_training, self._on_history, self._note = on_training, on_history, on_note
 
     def make(self, spec: ModelSpec, dataset: ResolvedDataset, seed: int, batch_size: int) -> nn.Module:
         """The model in eval mode on the device, a new module each time; ``batch_size`` is that of calibration.
@@ -73,15 +76,33 @@ class TrainedModels:
         self, spec: ModelSpec, module: nn.Module, dataset: ResolvedDataset, seed: int, stream: int
     ) -> None:
         key = training_key(spec, dataset, seed)
-        if key in self._checkpoints:
-            facts = self._checkpoints.load(key, module)
-        else:
+        facts = self._loaded(key, spec, module)
+        if facts is None:
             self._checkpoints.require_writable()
             check_fit(module, spec.label, dataset.label, dataset.shape, len(dataset.classes), spec.outputs)
             facts = self._train(key, spec, module, dataset, seed, stream)
             self._checkpoints.save(key, module, facts)
         if self._on_history is not None:
             self._on_history(key, spec.label, facts.get("history", []))
+
+    def _loaded(self, key: str, spec: ModelSpec, module: nn.Module) -> dict[str, Any] | None:
+        """What the checkpoint of ``key`` says, once its weights are in the module; None where there is no whole one."""
+        if key not in self._checkpoints:
+            return None
+        drawn = {name: value.clone() for name, value in module.state_dict().items()}
+        try:
+            return self._checkpoints.load(key, module)
+        except DamagedError as error:
+            self._note(f"{spec.label} is trained again. {error}")
+            self._checkpoints.discard(key)
+            module.load_state_dict(drawn)
+            return None
+
+    def ready(self, spec: ModelSpec, dataset: ResolvedDataset, seed: int) -> bool:
+        """Whether :meth:`make` would train nothing."""
+        if spec.weights is not None or spec.recipe is None:
+            return all(self.ready(member, dataset, seed) for member in spec.members)
+        return training_key(spec, dataset, seed) in self._checkpoints
 
     def _train(
         self, key: str, spec: ModelSpec, module: nn.Module, dataset: ResolvedDataset, seed: int, stream: int

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import pickle
+import secrets
 import shutil
 import tempfile
 import warnings
@@ -15,10 +15,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..registry import GauntletError
+from ..registry.safe_files import DamagedError, sealed, unsealed, write_whole
+from .tensor_files import load_tensors, plain, save_tensors
 
 #: Put before all names by DataParallel, torch.compile and wrappers that call the network `model`.
 _PREFIXES = ("module.", "_orig_mod.", "model.")
@@ -51,17 +52,19 @@ class CheckpointStore:
         """Fill ``module`` with the weights of ``key``; returns what was saved with them (history, seconds, ...).
 
         Raises:
-            GauntletError: The files were damaged since.
+            DamagedError: The files are not what was written.
         """
         folder = self.path(key)
         try:
-            facts = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+            facts = unsealed((folder / "training.json").read_text(encoding="utf-8"))
             load_weights(module, folder / "weights.safetensors")
         except (GauntletError, OSError, ValueError) as error:
-            raise GauntletError(
-                f"The checkpoint in {folder} is damaged: delete that folder and the model is trained again ({error})"
-            ) from error
+            raise DamagedError(f"The checkpoint in {folder} is damaged: {error}") from error
         return facts
+
+    def discard(self, key: str) -> None:
+        """Take a damaged checkpoint out of the way, as far as this user may."""
+        shutil.rmtree(self.path(key), ignore_errors=True)
 
     def require_writable(self) -> None:
         """To be called before hours of training: raise the :class:`GauntletError` that :meth:`save` would raise."""
@@ -86,16 +89,20 @@ class CheckpointStore:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            draft = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=self.folder))
+            draft = self.folder / f".{key}-{secrets.token_hex(4)}"
+            draft.mkdir()
             try:
-                save_file(plain(module.state_dict()), draft / "weights.safetensors")
-                (draft / "training.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+                save_tensors(module.state_dict(), draft / "weights.safetensors")
+                text = sealed(facts)
+                write_whole(draft / "training.json", lambda path: path.write_text(text, encoding="utf-8"))
                 if key not in self:
+                    self.discard(key)  # what is left of a checkpoint without its facts
                     draft.replace(self.path(key))
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
         except OSError as error:
-            if key in self:  # another process finished the same training first
+            # Another process finished the same training first, or what lies there is another user's to remove.
+            if self.path(key).exists():
                 return
             raise self._unwritable(error) from None
 
@@ -137,7 +144,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise GauntletError(f"There is no file of weights at {path}.")
     try:
         if path.suffix == ".safetensors":
-            return dict(load_file(path))
+            return load_tensors(path)
         with warnings.catch_warnings(action="ignore"):  # about the age of the pickle's protocol
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what damaged bytes make the readers raise is not documented
@@ -153,7 +160,7 @@ def _why_unreadable(path: Path, error: Exception) -> str:
             f"{path} holds more than tensors, and loading it could run code from the file: save "
             "`model.state_dict()` with safetensors or torch.save instead."
         )
-    known = isinstance(error, (SafetensorError, RuntimeError))
+    known = isinstance(error, (SafetensorError, RuntimeError, DamagedError))
     reason = str(error).partition("\n")[0].rstrip(".") if known else "it is damaged or of another format"
     return f"{path} cannot be read as weights ({reason}); save `model.state_dict()` anew."
 
@@ -173,10 +180,3 @@ def _misfits(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[
         if name in given and given[name].shape != wanted[name].shape
     ]
     return problems
-
-
-def plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors on the CPU that share no memory and have plain strides, as safetensors wants them."""
-    return {
-        name: value.detach().to("cpu").clone(memory_format=torch.contiguous_format) for name, value in state.items()
-    }

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from ..registry import GauntletError
+from ..registry.safe_files import checksum
+from .records import Measurement
 from .schema import SCHEMA, SCHEMA_VERSION, migrated
 
 APPLICATION_ID = 0x474E544C  # "GNTL", tells our files from other programs'
@@ -150,14 +152,48 @@ def _check(connection: sqlite3.Connection, path: Path) -> bool:
     return True
 
 
-def pack(name: str, array: Any) -> tuple[str, str, bytes]:
-    """Type, shape and bytes of an array, so that it comes back bit for bit without pickle."""
+def pack(name: str, array: Any) -> tuple[str, str, bytes, str]:
+    """Type, shape, bytes and checksum of an array, so that it comes back bit for bit without pickle."""
     array = np.asarray(array)
     if array.dtype.hasobject or array.dtype.names:
         raise GauntletError(f"The array {name!r} has dtype {array.dtype}; the store keeps plain numbers and text only.")
-    return array.dtype.str, json.dumps(array.shape), array.tobytes()
+    held = array.dtype.str, json.dumps(array.shape), array.tobytes()
+    return *held, array_checksum(name, *held)
 
 
 def unpack(dtype: str, shape: str, data: bytes) -> np.ndarray:
     """The array that :func:`pack` took apart, writable."""
     return np.frombuffer(data, dtype=np.dtype(dtype)).reshape(json.loads(shape)).copy()
+
+
+def array_checksum(name: str, dtype: str, shape: str, data: bytes) -> str:
+    """Of an array as :func:`pack` takes it apart."""
+    return checksum([(name, dtype, tuple(json.loads(shape)), data)])
+
+
+def is_whole(name: str, dtype: str, shape: str, data: bytes, expected: str | None) -> bool:
+    """Whether an array is what was written; those of earlier versions have no checksum."""
+    try:
+        return expected is None or expected == array_checksum(name, dtype, shape, data)
+    except (TypeError, ValueError):  # damaged shape
+        return False
+
+
+def unpack_all(rows: Iterable[tuple[Any, ...]], path: Path) -> dict[str, np.ndarray]:
+    """Arrays by name from rows of the store at ``path`` (name, type, shape, bytes, checksum).
+
+    Raises:
+        GauntletError: One is not what was written.
+    """
+    found = {}
+    for name, *held, expected in rows:
+        if not is_whole(name, *held, expected):
+            raise GauntletError(f"{path}: the stored array {name!r} is damaged; run the suite again to remake it.")
+        found[name] = unpack(*held)
+    return found
+
+
+def bindable(one: Measurement) -> tuple[Any, ...]:
+    """A measurement in types that SQLite takes; numpy's are none."""
+    numbers = (None if value is None else float(value) for value in (one.value, one.ci_low, one.ci_high))
+    return (one.metric, one.class_name, *numbers, None if one.n is None else int(one.n))

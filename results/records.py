@@ -156,3 +156,12 @@ def describe(coordinates: Mapping[str, Any]) -> str:
         if name not in ("evaluator", "role") and value not in ("", None) and value == value  # NaN differs from itself
     ]
     return f"{coordinates['evaluator']} cell ({', '.join(shown)})"
+
+
+def check_distinct(cells: Sequence[PlannedCell]) -> None:
+    """Raise a :class:`GauntletError` where two cells have one identity."""
+    seen: set[Identity] = set()
+    for cell in cells:
+        if cell.identity in seen:
+            raise GauntletError(f"The plan holds the {cell.identity} twice; labels must tell them apart.")
+        seen.add(cell.identity)

@@ -7,7 +7,7 @@ import json
 import sqlite3
 from typing import Any
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 IDENTITY_INDEX = """CREATE UNIQUE INDEX run_cells_identity ON run_cells (
     run_id, evaluator, model, dataset, seed, detector, attack, ifnull(epsilon, -1), ood_dataset,
@@ -36,7 +36,7 @@ CREATE TABLE measurements (
     value REAL, ci_low REAL, ci_high REAL, n INTEGER, PRIMARY KEY (key, position)) WITHOUT ROWID;
 CREATE TABLE arrays (
     key TEXT NOT NULL, name TEXT NOT NULL, dtype TEXT NOT NULL, shape TEXT NOT NULL, data BLOB NOT NULL,
-    PRIMARY KEY (key, name));
+    checksum TEXT, PRIMARY KEY (key, name));
 CREATE TABLE histories (key TEXT PRIMARY KEY, label TEXT NOT NULL, history TEXT NOT NULL);
 {DECLARATIONS};
 """
@@ -52,6 +52,8 @@ _TO_VERSION_2 = (
     "ALTER TABLE cells ADD COLUMN error TEXT NOT NULL DEFAULT ''",
     "PRAGMA user_version = 2",
 )
+#: Arrays of version 2 had no checksum; theirs stays NULL.
+_TO_VERSION_3 = ("ALTER TABLE arrays ADD COLUMN checksum TEXT", "PRAGMA user_version = 3")
 
 
 def migrated(connection: sqlite3.Connection) -> sqlite3.Connection:
@@ -104,9 +106,9 @@ def _migrate(connection: sqlite3.Connection) -> None:
     connection.create_function("old_params", 3, old_params, deterministic=True)
     connection.execute("BEGIN IMMEDIATE")
     try:
-        if _version(connection) == 1:  # another process may have done it since
-            for statement in _TO_VERSION_2:
-                connection.execute(statement)
+        steps = (_TO_VERSION_2, _TO_VERSION_3)[_version(connection) - 1 :]  # another process may have done it since
+        for statement in (statement for step in steps for statement in step):
+            connection.execute(statement)
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..registry import GauntletError, nearest
-from .database import BUSY_SECONDS, connect, explained, pack, unpack
+from .database import BUSY_SECONDS, bindable, connect, explained, is_whole, pack, unpack_all
 from .declarations import EvaluatorDeclaration, as_json, from_json
 from .records import (
     FACT_COLUMNS,
@@ -25,6 +25,7 @@ from .records import (
     Measurement,
     PlannedCell,
     RunRecord,
+    check_distinct,
     coordinates,
     describe,
 )
@@ -165,7 +166,7 @@ class Store:
             GauntletError: Two cells of the run have the same identity, or there is no such run.
         """
         cells = list(cells)
-        _check_unique(cells)
+        check_distinct(cells)
         columns = ("run_id", "position", "key", *IDENTITY_COLUMNS, *FACT_COLUMNS, "params")
         statement = f"INSERT INTO run_cells ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
         with self._transaction() as connection:
@@ -193,7 +194,7 @@ class Store:
             GauntletError: An array cannot be stored without pickle, the disk is full, or the store is locked.
         """
         arrays = [(key, name, *pack(name, array)) for name, array in result.arrays.items()]
-        measurements = [(key, i, *_bindable(one)) for i, one in enumerate(result.measurements)]
+        measurements = [(key, i, *bindable(one)) for i, one in enumerate(result.measurements)]
         with self._transaction() as connection:
             old = connection.execute("SELECT status FROM cells WHERE key = ?", (key,)).fetchone()
             if old == ("ok",) and result.status != "ok":
@@ -206,7 +207,7 @@ class Store:
                 (key, run_id, *outcome, created_at or _now(), result.error),
             )
             connection.executemany("INSERT INTO measurements VALUES (?, ?, ?, ?, ?, ?, ?, ?)", measurements)
-            connection.executemany("INSERT INTO arrays VALUES (?, ?, ?, ?, ?)", arrays)
+            connection.executemany("INSERT INTO arrays VALUES (?, ?, ?, ?, ?, ?)", arrays)
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:
@@ -238,8 +239,27 @@ class Store:
 
     def arrays(self, key: str) -> dict[str, np.ndarray]:
         """The per-sample arrays of a key, by name; empty where there are none."""
-        rows = self._read("SELECT name, dtype, shape, data FROM arrays WHERE key = ? ORDER BY rowid", (key,))
-        return {name: unpack(dtype, shape, data) for name, dtype, shape, data in rows}
+        query = "SELECT name, dtype, shape, data, checksum FROM arrays WHERE key = ? ORDER BY rowid"
+        return unpack_all(self._read(query, (key,)), self.path)
+
+    def put_arrays(self, key: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Store arrays under a key that is no cell's."""
+        with self._transaction() as connection:
+            rows = [(key, name, *pack(name, array)) for name, array in arrays.items()]
+            connection.executemany("INSERT OR REPLACE INTO arrays VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+    def damaged(self, keys: Iterable[str]) -> set[str]:
+        """Those of the keys of which an array is not what was written."""
+        query = (
+            "SELECT key, name, dtype, shape, data, checksum FROM arrays WHERE key IN (SELECT value FROM json_each(?))"
+        )
+        return {key for key, *array in self._read(query, (json.dumps(list(keys)),)) if not is_whole(*array)}
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Take results out; their cells stay planned."""
+        with self._transaction() as connection:
+            for table in ("cells", "measurements", "arrays"):
+                connection.executemany(f"DELETE FROM {table} WHERE key = ?", [(key,) for key in keys])
 
     def put_history(self, key: str, label: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Store the history of a training (one JSON-able mapping per epoch) under its training key."""
@@ -277,23 +297,9 @@ class Store:
         )
 
 
-def _check_unique(cells: Sequence[PlannedCell]) -> None:
-    seen: set[Identity] = set()
-    for cell in cells:
-        if cell.identity in seen:
-            raise GauntletError(f"The plan holds the {cell.identity} twice; labels must tell them apart.")
-        seen.add(cell.identity)
-
-
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def _json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str)
-
-
-def _bindable(one: Measurement) -> tuple[Any, ...]:
-    """A measurement in types that SQLite takes; numpy's are none."""
-    numbers = (None if value is None else float(value) for value in (one.value, one.ci_low, one.ci_high))
-    return (one.metric, one.class_name, *numbers, None if one.n is None else int(one.n))

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..checkpoint import plain
+from ..tensor_files import plain
 
 #: Raised when the content changes; an epoch checkpoint of another version is ignored.
 _VERSION = "1"
