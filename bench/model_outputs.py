@@ -107,12 +107,10 @@ class ModelOutputs:
         """What the cache says and holds under a key; nothing where another model left it."""
         facts = self._cache.facts(key)
         tensors = self._cache.load(key, set(facts.get("kept", ())) & {*names, _PROBE})
-        if not tensors:
-            return facts, tensors
         probe = tensors.pop(_PROBE, None)
         if probe is not None and not differs(self._identity(), probe):
             return facts, tensors
-        if probe is not None:
+        if probe is not None:  # it is there, and another's
             self._cache.note("Outputs in the cache are not this model's any more: they are computed again.")
         return {}, {}
 

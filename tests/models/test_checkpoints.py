@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from gauntlet.models import CheckpointStore, checkpoint
+from gauntlet.models import CheckpointStore, tensor_files
 from gauntlet.registry import GauntletError
+from gauntlet.registry.safe_files import DamagedError, unsealed
 
 FACTS = {"history": [{"epoch": 1, "loss": 0.25, "val_loss": float("inf")}], "seconds": 1.5}
 
@@ -42,7 +43,7 @@ def test_it_is_a_folder_of_safetensors_and_json(checkpoints: CheckpointStore, ma
     folder = checkpoints.folder / "key"
     assert sorted(path.name for path in folder.iterdir()) == ["training.json", "weights.safetensors"]
     assert load_file(folder / "weights.safetensors").keys() == net.state_dict().keys()
-    assert json.loads((folder / "training.json").read_text()) == FACTS
+    assert unsealed((folder / "training.json").read_text()) == FACTS
     assert [path.name for path in checkpoints.folder.iterdir()] == ["key"]
 
 
@@ -67,7 +68,7 @@ def test_a_saving_that_fails_leaves_nothing(checkpoints: CheckpointStore, make_n
     def fail(*_, **__):
         raise OSError(28, "No space left on device")
 
-    holder, name = {"json.dumps": (json, "dumps"), "Path.replace": (Path, "replace")}.get(where, (checkpoint, where))
+    holder, name = {"json.dumps": (json, "dumps"), "Path.replace": (Path, "replace")}.get(where, (tensor_files, where))
     monkeypatch.setattr(holder, name, fail)
     with pytest.raises(GauntletError, match=r"cannot be kept in .*models \(No space left on device\); set GAUNTLET_CA"):
         checkpoints.save("key", make_net(), {})
@@ -92,19 +93,19 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from gauntlet.models import CheckpointStore, checkpoint
+from gauntlet.models import CheckpointStore, tensor_files
 
 def die(*_, **__):
     print("in mid-save", flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 
 if sys.argv[2] == "weights":
-    real = checkpoint.save_file
-    def half(tensors, path):
-        real(tensors, path)
+    real = tensor_files.save_file
+    def half(tensors, path, metadata):
+        real(tensors, path, metadata)
         path.write_bytes(path.read_bytes()[:100])
         die()
-    checkpoint.save_file = half
+    tensor_files.save_file = half
 else:
     Path.replace = die
 CheckpointStore(Path(sys.argv[1])).save("key", torch.nn.Linear(64, 64), {})
@@ -128,13 +129,22 @@ def test_a_process_killed_in_mid_save_leaves_no_checkpoint_and_the_next_one_save
 
 
 @pytest.mark.parametrize("file", ["weights.safetensors", "training.json"])
-@pytest.mark.parametrize("damage", ["truncated", "deleted"])
-def test_a_checkpoint_damaged_later_says_what_to_delete(checkpoints: CheckpointStore, make_net, file: str, damage: str):
+@pytest.mark.parametrize("damage", ["truncated", "deleted", "flipped"])
+def test_a_checkpoint_damaged_later_is_told_from_a_whole_one(
+    checkpoints: CheckpointStore, make_net, file: str, damage: str
+):
     checkpoints.save("key", make_net(), FACTS)
     path = checkpoints.path("key") / file
     if damage == "deleted":
         path.unlink()
+    elif damage == "flipped":
+        content = bytearray(path.read_bytes())
+        content[-10] ^= 1
+        path.write_bytes(bytes(content))
     else:
         os.truncate(path, path.stat().st_size // 2)
-    with pytest.raises(GauntletError, match=r"^The checkpoint in .*key is damaged: delete that folder and the model"):
+    with pytest.raises(DamagedError, match=r"^The checkpoint in .*key is damaged: "):
         checkpoints.load("key", make_net())
+    checkpoints.discard("key")
+    checkpoints.save("key", make_net(), FACTS)
+    assert checkpoints.load("key", make_net()) == FACTS

@@ -305,7 +305,7 @@ for i in range(20):
 store._connection.execute("PRAGMA cache_size = 1")  # spills the open transaction to the disk
 store._connection.execute("BEGIN IMMEDIATE")
 store._connection.execute("UPDATE measurements SET value = 7")
-store._connection.execute("INSERT INTO arrays VALUES ('x', 'x', 'x', 'x', zeroblob(1000000))")
+store._connection.execute("INSERT INTO arrays VALUES ('x', 'x', 'x', 'x', zeroblob(1000000), '')")
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
