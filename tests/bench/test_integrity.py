@@ -84,7 +84,9 @@ def test_a_flipped_bit_is_noticed_and_what_it_spoils_is_made_again(tmp_path, mon
     before = figures(tmp_path / "first")
     damage(tmp_path / "cache", tmp_path / "first")
     notes = Notes()
-    assert run_suite(SUITE, out=tmp_path / again, reporter=notes).complete, set(load_results(tmp_path / again)["reason"])
+    assert run_suite(SUITE, out=tmp_path / again, reporter=notes).complete, set(
+        load_results(tmp_path / again)["reason"]
+    )
     assert any(said in note for note in notes.said), notes.said
     pd.testing.assert_frame_equal(figures(tmp_path / again), before)
 

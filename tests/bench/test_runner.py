@@ -92,7 +92,9 @@ def test_each_split_goes_through_the_model_once(tmp_path, forwards, own_cache):
     )
     run_suite(again, out=tmp_path / "again")
     test, val, train, glyphs, noise = 540, 180, 1077, 100, 100
-    probes = 2 + 4 + 4  # does the model fit the data; which layer is the last; is it the head
+    probes = (
+        2 + 4 + 4 + 16
+    )  # does the model fit the data; which layer is the last; is it the head; is it the same model
     assert sum(forwards) == test + val + train + glyphs + noise + probes
 
 
@@ -103,7 +105,7 @@ def test_a_new_detector_costs_no_forward_pass(tmp_path, forwards):
     forwards.clear()
     outcome = run_suite(small_suite(**suite, detectors=["msp", "energy", "mahalanobis", "dice"]), out=tmp_path / "new")
     assert outcome.complete
-    assert forwards == []
+    assert forwards == [16]  # nothing but the probe that tells whether it is the same model
 
 
 def test_a_new_detector_loads_no_image_and_no_attack(tmp_path, write_plugin, monkeypatch):
@@ -131,7 +133,7 @@ def test_a_second_run_computes_nothing_and_gives_the_same_table(tmp_path, forwar
     before = values(tmp_path)
     forwards.clear()
     second = run_suite(small_suite(), out=tmp_path)
-    assert forwards == []
+    assert forwards == [16]  # the probe
     assert second.counts == {"cached": first.counts["ok"]}
     pd.testing.assert_frame_equal(values(tmp_path), before)
 
