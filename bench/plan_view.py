@@ -41,7 +41,8 @@ def describe_plan(plan: Plan, out: Path) -> str:
     total = Counter(states[cell.key] for cell in plan.cells)
     parts = [
         f"{plan.suite.name}: {len(plan.cells)} cells in {len(plan.jobs)} jobs: {total['run']} to run, "
-        f"{total['cached']} cached, to be verified, {total['skipped']} skipped.",
+        f"{total['cached']} cached, {total['skipped']} skipped."
+        + (" Cached, to be verified: a run compares each model's outputs first." if total["cached"] else ""),
         tabulate(rows, headers=headers, tablefmt="simple"),
     ]
     if reasons := _skip_reasons(plan, states):

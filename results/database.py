@@ -186,10 +186,10 @@ def unpack_all(rows: Iterable[tuple[Any, ...]], path: Path) -> dict[str, np.ndar
         GauntletError: One is not what was written.
     """
     found = {}
-    for name, *held, expected in rows:
-        if not is_whole(name, *held, expected):
+    for name, dtype, shape, data, expected in rows:
+        if not is_whole(name, dtype, shape, data, expected):
             raise GauntletError(f"{path}: the stored array {name!r} is damaged; run the suite again to remake it.")
-        found[name] = unpack(*held)
+        found[name] = unpack(dtype, shape, data)
     return found
 
 

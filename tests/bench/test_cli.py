@@ -78,7 +78,7 @@ def test_plan_shows_what_runs_what_is_cached_and_what_is_skipped(call, suite, tm
     assert "10 to run, 0 cached, 0 skipped" in out
     call("run", suite, "--out", tmp_path / "out")
     _, out, _ = call("plan", suite, "--out", tmp_path / "out")
-    assert "0 to run, 10 cached, 0 skipped" in out
+    assert "0 to run, 10 cached, 0 skipped. Cached, to be verified" in out
     _, text, _ = call("plan", suite, "--out", tmp_path / "out", "--json")
     cells = json.loads(text)["cells"]
     assert {cell["state"] for cell in cells} == {"cached"}
