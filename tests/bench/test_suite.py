@@ -333,3 +333,8 @@ def test_a_key_without_value_is_as_if_it_were_not_there(key):
     assert getattr(suite, key) == getattr(without, key)
     with pytest.raises(GauntletError, match=rf"x:3:1: '{key}' is empty") if key != "ood" else nullcontext():
         parse_suite(f"{bare}{key}: []\n", where="x")
+
+
+def test_what_built_in_suites_say_is_meant():
+    assert {name: load_suite(name).notes for name in builtin_suites()} == dict.fromkeys(builtin_suites(), ())
+    assert len(load_suite("quickstart").model_specs) == 2  # nothing else is lost
