@@ -6,13 +6,14 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..registry import GauntletError
+from .frozen import FrozenModule
 from .inputs import output_kind
 
 #: What is wrong with outputs that are not logits.
@@ -56,29 +57,18 @@ class Victim:
         self.batch_size = batch_size
         self.reset_counts()
         self._classes = classes
-        self._original = module
-        default = torch.channels_last if self.device.type == "cpu" else torch.contiguous_format
-        self._format = memory_format or default
+        self._frozen = FrozenModule(module, self.device, memory_format)
         self._module: _CountingModule | None = None
 
     def __enter__(self) -> Self:
-        module = self._original
-        # What the caller gave is put back exactly on exit, so all of it is noted before anything changes.
-        self._modes = [(part, part.training) for part in module.modules()]
-        self._parameters = [(parameter, parameter.data, parameter.requires_grad) for parameter in module.parameters()]
-        self._buffers = [(part, name, value) for part in module.modules() for name, value in part._buffers.items()]
-        floating = (parameter.dtype for parameter, *_ in self._parameters if parameter.is_floating_point())
-        self._dtype = next(floating, torch.float32)
+        self._frozen.freeze()
         try:
-            with torch.inference_mode(False):  # what is laid out there could not be differentiated through
-                module.eval().requires_grad_(False)
-                self._set_memory_format(self._format)
             if self.surrogate is not None:
                 self.surrogate.__enter__()
         except BaseException:
-            self._restore()
+            self._frozen.restore()
             raise
-        self._module = _CountingModule(module, self).eval()
+        self._module = _CountingModule(self._frozen.module, self).eval()
         return self
 
     def __exit__(
@@ -87,7 +77,7 @@ class Victim:
         self._module = None
         if self.surrogate is not None:
             self.surrogate.__exit__(kind, error, trace)
-        self._restore()
+        self._frozen.restore()
 
     @property
     def module(self) -> nn.Module:
@@ -231,7 +221,7 @@ class Victim:
             # A hook on a tensor of our own: one on the caller's would outlive the call.
             images = images.view_as(images)
             images.register_hook(self._finite_gradient)
-        outputs = self._forward(images)
+        outputs = self._frozen(images)
         if isinstance(outputs, Tensor) and outputs.is_floating_point():
             # A masked class has a logit of minus infinity, whose differences and gradients are no numbers.
             outputs = outputs.nan_to_num(nan=torch.nan, posinf=torch.inf, neginf=_MASKED)
@@ -258,37 +248,6 @@ class Victim:
 
     def _count_backward(self, count: int) -> None:
         self.backwards += count
-
-    def _forward(self, images: Tensor) -> Any:
-        images = images.to(self._dtype)
-        try:
-            return self._original(images.to(memory_format=self._format_of(images)))
-        except RuntimeError as error:
-            if self._format is torch.contiguous_format or "view size is not compatible" not in str(error):
-                raise
-        self._set_memory_format(torch.contiguous_format)
-        return self._original(images.contiguous())
-
-    def _set_memory_format(self, memory_format: torch.memory_format) -> None:
-        self._format = memory_format
-        for parameter, data, _ in self._parameters:
-            # Not contiguous(): it leaves a layout that fits both formats, as one channel does, and convolutions then
-            # take the slow one.
-            parameter.data = data.to(self.device, memory_format=self._format_of(data))
-        for part, name, value in self._buffers:
-            part._buffers[name] = None if value is None else value.to(self.device)
-
-    def _format_of(self, tensor: Tensor) -> torch.memory_format:
-        return self._format if tensor.ndim == 4 else torch.contiguous_format
-
-    def _restore(self) -> None:
-        for parameter, data, requires_grad in self._parameters:
-            parameter.data = data
-            parameter.requires_grad_(requires_grad)
-        for part, name, value in self._buffers:
-            part._buffers[name] = value
-        for part, training in self._modes:
-            part.training = training
 
 
 def not_numbers(outputs: Tensor) -> Tensor:
