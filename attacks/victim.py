@@ -81,7 +81,11 @@ class Victim:
 
     @property
     def module(self) -> nn.Module:
-        """The model for library attacks: a module whose forwards and backwards are counted here."""
+        """The model for library attacks: a module whose forwards and backwards are counted here.
+
+        Raises:
+            RuntimeError: The victim was not entered.
+        """
         if self._module is None:
             raise RuntimeError("a victim is used within `with Victim(module) as victim:`")
         return self._module

@@ -73,7 +73,11 @@ def narrowed(frame: pd.DataFrame, wanted: Sequence[str], reported: Sequence[Path
 
 
 def conditions(texts: tuple[str, ...]) -> dict[str, list[str]]:
-    """``COLUMN=VALUE`` texts by column; a column that is named twice may have either value."""
+    """``COLUMN=VALUE`` texts by column; a column that is named twice may have either value.
+
+    Raises:
+        GauntletError: A condition is not COLUMN=VALUE.
+    """
     found: dict[str, list[str]] = {}
     for text in texts:
         column, sign, value = text.partition("=")

@@ -37,6 +37,9 @@ def knn_predictions(
         (M,) predictions by number of neighbours.
 
     Reference: Wu, Xiong, Yu, Lin 2018, arXiv 1805.01978.
+
+    Raises:
+        GauntletError: There are fewer training images than neighbours.
     """
     wanted = [k for k in neighbours if k <= len(train)]
     if not wanted:

@@ -173,7 +173,11 @@ def _picks_many(spec: str) -> bool:
 
 
 def resolve_model(spec: Any, default_recipe: Selected | None) -> ModelSpec:
-    """One model spec, with the models inside it."""
+    """One model spec, with the models inside it.
+
+    Raises:
+        GauntletError: The spec is wrong; the message names the model.
+    """
     chosen = select_one(MODELS, spec, options=_OPTIONS)
     entry, parameters, options = chosen.entry, dict(chosen.parameters), chosen.options
     # A model that no classifier's recipe can train names its own, which then wins over the suite's.

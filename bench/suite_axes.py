@@ -139,7 +139,11 @@ class Reading:
         return tuple(dict.fromkeys(found))
 
     def evaluators(self, names: Sequence[str]) -> tuple[str, ...]:
-        """The names, in the order in which evaluators run."""
+        """The names, in the order in which evaluators run.
+
+        Raises:
+            GauntletError: One is unknown.
+        """
         known = in_order()
         for position, name in enumerate(names):
             with self.collecting("evaluators", position):

@@ -45,7 +45,11 @@ def _collect_marks(node: yaml.Node, path: tuple[Any, ...], where: str, marks: di
 
 
 def plain(value: Any) -> Any:
-    """A suite written in Python as YAML can hold it: paths as text, numpy's numbers and tuples as Python's."""
+    """A suite written in Python as YAML can hold it: paths as text, numpy's numbers and tuples as Python's.
+
+    Raises:
+        GauntletError: Something in it is neither text, number, list nor mapping.
+    """
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (str, bool, int, float)) and type(value).__module__ == "builtins":

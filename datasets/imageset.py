@@ -109,7 +109,11 @@ class ImageSet:
         return replace(self, pixels=self.pixels[where], labels=self.labels[where], indices=self.indices[where])
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Consecutive batches of (images float32, labels, indices), each with at most ``size`` images."""
+        """Consecutive batches of (images float32, labels, indices), each with at most ``size`` images.
+
+        Raises:
+            GauntletError: The size is below one.
+        """
         if size < 1:
             raise GauntletError(f"A batch size must be at least 1, got {size}.")
         for start in range(0, len(self), size):

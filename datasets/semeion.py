@@ -26,7 +26,11 @@ def _files(split: str, source: DataSource) -> list[Path]:
     home=" (archive.ics.uci.edu/dataset/178/semeion+handwritten+digit)",
 )
 def semeion(split: str, source: DataSource) -> tuple[np.ndarray, np.ndarray]:
-    """1,593 binary digits from about 80 persons, laid out as MNIST is: 20x20 inside 28x28."""
+    """1,593 binary digits from about 80 persons, laid out as MNIST is: 20x20 inside 28x28.
+
+    Raises:
+        GauntletError: The file is absent or damaged.
+    """
     (path,) = _files(split, source)
     try:
         rows = np.loadtxt(path, dtype=np.float64, ndmin=2)

@@ -51,6 +51,9 @@ def stl10(split: str, source: DataSource, *, fold: int | None = None) -> ImageSe
         split: ``train`` or ``test``.
         source: Files lie in ``stl10_binary``, as torchvision lays them out.
         fold: 0 to 9: the predefined 1,000 train images of that number instead of all; the test split stays whole.
+
+    Raises:
+        GauntletError: There is no such fold, or the files are absent or damaged.
     """
     if fold is not None and not 0 <= fold < FOLDS:
         raise GauntletError(f"Dataset 'stl10' has the folds 0 to {FOLDS - 1}, got fold {fold}.")

@@ -40,7 +40,11 @@ def mnist_m(split: str, source: DataSource) -> tuple[np.ndarray, np.ndarray]:
 
 @_zipped("cifar10-jpeg", reference="Krizhevsky 2009", classes=CIFAR10_CLASSES, files=_files(_JPEG))
 def cifar10_jpeg(split: str, source: DataSource) -> tuple[np.ndarray, np.ndarray]:
-    """CIFAR-10's test images after lossy compression: a zip of `NUMBER_CLASS.jpg`."""
+    """CIFAR-10's test images after lossy compression: a zip of `NUMBER_CLASS.jpg`.
+
+    Raises:
+        GauntletError: The archive is damaged, or a file in it is not named NUMBER_CLASS.jpg.
+    """
     (path,) = _files(_JPEG)(split, source)
     with _opened(path) as archive:
         names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))

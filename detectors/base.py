@@ -69,7 +69,11 @@ class Detector(Component, ABC):
         return values
 
     def fitted(self, state: T | None) -> T:
-        """``state``, which :meth:`fit` has set; an error where it has not."""
+        """``state``, which :meth:`fit` has set; an error where it has not.
+
+        Raises:
+            GauntletError: The detector is not fitted.
+        """
         if state is None:
             raise GauntletError(f"Detector {self.name!r} must be fitted to training outputs before it can score.")
         return state
@@ -110,7 +114,11 @@ class Detector(Component, ABC):
         return outputs.features.detach() if fitting else outputs.features
 
     def validation(self, val: Outputs | None) -> Outputs:
-        """``val``; an error where there is none."""
+        """``val``; an error where there is none.
+
+        Raises:
+            GauntletError: There are no validation images.
+        """
         if val is None:
             raise GauntletError(
                 f"Detector {self.name!r} is fitted to validation images, and there are none: "

@@ -26,6 +26,9 @@ class GMM(Detector):
 
     Args:
         reg: Added to the diagonal of each covariance, above 0.
+
+    Raises:
+        GauntletError: A parameter is out of its range.
     """
 
     def __init__(self, reg: float = 1e-6) -> None:

@@ -38,6 +38,9 @@ class NeuronCoverage(Detector):
         bins: Number of bins, even, at least 2.
         steepness: Of the sigmoid, above 0.
         full: Training images from which a bin counts as covered, at least 1.
+
+    Raises:
+        GauntletError: A parameter is out of its range.
     """
 
     def __init__(self, bins: int = 50, steepness: float = 100.0, full: int = 50) -> None:

@@ -44,6 +44,9 @@ class OpenMax(Detector):
     Args:
         tail: Number of distances of a class to fit to.
         alpha: Number of logits that are revised; all where there are fewer classes.
+
+    Raises:
+        GauntletError: A parameter is out of its range.
     """
 
     def __init__(self, tail: int = 20, alpha: int = 3) -> None:

@@ -48,6 +48,10 @@ def ratio(total: Tensor, part: Tensor) -> Tensor:
 
 
 def check_share(share: float, name: str) -> None:
-    """Raise GauntletError unless ``share`` is in [0, 1)."""
+    """Raise GauntletError unless ``share`` is in [0, 1).
+
+    Raises:
+        GauntletError: It is none.
+    """
     if not 0 <= share < 1:
         raise GauntletError(f"Detector {name!r} needs a share of at least 0 and below 1, got {share}.")

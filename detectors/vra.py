@@ -25,6 +25,9 @@ class VRA(Detector):
     Args:
         low: Quantile of the lower bound, in [0, 1].
         high: Quantile of the upper bound, in [low, 1].
+
+    Raises:
+        GauntletError: The thresholds are out of order or range.
     """
 
     needs_val = True

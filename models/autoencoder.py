@@ -42,6 +42,9 @@ class Autoencoder(nn.Module):
         normalized_target: As report R1: images are normalised by mean and deviation, the last layer is linear, and
             training compares it with the normalised images. By default images are in [0, 1] and so is the output, of a
             sigmoid, which could not reach normalised pixels.
+
+    Raises:
+        GauntletError: Normalised targets are wanted of images with neither one nor three channels.
     """
 
     def __init__(self, *, channels: int = 3, width: float = 1.0, normalized_target: bool = False) -> None:

@@ -72,6 +72,9 @@ def check_fit(
     """Raise a :class:`GauntletError` unless ``module`` takes images of ``shape``.
 
     Where ``logits`` are among the ``outputs`` that it declares, two images must give logits (2, classes).
+
+    Raises:
+        GauntletError: The model does not take the images or does not give these outputs.
     """
     tensor = next(module.parameters(), torch.zeros(()))
     size = "x".join(map(str, shape))

@@ -108,6 +108,9 @@ class Vector(ScaleAndShift):
     Args:
         penalty: Weight of the squares of shifts and of the scales' distance from their mean; keeps classes without
             errors finite.
+
+    Raises:
+        GauntletError: The penalty is not positive.
     """
 
     shared_scale = False

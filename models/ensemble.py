@@ -31,6 +31,9 @@ class Ensemble(nn.Module):
     Args:
         members: The modules to combine (in a suite: model specs; the default is the trio of report R2).
         combine: ``logit_mean``, ``prob_mean`` or ``vote``.
+
+    Raises:
+        GauntletError: There is no member, or one is no model.
     """
 
     def __init__(

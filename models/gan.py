@@ -52,6 +52,9 @@ class Generator(nn.Module):
         shape: (C, H, W) of the images.
         latent: Length of the vectors.
         width: Factor on 256 and 128 channels.
+
+    Raises:
+        GauntletError: The latent has no dimension.
     """
 
     def __init__(self, shape: tuple[int, int, int], latent: int = 100, width: float = 1.0) -> None:

@@ -27,6 +27,9 @@ class LinearProbe(nn.Module):
         encoder: The module that maps images to embeddings (in a suite: a model spec).
         classes: Number of classes.
         shape: (C, H, W) of the images.
+
+    Raises:
+        GauntletError: The encoder is no model.
     """
 
     def __init__(

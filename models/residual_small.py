@@ -43,6 +43,9 @@ class ResidualSmall(nn.Module):
         channels: Channels of the images.
         blocks: Blocks in each stage.
         width: Factor on the channels.
+
+    Raises:
+        GauntletError: A stage has no block.
     """
 
     def __init__(self, *, classes: int = 10, channels: int = 1, blocks: int = 1, width: float = 1.0) -> None:

@@ -99,6 +99,9 @@ class WideResNet(nn.Module):
         depth: Layers, 6 n + 4.
         widen: Factor on 16, 32 and 64 channels.
         dropout: Inside the blocks.
+
+    Raises:
+        GauntletError: The depth is not 6 n + 4.
     """
 
     def __init__(

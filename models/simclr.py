@@ -36,6 +36,9 @@ class SimCLR(nn.Module):
         embedding: What the embedding is: the ``encoder``'s h, or z = g(h), the ``projection``.
         projection: Dimensions of z.
         head_norm: Batch-norm after the first layer of the head, as in the code of Chen et al.
+
+    Raises:
+        GauntletError: The projection has no dimension.
     """
 
     def __init__(

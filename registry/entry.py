@@ -113,7 +113,11 @@ class Entry:
         return ""
 
     def require(self, given: Container[str]) -> None:
-        """Raise a :class:`GauntletError` unless every parameter without default is among those ``given``."""
+        """Raise a :class:`GauntletError` unless every parameter without default is among those ``given``.
+
+        Raises:
+            GauntletError: What the entry needs is not installed.
+        """
         if sentence := self.lacks(given):
             raise GauntletError(sentence)
 

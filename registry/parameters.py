@@ -35,7 +35,11 @@ class Parameter:
         return type_name(self.annotation)
 
     def check(self, value: Any, owner: str) -> Any:
-        """Return ``value`` in the declared type, or raise a :class:`GauntletError` that names ``owner``."""
+        """Return ``value`` in the declared type, or raise a :class:`GauntletError` that names ``owner``.
+
+        Raises:
+            GauntletError: The value has the wrong type or is out of range.
+        """
         try:
             return coerce(value, self.annotation)
         except ValueError as error:
@@ -88,7 +92,11 @@ def _definers(factory: Callable[..., Any]) -> list[type]:
 
 
 def check_parameters(parameters: Sequence[Parameter], values: Mapping[str, Any], owner: str) -> dict[str, Any]:
-    """Check names and types of ``values``; the result holds them in the declared types, without defaults."""
+    """Check names and types of ``values``; the result holds them in the declared types, without defaults.
+
+    Raises:
+        GauntletError: A parameter is unknown, absent or has the wrong type.
+    """
     known = {parameter.name: parameter for parameter in parameters}
     checked: dict[str, Any] = {}
     for name, value in values.items():
@@ -103,6 +111,9 @@ def coerce(value: Any, annotation: Any) -> Any:
     """Return ``value`` as ``annotation`` wants it, or raise ``ValueError`` with the end of a sentence.
 
     YAML reads ``1e-3`` as text, so text that spells a number is taken where a number is wanted.
+
+    Raises:
+        ValueError: The value does not fit the type.
     """
     if annotation is Any or isinstance(annotation, (str, typing.TypeVar)):
         return value

@@ -198,7 +198,11 @@ class Registry:
             current_plugin.reset(token)
 
     def get(self, name: str) -> Entry:
-        """The entry called ``name`` (or an alias of it)."""
+        """The entry called ``name`` (or an alias of it).
+
+        Raises:
+            GauntletError: There is no such entry; the message names the nearest.
+        """
         self.discover()
         entry = self._find(name) or self._found_elsewhere(name)
         if entry is None:

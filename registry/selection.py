@@ -26,6 +26,9 @@ def parse_spec(spec: Any, kind: str) -> tuple[str, dict[str, Any]]:
 
     Returns:
         The name and everything else that was said (parameters, label and options, still mixed).
+
+    Raises:
+        GauntletError: It is neither a name nor a mapping of one name.
     """
     if isinstance(spec, str):
         return spec, {}
@@ -132,7 +135,11 @@ def left_out(registry: Registry, specs: Iterable[Any], joining: Container[str] =
 
 
 def check_unique(labels: Iterable[str], kind: str) -> None:
-    """Raise if a label occurs twice: rows are told apart by their labels."""
+    """Raise if a label occurs twice: rows are told apart by their labels.
+
+    Raises:
+        GauntletError: Two have the same label.
+    """
     seen: set[str] = set()
     for label in labels:
         if label in seen:

@@ -46,7 +46,11 @@ def connect(path: Path, *, create: bool, timeout: float = BUSY_SECONDS) -> sqlit
 
 @contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into one sentence that names the file and what to do."""
+    """Turn SQLite's errors into one sentence that names the file and what to do.
+
+    Raises:
+        GauntletError: SQLite failed; the message says what helps.
+    """
     try:
         yield
     except (sqlite3.Error, OSError) as error:
@@ -153,7 +157,11 @@ def _check(connection: sqlite3.Connection, path: Path) -> bool:
 
 
 def pack(name: str, array: Any) -> tuple[str, str, bytes, str]:
-    """Type, shape, bytes and checksum of an array, so that it comes back bit for bit without pickle."""
+    """Type, shape, bytes and checksum of an array, so that it comes back bit for bit without pickle.
+
+    Raises:
+        GauntletError: The array holds neither numbers nor flags.
+    """
     array = np.asarray(array)
     if array.dtype.hasobject or array.dtype.names:
         raise GauntletError(f"The array {name!r} has dtype {array.dtype}; the store keeps plain numbers and text only.")

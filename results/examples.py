@@ -37,7 +37,11 @@ def write_examples(out: Path, names: Sequence[str], key: str, examples: Mapping[
 
 
 def read_examples(out: Path, names: Sequence[str], key: str) -> dict[str, np.ndarray]:
-    """The examples of a cell, by name; empty where the run kept none."""
+    """The examples of a cell, by name; empty where the run kept none.
+
+    Raises:
+        GauntletError: The file is damaged.
+    """
     path = Path(out) / FOLDER / _file_name(names)
     found, damaged = _load(path)
     if key in damaged:

@@ -232,7 +232,11 @@ def read_text_columns(path: Path | str, columns: Sequence[str], *, others: bool 
 
 
 def to_number(column: pd.Series, kind: type[int] | type[float], path: Path | str) -> pd.Series:
-    """Numbers of a text column, exact to the last bit; empty text is a gap, other text an error that names the row."""
+    """Numbers of a text column, exact to the last bit; empty text is a gap, other text an error that names the row.
+
+    Raises:
+        GauntletError: A text is no such number.
+    """
     texts = column.to_numpy(dtype=object)
     given = texts != ""
     try:

@@ -159,7 +159,11 @@ def describe(coordinates: Mapping[str, Any]) -> str:
 
 
 def check_distinct(cells: Sequence[PlannedCell]) -> None:
-    """Raise a :class:`GauntletError` where two cells have one identity."""
+    """Raise a :class:`GauntletError` where two cells have one identity.
+
+    Raises:
+        GauntletError: Two cells have the same identity.
+    """
     seen: set[Identity] = set()
     for cell in cells:
         if cell.identity in seen:

@@ -98,7 +98,11 @@ class Game(Hook):
             self._optimizers[name] = made
 
     def objective(self, loop: TrainingState, batch: Batch, inner: Objective) -> LossOutput:
-        """Play, then the loss; the network's own is not used."""
+        """Play, then the loss; the network's own is not used.
+
+        Raises:
+            GauntletError: Outliers were given.
+        """
         if batch.outliers is not None:
             raise GauntletError("Recipe 'euinet' makes its outliers itself: no recipe with outliers can join it.")
         net = loop.module

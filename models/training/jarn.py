@@ -102,7 +102,11 @@ class JacobianGame(Hook):
         return list(self.adapter.parameters())
 
     def start(self, loop: TrainingState) -> None:
-        """Check that no other recipe changes images between this one and the network."""
+        """Check that no other recipe changes images between this one and the network.
+
+        Raises:
+            GauntletError: A recipe that follows in the list changes the loss.
+        """
         for hook in loop.hooks[loop.hooks.index(self) + 1 :]:
             if type(hook).objective is not Hook.objective:
                 raise GauntletError(

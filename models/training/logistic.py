@@ -118,7 +118,11 @@ class LogisticRegressionRecipe(Recipe):
     def train(
         self, module: nn.Module, train: ImageSet, val: ImageSet, *, device: torch.device, **how: Any
     ) -> list[EpochLog]:
-        """See :meth:`Recipe.train`. The history is one record: accuracies and the chosen penalty."""
+        """See :meth:`Recipe.train`. The history is one record: accuracies and the chosen penalty.
+
+        Raises:
+            GauntletError: The model is no linear probe.
+        """
         encoder, layer = getattr(module, "encoder", None), getattr(module, "fc", None)
         if not isinstance(encoder, nn.Module) or not isinstance(layer, nn.Linear):
             raise GauntletError(

@@ -27,7 +27,11 @@ class Optimisation:
     betas: tuple[float, float] = (0.9, 0.999)
 
     def build(self, module: nn.Module, others: Sequence[nn.Parameter] = ()) -> torch.optim.Optimizer:
-        """The optimiser of a module's trainable parameters and of ``others``."""
+        """The optimiser of a module's trainable parameters and of ``others``.
+
+        Raises:
+            GauntletError: The model has no parameters.
+        """
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         if not parameters:
             raise GauntletError("The model has no parameters to train; give it `recipe: none`.")

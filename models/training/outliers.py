@@ -39,7 +39,11 @@ class Outliers(Hook):
     recipe: str
 
     def start(self, loop: TrainingState) -> None:
-        """Check the shapes and put the sets on the device, one after another."""
+        """Check the shapes and put the sets on the device, one after another.
+
+        Raises:
+            GauntletError: A set has another shape than the training images, or no images.
+        """
         for images in self.sets:
             if images.shape != loop.train.shape:
                 raise GauntletError(

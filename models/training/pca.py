@@ -27,7 +27,11 @@ class PrincipalComponents(Recipe):
     def train(
         self, module: nn.Module, train: ImageSet, val: ImageSet, *, device: torch.device, **how: Any
     ) -> list[EpochLog]:
-        """See :meth:`Recipe.train`. The history is one record with the share of the variance that is kept."""
+        """See :meth:`Recipe.train`. The history is one record with the share of the variance that is kept.
+
+        Raises:
+            GauntletError: The model is not `pca`, or has more components than the data allow.
+        """
         axes: Any = getattr(module, "axes", None)
         if not isinstance(axes, torch.Tensor):
             raise GauntletError(f"recipe 'pca' finds the axes of the model 'pca', got {type(module).__name__}.")

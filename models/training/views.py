@@ -148,6 +148,9 @@ def colour_jitter(
     The factors of the first three are uniform in [max(0, 1 - s), 1 + s], the hue's shift in [-hue, hue] (of a full
     turn), drawn for each image; the order is drawn once for all that come together. Of grey images only brightness
     and contrast can change.
+
+    Raises:
+        GauntletError: A strength is out of its range.
     """
     if hue > 0.5 or min(brightness, contrast, saturation, hue) < 0:
         raise GauntletError(f"colour-jitter needs strengths >= 0 and a hue of at most 0.5, got a hue of {hue}.")

@@ -45,7 +45,11 @@ def neighbours(material: Material) -> Figure:
 
 @plot("embedding-map")
 def embedding_map(material: Material) -> Figure:
-    """t-SNE of the embeddings of test images, one panel a model, coloured by class."""
+    """t-SNE of the embeddings of test images, one panel a model, coloured by class.
+
+    Raises:
+        GauntletError: There are fewer than four images.
+    """
     from sklearn.manifold import TSNE
 
     found = few(list(material.cells("representation", "map", "map_label")), "models", 6)

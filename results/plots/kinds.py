@@ -49,7 +49,11 @@ class Material:
             raise GauntletError(f"No {evaluator} cell holds {lacking}; run the suite again to have them stored.")
 
     def rows(self, evaluator: str, metric: str | None = None) -> pd.DataFrame:
-        """Rows of ok cells of an evaluator (and of one metric over all classes)."""
+        """Rows of ok cells of an evaluator (and of one metric over all classes).
+
+        Raises:
+            GauntletError: The results have none.
+        """
         chosen = self.frame[(self.frame["evaluator"] == evaluator) & (self.frame["status"] == "ok")]
         if metric is not None:
             chosen = chosen[(chosen["metric"] == metric) & (chosen["class"] == "")]
@@ -109,7 +113,11 @@ PLOTS: dict[str, PlotKind] = {}
 
 
 def plot(name: str) -> Callable[[Callable[..., Figure]], Callable[..., Figure]]:
-    """Register a function ``(material) -> Figure`` as a kind of plot; its docstring's first line says what it shows."""
+    """Register a function ``(material) -> Figure`` as a kind of plot; its docstring's first line says what it shows.
+
+    Raises:
+        GauntletError: The name is taken.
+    """
 
     def register(function: Callable[..., Figure]) -> Callable[..., Figure]:
         if name in PLOTS:

@@ -42,7 +42,11 @@ def confusion_matrix(material: Material) -> Figure:
 
 @plot("attacked-confusion")
 def attacked_confusion(material: Material) -> Figure:
-    """Confusion matrix under attack: of all evaluated images, those that are wrong without it as they are."""
+    """Confusion matrix under attack: of all evaluated images, those that are wrong without it as they are.
+
+    Raises:
+        GauntletError: No cell holds labels and predictions.
+    """
     found = []
     for cell, attacked in material.cells("attack", "index", "attacked", "prediction"):
         clean = material.clean(cell)
@@ -79,7 +83,11 @@ def draw_confusions(found: list[tuple[pd.Series, dict[str, np.ndarray]]]) -> Fig
 
 @plot("auroc-grid")
 def auroc_grid(material: Material) -> Figure:
-    """AUROC over temperature and epsilon of a detector such as ODIN."""
+    """AUROC over temperature and epsilon of a detector such as ODIN.
+
+    Raises:
+        GauntletError: No detector of the results has both parameters.
+    """
     rows = material.rows("ood", "auroc")
     parameters = [json.loads(text or "{}").get("detector", {}) for text in rows["params"]]
     rows = rows.assign(

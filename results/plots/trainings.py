@@ -19,7 +19,11 @@ _SPLITS = (("", "train", ":"), ("val_", "validation", "-"), ("test_", "test", "-
 
 @plot("history")
 def history(material: Material) -> Figure:
-    """Loss and accuracy of every trained model by epoch, on training, validation and test data."""
+    """Loss and accuracy of every trained model by epoch, on training, validation and test data.
+
+    Raises:
+        GauntletError: The store holds no history.
+    """
     from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
     known = material.store.history_labels()
