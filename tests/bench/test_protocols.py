@@ -124,7 +124,7 @@ class TestTuning:
         run(ood_only(detectors=["ash", "dice"], tune=True), tmp_path)
         forwards.clear()
         run(ood_only(detectors=["ash", "dice", "gen", "react"], tune=True), tmp_path / "more")
-        assert forwards == []
+        assert forwards == [16]  # the probe that tells whether it is the same model
 
     def test_what_the_suite_sets_is_not_tuned(self):
         suite = load_suite(ood_only(detectors=[{"ash": {"q": 0.8}}, "gen"], tune=True))

