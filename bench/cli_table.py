@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,15 @@ FORMATS = ("plain", "github", "latex", "latex-siunitx", "html", "rst", "csv", "p
     type=click.Choice(["half", "range", "none"]),
     help="VALUE ± HALF, VALUE (LOW, HIGH), or none.",
 )
-@click.option("--best", type=click.Choice(["row", "column"]), help="Bold: the best of each, and what is tied with it.")
+@click.option(
+    "--best", type=click.Choice(["row", "column"]), help="Bold: what is not significantly worse than the best."
+)
+@click.option("--ranks", is_flag=True, help="Between which ranks each value is, and its group (#1 to #3 AB).")
+@click.option(
+    "--over",
+    type=click.Choice(["images", "seeds", "both"]),
+    help="What comparisons take as random [default: images, and seeds where there are several].",
+)
 @click.option("--sort", metavar="[-]HEADER", help="Sort rows by a row name or column header; - puts the largest first.")
 @click.option("--file", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
 @click.option(
@@ -69,6 +78,8 @@ def table(
     style: str | None,
     interval: str,
     best: str | None,
+    ranks: bool,
+    over: str | None,
     sort: str | None,
     file: Path | None,
     update: Path | None,
@@ -96,7 +107,7 @@ def table(
         raise GauntletError(f"There is no table {preset!r}; {nearest(preset, makers, limit=30)}")
     style = style or SUFFIXES.get("" if file is None else file.suffix.lower(), "plain")
     intervals = {"half": True, "range": "range", "none": False}[interval]
-    options = {**numbers, "intervals": intervals, "best": best or ""}
+    options = {**numbers, "intervals": intervals, "best": best or "column" * ranks, "ranks": ranks, "over": over or ""}
     everything = results(out, suite, columns(metric) or (makers[preset].metrics if preset else ()))
     frame = narrowed(everything, wanted, reported)
     if preset != "checks":  # a selection keeps the marks of checks that failed
@@ -105,10 +116,11 @@ def table(
         frame = pd.concat([frame, lost], ignore_index=True) if len(lost) else frame
     if preset is not None and (rows or across):
         raise GauntletError("Give a preset, or --rows and --columns, not both.")
-    if preset is not None:
-        tables = _preset(frame, preset, makers[preset], metric, layout, options)
-    else:
-        tables = [_pivot(frame, rows, across, metric, options, makers)]
+    with _arrays(out if options["best"] else None) as arrays:
+        if preset is not None:
+            tables = _preset(frame, preset, makers[preset], metric, layout, {**options, **arrays})
+        else:
+            tables = [_pivot(frame, rows, across, metric, {**options, **arrays}, makers)]
     tables = [sort_rows(item, sort) for item in tables] if sort else tables
     if style == "parquet":
         _parquet(tables, file)
@@ -116,6 +128,18 @@ def table(
         _update(update, name or preset or "table", "\n\n".join(render(item, "github") for item in tables))
     else:
         _show("\n\n".join(render(item, style) for item in tables), file)
+
+
+@contextlib.contextmanager
+def _arrays(out: Path | None) -> Iterator[dict[str, Any]]:
+    """The option ``arrays`` of tables, where rows are compared."""
+    from ..results.store import Store
+
+    if out is None:
+        yield {}
+        return
+    with Store.open(out, create=False) as store:
+        yield {"arrays": store.arrays}
 
 
 def known_presets(out: Path, suite: str | None) -> Mapping[str, Preset]:

@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 
 from ..registry import GauntletError, nearest
+from .best import Comparer, mark_best
+from .comparison import Arrays
 from .emphasis import emphasise
 from .factorize import constant_column, factorize, group_index
 from .footnotes import failed_checks, general_notes
@@ -53,6 +55,9 @@ def pivot(
     decimals: int | None = None,
     intervals: bool | str = True,
     best: str = "",
+    ranks: bool = False,
+    over: str = "",
+    arrays: Arrays | None = None,
     title: str = "",
     absent: str = "not part of the plan",
 ) -> Table:
@@ -71,7 +76,10 @@ def pivot(
         percent: Show percent; by default where the metric is a share.
         decimals: Digits after the point; by default 1 for percent and 3 otherwise.
         intervals: Whether to show ``±``; or ``range`` for both ends.
-        best: Set the best of each ``column`` or ``row`` in bold, and what is statistically tied with it.
+        best: Set in bold what is not significantly worse than the best of each ``column`` or ``row``.
+        ranks: Say between which ranks of its column (or row) each value is, and its groups.
+        over: What comparisons take as random: ``images``, ``seeds`` or ``both``; by default both where there are seeds.
+        arrays: Reads the per-image arrays of a cell by its key, so that rows are compared image by image.
         title: Of the table; by default the metrics' titles.
         absent: What a note says of cells that were not planned, where there are any.
 
@@ -84,7 +92,7 @@ def pivot(
     chosen = _choose(frame, metrics, evaluator, per_class="class" in dims)
     reasons = reasons_of(chosen[chosen["status"] != "ok"]).unique().tolist()
     several = "seed" not in dims and chosen["seed"].nunique() > 1
-    chosen = mean_over_seeds(chosen) if several else chosen.assign(seeds=1, planned=1)
+    each, chosen = chosen, mean_over_seeds(chosen) if several else chosen.assign(seeds=1, planned=1)
     _check_unique(chosen, dims)
     row_of, row_headers = _axis(chosen, rows, percent)
     column_of, column_headers = _axis(chosen, columns, percent)
@@ -101,7 +109,8 @@ def pivot(
             *([f"{NOT_PLANNED}: {absent}."] if (where < 0).any() else []),
         ),
     )
-    return emphasise(table, chosen, where, best, failed_checks(frame))
+    table = emphasise(table, chosen, where, failed_checks(frame))
+    return mark_best(table, each, chosen, where, Comparer(best or "column" * ranks, ranks, over, arrays))
 
 
 def by_dataset(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:

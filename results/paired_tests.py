@@ -16,13 +16,16 @@ import pandas as pd
 from scipy import special
 
 from ..registry import GauntletError
+from .comparison import sample_of
 from .estimates import computed
 from .frame import write_bytes
 from .intervals import Interval, around, auroc_interval, delong_variance, normal_interval, placements
+from .joint import joint_auroc
 from .layout import header
-from .metrics import METRICS, Metric, kernel
+from .metrics import METRICS
+from .multiple import worse_than_best
 from .records import LABEL_COLUMNS
-from .samples import Confidences, Sample, Scores, Values
+from .samples import Sample, Scores, Values
 from .store import Store
 
 Arrays = Mapping[str, np.ndarray]
@@ -78,11 +81,11 @@ def paired_auroc(id_a: Any, ood_a: Any, id_b: Any, ood_b: Any, level: float = 0.
 
 
 def tied_with_best(scores: Mapping[str, tuple[Any, Any]], level: float = 0.95) -> list[str]:
-    """The detectors whose AUROC does not differ from the best one's at this level, the best first.
+    """The detectors whose AUROC is not significantly below the best one's (DeLong, Holm), the best first.
 
     Args:
         scores: (ID scores, OOD scores) of each detector on the same images.
-        level: A detector is tied where the p-value of :func:`paired_auroc` is above 1 - ``level``.
+        level: Of all comparisons together (Holm): so rarely is a detector left out that is as good as the best.
 
     Raises:
         GauntletError: The detectors scored different numbers of images, or a score is NaN or infinite.
@@ -92,12 +95,12 @@ def tied_with_best(scores: Mapping[str, tuple[Any, Any]], level: float = 0.95) -
         >>> tied_with_best({"blind": (flat, flat), "sharp": (sharp, 50 + sharp), "fine": (sharp, 90 + sharp)})
         ['sharp', 'fine']
     """
-    aurocs = {name: float(placements(*sides).of_id.mean()) for name, sides in scores.items()}
-    if not aurocs:
+    if not scores:
         return []
-    best = max(aurocs, key=aurocs.__getitem__)
-    others = sorted((name for name in aurocs if name != best), key=aurocs.__getitem__, reverse=True)
-    return [best, *(name for name in others if paired_auroc(*scores[best], *scores[name]).p_value > 1 - level)]
+    names = list(scores)
+    joint = joint_auroc(*zip(*scores.values(), strict=True))
+    worse = worse_than_best(joint, level)
+    return [names[place] for place in np.argsort(-joint.values, kind="stable") if not worse[place]]
 
 
 def _without_variance(difference: float, a: tuple[Any, Any], b: tuple[Any, Any], level: float) -> Comparison:
@@ -137,7 +140,7 @@ def paired_half_width(name: str, before: Arrays, after: Arrays) -> float | None:
         or not all(array in side for side in (before, after) for array in known.stored)
     ):
         return None
-    first, second = (_sample(known, side) for side in (before, after))
+    first, second = (sample_of(known, side) for side in (before, after))
     if first.sizes != second.sizes or min(first.sizes) < 2:
         return None
     if isinstance(first, Values) and isinstance(second, Values):
@@ -147,17 +150,6 @@ def paired_half_width(name: str, before: Arrays, after: Arrays) -> float | None:
         a, b = (placements(side.inside, side.outside) for side in (first, second))
         return _Z95 * float(np.sqrt(delong_variance(b.of_id - a.of_id, b.of_ood - a.of_ood)))
     return _bootstrapped(name, first, second)
-
-
-def _sample(known: Metric, arrays: Arrays) -> Sample:
-    """What a metric is computed from, made anew from the arrays of a cell."""
-    parts = [np.asarray(arrays[name], dtype=np.float64) for name in known.stored]
-    if known.stored[0] == "attacked":  # right after the attack: attacked, since right before it, and not fooled
-        right = parts[0].copy()
-        right[parts[0] > 0] = 1 - parts[1]
-        return Values(right)
-    kind = kernel(known.name).needs[0]
-    return {"ranking": Scores, "reliability": Confidences, "values": Values}[kind](*parts)
 
 
 def _bootstrapped(name: str, first: Sample, second: Sample) -> float:

@@ -120,9 +120,23 @@ class Scores(Sample):
         )
         return self._statistics(ranking, weights[0])
 
+    def weights(self, rng: np.random.Generator, replicates: int) -> tuple[np.ndarray, ...]:
+        """Random weights (replicates, N) and (replicates, M) of mean 1; all scores of one image have the same."""
+        if self.images is None:
+            return super().weights(rng, replicates)
+        _, place = np.unique(np.concatenate(self.images), return_inverse=True)
+        drawn = rng.standard_gamma(1.0, size=(replicates, place.max() + 1))[:, place]
+        sides = drawn[:, : self.sizes[0]], drawn[:, self.sizes[0] :]
+        return tuple(side / side.mean(axis=1, keepdims=True) for side in sides)  # how many each has is no chance
+
     def replicates(self, rng: np.random.Generator, replicates: int) -> Mapping[str, Any]:
-        """Of at most 512 groups of the ranking: a group of k images weighs Gamma(k), so few numbers are drawn."""
+        """Of at most 512 groups of the ranking: a group of k images weighs Gamma(k), so few numbers are drawn.
+
+        Where images have several scores, weights are drawn image by image instead.
+        """
         groups = self.ranking.compressed()
+        if self.images is not None:
+            return self._clustered(groups, rng, replicates)
         inside = _shares(rng, groups.inside, replicates)
         drawn = Ranking.from_weights(groups.score, inside, _shares(rng, groups.outside, replicates))
         if self.correct is None:
@@ -132,6 +146,18 @@ class Scores(Sample):
         # Given what a group weighs, the share of its right images is Beta distributed.
         parts = [rng.standard_gamma(count, size=inside.shape) for count in (right, groups.inside - right)]
         return {"ranking": drawn, "right": inside * ratio(parts[0], parts[0] + parts[1])}
+
+    def _clustered(self, groups: Ranking, rng: np.random.Generator, replicates: int) -> dict[str, Any]:
+        at = [np.searchsorted(-groups.score, -side) for side in (self.inside, self.outside)]
+        count, parts = len(groups.score), []
+        for _ in range(replicates):  # one by one: all weights of all images at once would take gigabytes
+            inside, outside = (weights[0] for weights in self.weights(rng, 1))
+            right = inside * (1.0 if self.correct is None else self.correct)
+            drawn = ((at[0], inside), (at[1], outside), (at[0], right))
+            parts.append([np.bincount(place, weights, count) for place, weights in drawn])
+        inside, outside, right = np.swapaxes(parts, 0, 1)
+        ranking = {"ranking": Ranking.from_weights(groups.score, inside, outside)}
+        return ranking if self.correct is None else {**ranking, "right": right}
 
 
 class Confidences(Sample):

@@ -11,13 +11,18 @@ from .metrics import METRICS
 from .records import IDENTITY_COLUMNS
 
 
+def cell_of(chosen: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Of every row (N,) the number of its cell, metric and class, whatever its seed; and the first row of each."""
+    return group_index(chosen, [name for name in (*IDENTITY_COLUMNS, "metric", "class") if name != "seed"])
+
+
 def mean_over_seeds(chosen: pd.DataFrame) -> pd.DataFrame:
     """One row per cell, metric and class with the mean over its seeds, and the t interval of that mean.
 
     Adds the columns ``seeds`` (how many are behind the mean) and ``planned``. Everything else is of the first ok seed;
     a cell without one keeps the status and reason of its first.
     """
-    numbers, first = group_index(chosen, [name for name in (*IDENTITY_COLUMNS, "metric", "class") if name != "seed"])
+    numbers, first = cell_of(chosen)
     ok = (chosen["status"] == "ok").to_numpy()
     measured = np.flatnonzero(ok)[::-1]
     first[numbers[measured]] = measured

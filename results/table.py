@@ -35,7 +35,7 @@ class Fragments(NamedTuple):
 
 _ARRAYS = (
     *("value", "low", "high", "scale", "digits", "words"),
-    *("seeds", "planned", "sign", "letters", "bold"),
+    *("seeds", "planned", "sign", "ranks", "letters", "bold"),
 )
 
 
@@ -54,8 +54,9 @@ class Cells:
         seeds: How many seeds are behind a mean.
         planned: How many should be.
         sign: Of figures that are in doubt.
+        ranks: Between which ranks a value is, and the letters of its groups, in words.
         letters: Of footnotes.
-        bold: The best, and what is statistically tied with it.
+        bold: What is not significantly worse than the best.
     """
 
     value: np.ndarray
@@ -68,6 +69,7 @@ class Cells:
     seeds: np.ndarray = field(default_factory=lambda: np.ones(1, dtype=int))
     planned: np.ndarray = field(default_factory=lambda: np.ones(1, dtype=int))
     sign: np.ndarray = field(default_factory=lambda: np.array([""], dtype=object))
+    ranks: np.ndarray = field(default_factory=lambda: np.array([""], dtype=object))
     letters: np.ndarray = field(default_factory=lambda: np.array([""], dtype=object))
     bold: np.ndarray = field(default_factory=lambda: np.zeros(1, dtype=bool))
 
@@ -115,8 +117,9 @@ class Cells:
         partial = self.measured & (self.seeds != self.planned)
         counts = zip(self.seeds[partial].tolist(), self.planned[partial].tolist(), strict=True)
         tail[partial] = [f" ({seeds}/{planned})" for seeds, planned in counts]
-        signed = self.sign != ""
-        tail[signed] += " " + self.sign[signed]
+        for more in (self.ranks, self.sign):
+            there = more != ""
+            tail[there] += " " + more[there]
         return Fragments(number, spread, tail)
 
     @cached_property

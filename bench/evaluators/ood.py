@@ -162,7 +162,8 @@ def measure(
     n = len(inside) + len(outside)
     found = estimate((*DETECTION, *oscr, *added), sample)
     measurements = tuple(Measurement(name, *estimate, n) for name, estimate in found.items())
-    return CellResult(measurements=measurements, arrays={"id_score": inside, "ood_score": outside})
+    numbered = {} if images is None else dict(zip(("id_image", "ood_image"), images, strict=True))
+    return CellResult(measurements=measurements, arrays={"id_score": inside, "ood_score": outside, **numbered})
 
 
 def _mean(inside: np.ndarray, sides: Sequence[np.ndarray], correct: np.ndarray | None) -> CellResult:

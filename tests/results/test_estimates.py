@@ -199,3 +199,17 @@ def test_the_calibration_interval_covers_a_known_gap() -> None:
 def test_certain_and_right_has_the_exact_bound() -> None:
     interval = bootstrap_intervals(Confidences(np.ones(40), np.ones(40)), {"ece": 0.0})["ece"]
     assert interval == pytest.approx(proportion_interval(0, 40))
+
+
+def test_four_versions_of_every_image_tell_the_bootstrap_no_more_than_one() -> None:
+    rng = np.random.default_rng(0)
+    sides = [rng.normal(mean, 1, 100) for mean in (0, 1)]
+    images = np.repeat(np.arange(100), 4), np.repeat(100 + np.arange(100), 4)
+    points = {"aupr_out": average_precision_score(np.repeat([0, 1], 100), np.concatenate(sides))}
+    copies = [np.repeat(side, 4) for side in sides]
+    once, numbered, plain = (
+        np.diff(bootstrap_intervals(sample, points)["aupr_out"])[0]
+        for sample in (Scores(*sides), Scores(*copies, images=images), Scores(*copies))
+    )
+    assert numbered == pytest.approx(once, rel=0.1)
+    assert plain < 0.6 * once
