@@ -25,14 +25,29 @@ F = TypeVar("F", bound=Callable[..., Any])
 ERROR_STATUS = 3
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+_GREETING = """\
+Gauntlet measures how robust image classifiers are. Three things to begin with:
+
+  gauntlet run quickstart    two small models on real digits: attacks, OOD detection, calibration (two minutes)
+  gauntlet init mine         a commented suite and a detector of your own, to change and to run
+  gauntlet list models       what there is: datasets, models, recipes, attacks, detectors, suites, ...
+
+`gauntlet --help` names all commands, `gauntlet doctor` tells whether this machine has what they need."""
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, invoke_without_command=True
+)
 @click.version_option(package_name="gauntlet-bench", prog_name="gauntlet")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
-def cli(debug: bool) -> None:
+@click.pass_context
+def cli(context: click.Context, debug: bool) -> None:
     """Run image classifiers through attacks, out-of-distribution data and calibration checks.
 
     Try it: `gauntlet run quickstart` trains two small models on real digits, attacks them, and prints the tables.
     """
+    if context.invoked_subcommand is None:
+        click.echo(_GREETING)
 
 
 def suite_options(command: F) -> F:
@@ -150,6 +165,37 @@ def list_(kinds: tuple[str, ...], plugins: tuple[str, ...], unavailable: bool, a
     _report_problems(problems)
 
 
+@cli.command()
+@click.argument("kind")
+@click.argument("name")
+@click.option("--plugin", "plugins", multiple=True, metavar="FILE|MODULE", help="Load a plug-in; repeatable.")
+@json_option
+def show(kind: str, name: str, plugins: tuple[str, ...], as_json: bool) -> None:
+    """Tell all of one entry: what it does, its parameters, its paper, how it is written in a suite.
+
+    Examples: gauntlet show detector knn; gauntlet show suite quickstart
+    """
+    from .listing import showing
+
+    text, problems = showing(kind, name, plugins, as_json=as_json)
+    click.echo(text)
+    _report_problems(problems)
+
+
+@cli.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what completes commands in a shell.
+
+    Example: gauntlet completion bash >> ~/.bashrc
+    """
+    from click.shell_completion import get_completion_class
+
+    made = get_completion_class(shell)
+    assert made is not None
+    click.echo(made(cli, {}, "gauntlet", "_GAUNTLET_COMPLETE").source())
+
+
 def _console() -> Console:
     from rich.console import Console
 
@@ -183,12 +229,14 @@ def _add_commands() -> None:
     """Those that read a finished store or verify a component, each in a module of its own."""
     from . import cli_verify
     from .cli_check import baseline, check
+    from .cli_doctor import doctor
+    from .cli_init import init
     from .cli_plot import plot
     from .cli_report import report
     from .cli_share import export, import_, log, merge
     from .cli_table import table
 
-    for command in (table, plot, report, baseline, check, merge, export, import_, log):
+    for command in (table, plot, report, baseline, check, merge, export, import_, log, init, doctor):
         cli.add_command(command)
     cli_verify.register(cli)
 

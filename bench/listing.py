@@ -1,26 +1,28 @@
-"""What `gauntlet list` shows: every registry, with parameters, facts and references."""
+"""What `gauntlet list` and `gauntlet show` say: every registry, and all of one entry."""
 
 from __future__ import annotations
 
+import inspect
 import json
+import shutil
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from tabulate import tabulate
+import yaml
 
 from ..registry import REGISTRIES, Entry, GauntletError, load_entry_points, load_plugins, nearest
-from .suite import builtin_suites, load_suite
+from ..registry.parameters import Parameter
+from .suite import KEYS, builtin_suites, load_suite
+from .suite_yaml import plain
 
-_WIDTHS = {"name": None, "summary": 34, "parameters": 34, "unavailable": 60, "inputs": 16, "fault": 30}
 _FACTS = (
     *("norm", "kind", "access", "cost", "shape", "splits", "children", "inputs", "coupling"),
     *("outputs", "weights", "profiles", "title", "needs_keys"),
 )
-_NEEDY = ("detector", "evaluator")
 _NOTES = {
     "model": "Also: torchvision/NAME, any classification model of torchvision (pretrained: true takes its weights), "
-    "and module:function, any function that returns a torch.nn.Module.\n"
-    "'weights' counts parameters with default settings."
+    "and module:function, any function that returns a torch.nn.Module."
 }
 
 
@@ -38,6 +40,51 @@ def listing(
     if as_json:
         return json.dumps(content, indent=1, default=str), problems
     return "\n\n".join(_table(name, rows) for name, rows in content.items()), problems
+
+
+def showing(kind: str, name: str, plugins: Sequence[str] = (), *, as_json: bool = False) -> tuple[str, list[str]]:
+    """All of one entry, or the text of a built-in suite; and plug-ins that did not load.
+
+    Raises:
+        GauntletError: There is no such kind or entry.
+    """
+    problems = [*load_entry_points(REGISTRIES.values()), *load_plugins(plugins, REGISTRIES.values())]
+    kind = _kind(kind, [*REGISTRIES, "suite"])
+    if kind == "suite":
+        suites = builtin_suites()
+        if name not in suites:
+            raise GauntletError(f"There is no built-in suite {name!r}; {nearest(name, suites)}")
+        return suites[name].rstrip(), problems
+    entry = REGISTRIES[kind].get(name)
+    facts = _facts(entry)
+    return json.dumps(facts, indent=1, default=str) if as_json else _described(entry, facts), problems
+
+
+def _described(entry: Entry, facts: dict[str, Any]) -> str:
+    parameters = [
+        (f"  {parameter.name}", f"{parameter.type_name}, {_default(parameter)}") for parameter in entry.parameters
+    ]
+    told = {
+        name: _text(name, value)
+        for name, value in facts.items()
+        if name not in ("name", "summary", "parameters") and value
+    }
+    spec = {entry.name: {name: value for name, value in entry.defaults().items() if value is not None}}
+    written = yaml.safe_dump([plain(spec) if spec[entry.name] else entry.name], default_flow_style=True, width=9999)
+    key = f"{entry.kind}s"
+    parts = [
+        f"{entry.kind} {entry.name}" + (f" ({entry.obstacle})" if entry.obstacle else ""),
+        entry.summary if entry.row else inspect.getdoc(entry.factory) or entry.summary,
+        two_columns([(f"  {name}", text) for name, text in told.items()]),
+        "Parameters:\n" + two_columns(parameters) if parameters else "",
+        f"In a suite:\n  {key}: {written.rstrip()}" if key in KEYS else "",
+        f"In Python:\n  gauntlet.create_{entry.kind}({entry.name!r})" if not entry.meta.get("unavailable") else "",
+    ]
+    return "\n\n".join(filter(None, parts))
+
+
+def _default(parameter: Parameter) -> str:
+    return "required" if parameter.required else f"default {parameter.default!r}"
 
 
 def _kind(word: str, kinds: Sequence[str]) -> str:
@@ -104,30 +151,25 @@ def _weights(name: str) -> int | None:
 
 
 def _table(kind: str, rows: list[dict[str, Any]]) -> str:
-    facts = [name for name in _FACTS if any(row.get(name) for row in rows)]
-    headers = [
-        "name",
-        *facts,
-        *(["needs"] if kind in _NEEDY else []),
-        "parameters",
-        "summary",
-        "reference",
-    ]
-    if kind == "suite":
-        headers = ["name", "summary"]
-    elif any("unavailable" in row for row in rows):
-        headers = ["name", "unavailable", "reference"]
-    body = [[_text(header, row.get(header, "")) for header in headers] for row in rows]
-    widths = [_WIDTHS.get(header, 28) for header in headers]
-    if kind == "suite":
-        widths = [None, 100]
-    table = tabulate(body, headers=headers, tablefmt="simple", maxcolwidths=widths)
-    return "\n".join(filter(None, (f"{kind}s ({len(rows)})", table, _NOTES.get(kind, ""))))
+    """Names beside what they are, or beside why they cannot run here, as wide as the terminal."""
+    texts = [(row["name"], row.get("unavailable") or row.get("summary", "")) for row in rows]
+    notes = f"`gauntlet show {kind} NAME` tells all of one.\n{_NOTES.get(kind, '')}".strip()
+    return "\n".join((f"{kind}s ({len(rows)})", two_columns(texts), notes))
+
+
+def two_columns(rows: Sequence[tuple[str, str]]) -> str:
+    """Texts beside their names, wrapped to the terminal's width (at most 110 characters)."""
+    width = min(shutil.get_terminal_size().columns, 110)
+    left = 2 + min(max((len(name) for name, _ in rows), default=0), width // 2)
+    lines = []
+    for name, text in rows:
+        wrapped = textwrap.wrap(text, max(width - left, 20), break_on_hyphens=False) or [""]
+        first, rest = (wrapped[:1], wrapped[1:]) if len(name) < left - 1 else ([""], wrapped)
+        lines += [f"{name:<{left}}{first[0]}".rstrip(), *(" " * left + line for line in rest)]
+    return "\n".join(lines)
 
 
 def _text(header: str, value: Any) -> str:
-    if header == "parameters":
-        return ", ".join(f"{name}={fact['default']}" if "default" in fact else name for name, fact in value.items())
     if header == "shape":
-        return "x".join(map(str, value)) if value else ""
+        return "x".join(map(str, value))
     return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

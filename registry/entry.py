@@ -116,7 +116,7 @@ class Entry:
         """Raise a :class:`GauntletError` unless every parameter without default is among those ``given``.
 
         Raises:
-            GauntletError: What the entry needs is not installed.
+            GauntletError: One has no value.
         """
         if sentence := self.lacks(given):
             raise GauntletError(sentence)

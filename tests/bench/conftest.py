@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from gauntlet.bench.cli import main
 from gauntlet.registry import REGISTRIES
 
 
@@ -75,3 +76,16 @@ def small_suite(**changes: Any) -> dict[str, Any]:
     }
     suite.update(changes)
     return {key: value for key, value in suite.items() if value is not None}
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run the command in this process; gives exit status, stdout and stderr."""
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return int(stop.value.code or 0), captured.out, captured.err
+
+    return run
