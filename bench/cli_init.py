@@ -9,7 +9,8 @@ import click
 
 from ..registry import GauntletError
 
-_FILES = ("suite.yaml", "plugin.py")
+#: File that is written, and the template that it is a copy of.
+_FILES = {"suite.yaml": "suite.yaml", "plugin.py": "plugin.txt"}
 
 
 @click.command()
@@ -23,8 +24,8 @@ def init(folder: Path) -> None:
         raise GauntletError(f"{folder / taken[0]} is there already; name another folder: `gauntlet init NAME`.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in _FILES:
-            text = (resources.files("gauntlet.bench") / "templates" / name).read_text(encoding="utf-8")
+        for name, template in _FILES.items():
+            text = (resources.files("gauntlet.bench") / "templates" / template).read_text(encoding="utf-8")
             (folder / name).write_text(text, encoding="utf-8")
     except OSError as error:
         raise GauntletError(f"{folder} cannot be written: {error.strerror}.") from None

@@ -65,7 +65,8 @@ def test_tests_are_no_package():
 def test_suites_and_the_typing_marker_are_package_data(config):
     data = {package: listed(config, "options.package_data", package) for package in config["options.package_data"]}
     page = ["*.j2", "*.css", "*.js"]
-    assert data == {"gauntlet": ["py.typed"], "gauntlet.bench": ["suites/*.yaml"], "gauntlet.results.page": page}
+    bench = ["suites/*.yaml", "templates/*"]
+    assert data == {"gauntlet": ["py.typed"], "gauntlet.bench": bench, "gauntlet.results.page": page}
     assert (ROOT / "py.typed").is_file()
     assert {path.stem for path in (ROOT / "bench" / "suites").iterdir()} >= {"quickstart", "mnist-quick", "everything"}
 
@@ -145,7 +146,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 def test_the_wheel_holds_every_module_and_suite_and_nothing_else(wheel: zipfile.ZipFile):
     modules = [*ROOT.glob("*.py"), *(path for top in SHIPPED for path in (ROOT / top).rglob("*.py"))]
     page = [path for path in (ROOT / "results" / "page").iterdir() if path.suffix in (".j2", ".css", ".js")]
-    data = [ROOT / "py.typed", *(ROOT / "bench" / "suites").glob("*.yaml"), *page]
+    bench = [*(ROOT / "bench" / "suites").glob("*.yaml"), *(ROOT / "bench" / "templates").iterdir()]
+    data = [ROOT / "py.typed", *bench, *page]
     expected = {f"gauntlet/{path.relative_to(ROOT).as_posix()}" for path in [*modules, *data]}
     assert {name for name in wheel.namelist() if ".dist-info/" not in name} == expected
 
