@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import foolbox
 import pytest
 import torch
 from torch import nn
 
 from gauntlet.attacks import PerImageRNG, Victim, perturbation_norms
+from gauntlet.attacks.cw import CarliniWagner
 from gauntlet.registry import ATTACKS, GauntletError
 
 DUAL = {"l2": 2.0, "linf": 1.0, "l1": torch.inf}
@@ -198,3 +201,23 @@ def test_the_batch_size_changes_nothing_but_rounding(trained, correct, name, par
 def test_bad_parameters_are_one_sentence(name, parameters, message) -> None:
     with pytest.raises(GauntletError, match=message):
         ATTACKS.create(name, **parameters)
+
+
+def test_cw_tries_ten_times_more_until_a_weight_succeeds_and_bisects_from_then_on():
+    nothing, none, first = torch.zeros(2, 1, 1, 1), torch.zeros(2), torch.tensor([True, False])
+    state = SimpleNamespace(
+        **dict.fromkeys(("shift", "first", "second"), nothing),
+        inner=none.long(),
+        trials=none.long(),
+        before=none,
+        weight=none + 1,
+        low=none,
+        high=none + torch.inf,
+        found=first,
+    )
+    attack, over = CarliniWagner(), torch.ones(2, dtype=torch.bool)
+    attack._reweigh(state, over)
+    assert state.weight.tolist() == [0.5, 10.0]
+    state.found = ~first
+    attack._reweigh(state, over)
+    assert state.weight.tolist() == [0.75, 5.5]

@@ -177,6 +177,8 @@ class TestLeaderboard:
         titles = [axes.get_title() for axes in figure.axes]
         assert len(titles) == 9
         assert "→" in titles[0]
+        named = [text for axes in figure.axes if (text := axes.get_ylabel())]
+        assert named == ["ε 0.05\ninput", "reconstruction", "difference"]
 
 
 class TestPlan:

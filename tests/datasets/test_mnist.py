@@ -86,3 +86,11 @@ def test_a_truncated_file_is_named_and_nothing_is_loaded(source, write_mnist):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(GauntletError, match=r"t10k-images-idx3-ubyte\.gz is damaged: its gzip compression is broken"):
         resolve("mnist", source).load("test")
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
+def test_torchvision_is_asked_to_download_the_split(row, source, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(torchvision_datasets, row.folder, lambda root, **how: asked.update(how, root=root))
+    row.download("test", source)
+    assert asked == {"root": source.root, "train": False, "download": True, **dict(row.options)}

@@ -148,3 +148,11 @@ class TestFits:
 
     def test_no_test_image_gives_no_score(self, name):
         assert scores(name, with_features(RANDOM.repeat(2, 1)), with_features(RANDOM[:0])) == []
+
+
+def test_a_layer_that_never_overshot_while_fitting_does_not_divide_by_it():
+    labels = torch.arange(40) % 2
+    known = {"logits": torch.eye(2)[labels], "layers": (1, 2)}
+    fitted = Outputs(labels, named={"gram-statistics": torch.ones(40, 3)}, **known)
+    found = scores("gram", fitted, Outputs(labels, named={"gram-statistics": torch.full((40, 3), 3.0)}, **known))
+    assert found == pytest.approx([6.0] * 40, rel=1e-5)  # (3 - 1) / 1 of each of the three statistics

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -159,7 +160,9 @@ def test_patience_stops_a_training_that_no_longer_improves(eights: Sets, make_ne
 
 
 def test_history_has_curves_of_all_three_splits(eights: Sets, make_net: Nets):
+    started = time.perf_counter()
     history = train(Trainer(epochs=2, batch_size=100), make_net(), eights, test=eights("test"))
+    assert 0 < sum(log["seconds"] for log in history) <= time.perf_counter() - started
     keys = {"epoch", "lr", "seconds"} | {
         f"{split}{what}" for split in ("", "val_", "test_") for what in ("loss", "accuracy")
     }

@@ -150,3 +150,11 @@ def test_intervals_are_as_wide_as_resampling_makes_them(which):
     interval = oscr_interval(id_scores, ood_scores, right) if which == "oscr" else autc_interval(id_scores, ood_scores)
     assert interval[0] <= point(id_scores, ood_scores, right) <= interval[1]
     assert np.diff(interval)[0] == pytest.approx(2 * 1.96 * np.std(draws), rel=0.12)
+
+
+def test_two_detectors_without_variance_differ_by_what_their_own_intervals_allow():
+    inside, outside = np.zeros(20), np.ones(30)
+    found = paired_auroc(inside, outside, outside[:20], np.zeros(30))
+    (low_a, high_a), (low_b, high_b) = auroc_interval(inside, outside), auroc_interval(outside[:20], np.zeros(30))
+    assert found.difference == 1
+    assert (found.low, found.high) == pytest.approx((low_a - high_b, min(high_a - low_b, 1)))
