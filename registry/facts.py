@@ -155,6 +155,7 @@ class MetricFacts(Facts, total=False):
         low: Smallest possible value, 0 where nothing is said.
         high: Largest possible value, 1 where nothing is said.
         percent: Whether tables may show it in percent.
+        decimals: Digits after the point where it is not in percent, 3 where nothing is said.
         headline: Whether a baseline holds it unless told otherwise.
         interval: How its 95 % interval is computed; ``bootstrap``, of means ``student``, where nothing is said.
         evaluators: Those that add it to their own metrics; all that have such a sample where nothing is said.
@@ -166,6 +167,7 @@ class MetricFacts(Facts, total=False):
     low: float
     high: float
     percent: bool
+    decimals: int
     headline: bool
     interval: Interval
     evaluators: tuple[str, ...]

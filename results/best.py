@@ -10,10 +10,11 @@ import pandas as pd
 
 from ..registry import GauntletError
 from .comparison import MOST_RANKED, Arrays, Row, Standing, stand
+from .display import number
 from .factorize import factorize
 from .metrics import directions, metric_named
 from .seeds import cell_of
-from .table import Table, number
+from .table import Table
 
 BEST = ("", "row", "column")
 _IMAGES = ("dataset", "ood_dataset")  # cells that differ in these are of other images

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..registry import GauntletError
 from .joint import Joint, apart, joint_auroc, joint_bootstrap, joint_means
-from .metrics import METRICS, Metric, kernel
+from .metrics import METRICS, Metric, kernel, metric_named
 from .multiple import letters, rank_sets, shown_above, worse_than_best
 from .samples import Confidences, Sample, Scores, Values
 
@@ -91,7 +91,7 @@ def stand(
         raise GauntletError(f"Rows are compared over images, seeds or both, got {over!r}.")
     if over != "images" and not seeds:
         raise GauntletError("A comparison over seeds needs several seeds of every row; choose --over images.")
-    sign = -1.0 if METRICS[metric].higher_is_better is False else 1.0
+    sign = -1.0 if metric_named(metric).higher_is_better is False else 1.0
     joint, how = _joint(metric, rows, arrays, over)
     joint = replace(joint, values=sign * joint.values)
     known = np.isfinite(joint.values) & np.isfinite(np.diagonal(joint.images))

@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 
 from ..registry import GauntletError, nearest
+from .display import number
 from .factorize import factorize, group_index, joint_keys
 from .frame import present_columns, read_columns, write_csv
 from .layout import header, reasons_of, shown
 from .metrics import directions, headline_metrics
 from .records import IDENTITY_COLUMNS, LABEL_COLUMNS, MISSING, describe
-from .table import Cell, Cells, Table, number
+from .table import Cell, Cells, Table
 from .tolerance import METHODS, Rule
 
 BASELINE_COLUMNS = (*IDENTITY_COLUMNS, "metric", "value", "ci_low", "ci_high", "n")

@@ -8,6 +8,7 @@ first order it agrees with resampling images, whose multinomial draws take eight
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +25,7 @@ from .intervals import (
     proportion_interval,
 )
 from .metrics import METRICS, Metric, fitting, kernel, metric_named
-from .samples import Sample, Scores, Values
+from .samples import Confidences, Sample, Scores, Values
 
 _DRAWS = 2.0**-40  # widths under this are rounding, not information
 
@@ -86,7 +87,8 @@ def bootstrap_intervals(
     are never parted), confidences to about 512 groups of like confidence and outcome. An interval is the point plus the
     quantiles of the replicates about their mean, which takes out what compression and the bootstrap's own bias add; it
     is clipped to the metric's range and holds the point. Where it has no width (perfect separation, say), the exact
-    bound of as many independent trials as the sample has (images, or pairs of an ID and an OOD image) stands in.
+    bound of as many independent trials as the sample has (images, or pairs of an ID and an OOD image) stands in; where
+    all images are right, or all wrong, that of the accuracy.
 
     Args:
         sample: One number or more of each image.
@@ -107,7 +109,7 @@ def bootstrap_intervals(
             raise GauntletError(f"There is no bootstrap interval of {name!r}; {nearest(name, known)}")
     drawn = sample.replicates(np.random.default_rng(seed), replicates)
     return {
-        name: _centred(metric_named(name), point, computed(name, drawn), sample.n, level)
+        name: _centred(metric_named(name), point, computed(name, drawn), sample, level)
         for name, point in points.items()
     }
 
@@ -124,15 +126,28 @@ def computed(name: str, statistics: Mapping[str, Any]) -> Any:
     return entry.factory(*(statistics[need] for need in entry.needs))
 
 
-def _centred(known: Metric, point: float, draws: np.ndarray, n: int, level: float) -> Interval:
+def _centred(known: Metric, point: float, draws: np.ndarray, sample: Sample, level: float) -> Interval:
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2]) - draws.mean() + point
     low, high = around(point, max(float(low), known.low), min(float(high), known.high))
+    if isinstance(sample, Confidences) and sample.unanimous:
+        return _unanimous(known, (low, high), sample, level)
     if high - low > _DRAWS:
         return low, high
-    span = 1.0 - known.low  # the exact bound is that of a share; the signed gap spans [-1, 1]
+    n, span = sample.n, 1.0 - known.low  # the exact bound is that of a share
     share = min(max((point - known.low) / span, 0.0), 1.0)
     low, high = (known.low + span * bound for bound in proportion_interval(share * n, n, level))
     return around(point, low, min(high, known.high))
+
+
+def _unanimous(known: Metric, drawn: Interval, sample: Confidences, level: float) -> Interval:
+    """The interval where all images are right, or all wrong, which no replicate can know to be chance.
+
+    As wide as the metric's values at both ends of the exact interval of the accuracy, each bin being right so often.
+    """
+    found = sample.reliability
+    share = proportion_interval(float(sample.correct.sum()), sample.n, level)
+    ends = [float(computed(known.name, {"reliability": replace(found, right=found.size * end)})) for end in share]
+    return max(min(*drawn, *ends), known.low), min(max(*drawn, *ends), known.high)
 
 
 def _delong(known: Metric, point: float, sample: Scores, level: float) -> Interval:

@@ -14,6 +14,7 @@ import pandas as pd
 from ..registry import GauntletError, nearest
 from .best import Comparer, mark_best
 from .comparison import Arrays
+from .display import decimals_of, shown_intervals
 from .emphasis import emphasise
 from .factorize import constant_column, factorize, group_index
 from .footnotes import failed_checks, general_notes
@@ -229,14 +230,19 @@ def _body(
 ) -> Cells:
     """The results at their places; a cell that is not ok shows its status, one that was not planned a dash."""
     codes, names = factorize(chosen["metric"])
-    shares = np.array([bool(metric_named(name).percent) if percent is None else percent for name in names] or [False])
-    in_percent = shares[codes] if len(names) else np.zeros(len(chosen), dtype=bool)
+    shares = [bool(metric_named(name).percent) if percent is None else percent for name in names]
+    in_percent = np.array(shares, dtype=bool)[codes]
+    digits = np.array([decimals_of(name, percent) if decimals is None else decimals for name in names], dtype=int)[
+        codes
+    ]
     ok = (chosen["status"] == "ok").to_numpy()
-    numbers = (np.where(ok, chosen[name].to_numpy(dtype=float), np.nan) for name in ("value", "ci_low", "ci_high"))
+    low, high, vague = shown_intervals(chosen)
+    numbers = (np.where(ok, column, np.nan) for column in (chosen["value"].to_numpy(dtype=float), low, high))
     columns: dict[str, tuple[Any, Any]] = {  # each with what stands where nothing was planned
         **{name: (column, np.nan) for name, column in zip(("value", "low", "high"), numbers, strict=True)},
         "scale": (np.where(in_percent, 100.0, 1.0), 1.0),
-        "digits": (np.where(in_percent, 1, 3) if decimals is None else np.full(len(chosen), decimals), 3),
+        "digits": (digits, 3),
+        "vague": (vague & ok, False),
         "words": (np.where(ok, "", chosen["status"].to_numpy(dtype=object)), NOT_PLANNED),
         **{name: (chosen[name].to_numpy(dtype=int), 1) for name in ("seeds", "planned")},
     }

@@ -185,6 +185,11 @@ class Confidences(Sample):
         return np.searchsorted(np.arange(1, self.bins) / self.bins, self.confidence, side="left")
 
     @property
+    def unanimous(self) -> bool:
+        """Whether all images are right, or all wrong."""
+        return bool(np.ptp(self.correct) == 0)
+
+    @property
     def statistics(self) -> Mapping[str, Any]:
         """Every image with weight 1."""
         return {"reliability": self.reliability}

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from .factorize import factorize, group_index
-from .metrics import METRICS
+from .display import ranges
+from .factorize import group_index
 from .records import IDENTITY_COLUMNS
 
 
@@ -33,7 +33,7 @@ def mean_over_seeds(chosen: pd.DataFrame) -> pd.DataFrame:
     several = seeds > 1
     half = special.stdtrit(seeds - 1, 0.975) * grouped["value"].std() / np.sqrt(seeds)
     agree = ~(half > 0)  # to the last digit: then the mean of their own intervals, which are never empty
-    low, high = _range(result["metric"])
+    low, high = ranges(result["metric"])
     below = means["ci_low"].where(agree, np.maximum(means["value"] - half, low))
     above = means["ci_high"].where(agree, np.minimum(means["value"] + half, high))
     return result.assign(
@@ -43,12 +43,3 @@ def mean_over_seeds(chosen: pd.DataFrame) -> pd.DataFrame:
         seeds=seeds,
         planned=planned,
     )
-
-
-def _range(metrics: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """The least and the largest value that each metric can have."""
-    codes, names = factorize(metrics)
-    known = [METRICS.get(name) for name in names]
-    low = np.array([-np.inf if one is None else one.low for one in known])
-    high = np.array([np.inf if one is None else one.high for one in known])
-    return low[codes], high[codes]

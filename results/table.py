@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from .display import VAGUE, numbers
 
 
 class Cell(NamedTuple):
@@ -35,7 +36,7 @@ class Fragments(NamedTuple):
 
 _ARRAYS = (
     *("value", "low", "high", "scale", "digits", "words"),
-    *("seeds", "planned", "sign", "ranks", "letters", "bold"),
+    *("seeds", "planned", "vague", "sign", "ranks", "letters", "bold"),
 )
 
 
@@ -53,6 +54,7 @@ class Cells:
         intervals: Whether intervals are shown, by half their width; ``range``: by both ends.
         seeds: How many seeds are behind a mean.
         planned: How many should be.
+        vague: Whose interval says nothing.
         sign: Of figures that are in doubt.
         ranks: Between which ranks a value is, and the letters of its groups, in words.
         letters: Of footnotes.
@@ -68,6 +70,7 @@ class Cells:
     intervals: bool | str = True
     seeds: np.ndarray = field(default_factory=lambda: np.ones(1, dtype=int))
     planned: np.ndarray = field(default_factory=lambda: np.ones(1, dtype=int))
+    vague: np.ndarray = field(default_factory=lambda: np.zeros(1, dtype=bool))
     sign: np.ndarray = field(default_factory=lambda: np.array([""], dtype=object))
     ranks: np.ndarray = field(default_factory=lambda: np.array([""], dtype=object))
     letters: np.ndarray = field(default_factory=lambda: np.array([""], dtype=object))
@@ -103,7 +106,8 @@ class Cells:
         parts = [np.full(self.value.shape, "", dtype=object) for _ in range(3)]
         number, spread, tail = parts
         number[~self.measured] = self.words[~self.measured]
-        shown = np.isfinite(self.high - self.low) & bool(self.intervals)
+        with np.errstate(invalid="ignore"):
+            shown = np.isfinite(self.high - self.low) & ~self.vague & bool(self.intervals)
         for scale, digits in np.unique(np.stack([self.scale, self.digits], -1)[self.measured], axis=0).tolist():
             chosen = self.measured & (self.scale == scale) & (self.digits == digits)
             number[chosen] = numbers(scale * self.value[chosen], int(digits))
@@ -114,9 +118,10 @@ class Cells:
                 spread[chosen] = [f"({a}, {b})" for a, b in ends]
             else:
                 spread[chosen] = numbers((high - low) / 2, int(digits))
+        tail[self.measured & self.vague & bool(self.intervals)] = f" ({VAGUE})"
         partial = self.measured & (self.seeds != self.planned)
         counts = zip(self.seeds[partial].tolist(), self.planned[partial].tolist(), strict=True)
-        tail[partial] = [f" ({seeds}/{planned})" for seeds, planned in counts]
+        tail[partial] += [f" ({seeds}/{planned})" for seeds, planned in counts]
         for more in (self.ranks, self.sign):
             there = more != ""
             tail[there] += " " + more[there]
@@ -168,18 +173,6 @@ class Table:
     def bold(self) -> tuple[tuple[bool, ...], ...]:
         """Which cells are bold, by row and column."""
         return tuple(map(tuple, self.body.bold.tolist()))
-
-
-def number(value: float, decimals: int = 3) -> str:
-    """A number as tables show it; -0.0 reads 0.0."""
-    return numbers([value], decimals)[0]
-
-
-def numbers(values: Iterable[float], decimals: int = 3) -> list[str]:
-    """Numbers as tables show them: so many digits after the point, or (negative) so many significant ones."""
-    form = f".{decimals}f" if decimals >= 0 else f".{-decimals}g"
-    zero = format(-0.0, form)
-    return [text[1:] if text == zero else text for text in map(format, values, itertools.repeat(form))]
 
 
 def reordered(items: tuple[Any, ...], order: Sequence[int]) -> tuple[Any, ...]:

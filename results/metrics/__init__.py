@@ -44,6 +44,7 @@ class Metric:
         low: Smallest possible value.
         high: Largest possible value.
         percent: Whether tables may show it in percent.
+        decimals: Digits after the point where it is not in percent.
         headline: Whether a baseline holds it unless told otherwise.
         interval: How its 95 % interval is computed: ``bootstrap``, ``clopper-pearson``, ``delong``, ``normal``,
             ``order-statistics`` or ``student``; empty where it has none.
@@ -58,6 +59,7 @@ class Metric:
     low: float = 0.0
     high: float = 1.0
     percent: bool = True
+    decimals: int = 3
     headline: bool = False
     interval: str = ""
     evaluators: tuple[str, ...] = ()

@@ -137,6 +137,7 @@ average(
     "[0, 1]; under attack, of the reconstruction of the attacked image from the clean one.",
     higher_is_better=False,
     percent=False,
+    decimals=5,
 )
 average(
     "reconstruction_mse_input",
@@ -145,6 +146,7 @@ average(
     "the attack drives up.",
     higher_is_better=False,
     percent=False,
+    decimals=5,
 )
 given(
     "seconds",

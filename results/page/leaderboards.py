@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..display import VAGUE, decimals_of, rounded, shown_intervals
 from ..factorize import factorize, group_index
 from ..layout import header, reasons_of
 from ..metrics import metric_named
@@ -17,8 +18,6 @@ from ..seeds import mean_over_seeds
 
 #: Rows of one view of one leaderboard; more than this nobody reads in a page, and results.csv has them all.
 MOST_ROWS = 100_000
-#: Shares are sent as whole multiples of this: finer than any interval, and it compresses well.
-QUANTUM = 1e-4
 
 _DIMENSIONS = {
     "model": "Model",
@@ -73,6 +72,7 @@ def _metric(name: str) -> dict[str, Any]:
         "about": known.description,
         "better": better,
         "percent": known.percent,
+        "decimals": decimals_of(name),
         "headline": known.headline,
     }
 
@@ -123,41 +123,41 @@ def _number(value: Any) -> float | int | None:
 
 
 def _values(rows: pd.DataFrame, cell_of: pd.Series, size: int, name: str) -> dict[str, list[Any]]:
-    """Value, distance to both ends of the interval and n, cell by cell; ``null`` where there is none."""
+    """Value, half the interval's width, its ends and n, cell by cell; ``null`` where there is none."""
     where = cell_of.loc[rows.index].to_numpy()
     inside = where < size
     rows, where = rows[inside], where[inside]
-    value = rows["value"].to_numpy()
+    low, high, vague = shown_intervals(rows)
     with np.errstate(invalid="ignore"):  # infinity has no interval
-        below, above = value - rows["ci_low"].to_numpy(), rows["ci_high"].to_numpy() - value
-    counts = rows["n"].astype("float64").to_numpy()
-    percent = metric_named(name).percent
-    return {
-        "value": _placed(value, where, size, percent),
-        "below": _placed(below, where, size, percent),
-        "above": _placed(above, where, size, percent),
-        "n": _placed(counts, where, size, None),
-    }
+        half = (high - low) / 2
+    columns = {"value": rows["value"].to_numpy(dtype=float), "half": half, "low": low, "high": high}
+    placed = {key: _placed(column, where, size, name) for key, column in columns.items()}
+    for at in where[vague].tolist():
+        placed["half"][at] = VAGUE
+    return {**placed, "n": _spread(rows["n"].to_numpy(dtype=float, na_value=np.nan), where, size, int)}
 
 
-def _placed(values: np.ndarray, where: np.ndarray, size: int, percent: bool | None) -> list[Any]:
-    full = np.full(size, np.nan)
-    full[where] = np.round(values / QUANTUM) if percent else values
-    finite = np.isfinite(full)
-    if percent is False:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            digits = np.where(finite & (full != 0), 4 - np.floor(np.log10(np.abs(full))), 0)
-            scale = 10.0 ** np.clip(digits, -300, 300)
-            full = np.where(finite & (full != 0), np.round(full * scale) / scale, full)
-        return [_finite(number) for number in full.tolist()]
-    return [int(number) if ok else None for number, ok in zip(full.tolist(), finite.tolist(), strict=True)]
+def _placed(values: np.ndarray, where: np.ndarray, size: int, name: str) -> list[Any]:
+    """Numbers that the page rounds to what tables show: shares in hundredths of a percent, others to five digits.
+
+    One that would round to something else, or is half way, is sent as it is shown.
+    """
+    percent, decimals = metric_named(name).percent, decimals_of(name)
+    values = 100 * values if percent else values
+    coarse, fine = rounded(values, decimals), rounded(values, 2 if percent else -5)
+    with np.errstate(invalid="ignore"):
+        alike = (np.abs(fine - coarse) < 0.49 * 10.0**-decimals) & ((coarse != 0) | (fine > 0))  # no -0.0
+    sent = np.where(alike, fine, coarse)
+    return _spread(np.round(100 * sent) if percent else sent, where, size, int if percent else float)
 
 
-def _finite(value: float) -> float | str | None:
-    """JSON has no infinity; a page shows it as text."""
-    if math.isnan(value):
-        return None
-    return value if math.isfinite(value) else ("∞" if value > 0 else "-∞")
+def _spread(values: np.ndarray, where: np.ndarray, size: int, kind: type[int] | type[float]) -> list[Any]:
+    """The values at their places; JSON has no infinity, which the page shows as text."""
+    full: list[Any] = [None] * size
+    for at, value in zip(where.tolist(), values.tolist(), strict=True):
+        if not math.isnan(value):
+            full[at] = kind(value) if math.isfinite(value) else "∞" if value > 0 else "-∞"
+    return full
 
 
 def describe_runs(frame: pd.DataFrame, runs: Mapping[str, Any]) -> dict[str, Any]:

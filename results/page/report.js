@@ -1,5 +1,5 @@
 // Unpacks the data, hands one table per leaderboard to DataTables, and opens rows. Every text goes through `text`.
-const QUANTUM = 1e-4, MAIN = 4, text = (words) => String(words ?? "").replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
+const MAIN = 4, text = (words) => String(words ?? "").replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
 const bytes = Uint8Array.from(atob(document.getElementById("data").textContent), (c) => c.charCodeAt(0));
 const unpacked = new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
 const source = URL.createObjectURL(new Blob([document.getElementById("library").textContent], { type: "text/javascript" }));
@@ -21,19 +21,16 @@ document.getElementById("theme").addEventListener("click", () => {
 paint();
 
 // -- numbers
+// Percent arrive in hundredths. No number lies half way between two shown ones: the page rounds as tables do.
 const read = (metric, column, field, row) => {
   const value = column[field][row];
-  return value === null || typeof value === "string" || field === "n" || !metric.percent ? value : value * QUANTUM;
+  return typeof value === "number" && metric.percent ? value / 100 : value;
 };
-const shown = (metric, value) => {
-  if (value === null || typeof value === "string") return value ?? "";
-  if (metric.percent) return (100 * value).toFixed(1);
-  return Math.abs(value) >= 1000 ? Math.round(value).toLocaleString("en") : value.toFixed(Math.abs(value) >= 100 ? 1 : 3);
-};
+const shown = (metric, value) => typeof value === "number" ? value.toFixed(metric.decimals) : value ?? "";
 const unit = (metric) => (metric.percent ? " %" : "");
-const half = (metric, column, row) => {
-  const [below, above] = [read(metric, column, "below", row), read(metric, column, "above", row)];
-  return typeof below === "number" && typeof above === "number" ? (below + above) / 2 : null;
+const spread = (metric, column, row) => {
+  const half = read(metric, column, "half", row);
+  return half === null || half === "∞" ? "" : ` <small>${typeof half === "number" ? `± ${shown(metric, half)}` : `(${text(half)})`}</small>`;
 };
 
 // -- cells of the table
@@ -42,8 +39,8 @@ function valueCell(metric, column, view) {
     const value = read(metric, column, "value", row);
     if (type !== "display") return typeof value === "string" ? (value === "∞" ? Infinity : -Infinity) : value ?? (type === "filter" ? "" : null);
     if (value === null) return "–";
-    const spread = half(metric, column, row), words = shown(metric, value) + (spread === null ? "" : ` <small>± ${shown(metric, spread)}</small>`);
-    return metric.percent ? `<span class="bar" style="--v:${(100 * Math.min(Math.max(value, 0), 1)).toFixed(1)}%">${words}</span>` : words;
+    const words = shown(metric, value) + spread(metric, column, row);
+    return metric.percent ? `<span class="bar" style="--v:${Math.min(Math.max(value, 0), 100).toFixed(1)}%">${words}</span>` : words;
   };
 }
 function dimensionCell(dimension, first) {
@@ -123,8 +120,7 @@ function details(board, view, row) {
   box.className = "details";
   const lines = board.metrics.filter((metric) => view.metrics[metric.name].value[row] !== null).map((metric) => {
     const column = view.metrics[metric.name], value = read(metric, column, "value", row);
-    const [below, above] = [read(metric, column, "below", row), read(metric, column, "above", row)];
-    const range = typeof below === "number" && typeof above === "number" ? `${shown(metric, value - below)} – ${shown(metric, value + above)}` : "";
+    const ends = ["low", "high"].map((end) => shown(metric, read(metric, column, end, row))), range = ends.every(Boolean) ? ends.join(" – ") : "";
     return `<tr><th scope="row" title="${text(metric.about)}">${text(metric.title)}</th><td>${shown(metric, value)}${unit(metric)}</td><td>${range}</td><td>${column.n[row] ?? ""}</td></tr>`;
   });
   const drawings = data.plots[key] ?? [], seeds = view.seeds ? `mean over ${view.seeds[row]} seeds; plots and provenance are of the first` : null;

@@ -10,6 +10,7 @@ import pandas as pd
 
 from ...registry import GauntletError
 from ..curves import pr_curve, risk_coverage, roc_curve
+from ..display import number
 from ..layout import header, shown
 from .kinds import Material, common, few, labels, plot
 from .style import MARKERS, figure, legend_below, line
@@ -70,7 +71,7 @@ def _value(material: Material, cell: pd.Series, metric: str) -> str:
     if rows.empty:
         return "not measured"
     value, low, high = (100 * float(rows[name].iloc[0]) for name in ("value", "ci_low", "ci_high"))
-    return f"{value:.1f} %, {low:.1f} to {high:.1f}"
+    return f"{number(value, 1)} %, {number(low, 1)} to {number(high, 1)}"
 
 
 @plot("sorted-scores")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..curves import reliability
+from ..display import number
 from .curves import _panels
 from .kinds import Material, common, few, labels, plot
 from .style import COLOURS, ID, OOD, figure
@@ -95,7 +96,7 @@ def _reliability_panel(top: Any, below: Any, name: str, confidence: np.ndarray, 
     )
     top.plot([0, 1], [0, 1], color="0.4", linestyle=":", linewidth=1)
     ece = float(np.sum(share * np.abs(accuracy - _mean_confidence(confidence))))
-    top.set(title=f"{name}\nECE {100 * ece:.1f} %", xlim=(0, 1), ylim=(0, 1), ylabel="Accuracy")
+    top.set(title=f"{name}\nECE {number(100 * ece, 1)} %", xlim=(0, 1), ylim=(0, 1), ylabel="Accuracy")
     below.bar(centre, 100 * share, width * 0.92, color="0.45")
     below.set(xlabel="Confidence", ylabel="Images (%)", xlim=(0, 1))
 

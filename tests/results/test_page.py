@@ -54,7 +54,8 @@ def test_values_and_intervals_survive_the_packing(make: SimpleNamespace, frame_o
     odd = make.ok(make.measured("median_norm", float("inf"), 1.0))
     data = data_of(build_page(frame_of(make.cell(result, evaluator="calibration"), make.cell(odd, evaluator="attack"))))
     ece, nll = (data["boards"][0]["views"]["each"]["metrics"][name] for name in ("ece", "nll"))
-    assert (ece["value"], ece["below"], ece["above"], ece["n"]) == ([1235], [200], [200], [7])
+    assert (ece["value"], ece["half"], ece["n"]) == ([1230], [200], [7])  # 12.35 would be shown as 12.4
+    assert (ece["low"], ece["high"]) == ([1030], [1430])
     assert nll["value"] == [pytest.approx(0.123456, rel=1e-4)]
     assert data["boards"][1]["views"]["each"]["metrics"]["median_norm"]["value"] == ["∞"]
 
