@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 from torch import Tensor
+from torch.nn import functional as F
 
-from .numerics import cached_rows, compute_dtype, double, like, mean_row, rounding_of
+from .numerics import by_rows, cached_rows, compute_dtype, double, like, mean_row, rounding_of
 from .outputs import Outputs
 
 #: Columns of a symmetric product that are computed together; the part below their diagonal blocks is not.
@@ -39,6 +41,26 @@ def class_moments(outputs: Outputs) -> Moments:
 def feature_mean(outputs: Outputs, features: Tensor) -> Tensor:
     """Mean (D,) in float64 of ``features`` (N, D), which are the whole or the projected ones of ``outputs``."""
     return outputs.cached(("mean", id(features)), lambda: mean_row(features.detach()))
+
+
+def unit_features(features: Tensor) -> Tensor:
+    """Features (N, D) divided by their lengths; a zero feature stays zero."""
+    return by_rows(lambda part: F.normalize(compute_dtype(part), dim=1), features)
+
+
+def of_unit_features(outputs: Outputs) -> Outputs:
+    """The same images with (projected) features of length 1, made once for all detectors."""
+    assert outputs.projected_features is not None
+    features = outputs.projected_features.detach()
+    return outputs.cached("unit", lambda: replace(outputs, features=unit_features(features), projected=None))
+
+
+def means_by(index: Tensor, features: Tensor, classes: int, otherwise: Tensor) -> Tensor:
+    """Mean (classes, D) in float64 of the features (N, D) of each class in ``index``, ``otherwise`` (D,) of none."""
+    origin = like(otherwise, features)
+    counts = double(index.bincount(minlength=classes))[:, None]
+    means = _sums_about(origin, features, index, classes) / counts.clamp(min=1)
+    return means + double(origin)
 
 
 def scatter(features: Tensor, prepare: Callable[[Tensor, slice], Tensor]) -> Tensor:

@@ -171,13 +171,17 @@ def fitted(detector: Any, s: Scene) -> Tensor:
     return on_features(detector.fit_features(s.train.features, s.train.labels), s)
 
 
-def distance(make: Callable[..., Any], s: Scene, **parameters: Any) -> Tensor:
+def distance(make: Callable[..., Any], s: Scene, *, unit: bool = False, **parameters: Any) -> Tensor:
     """On features a thousand times as large, which have the same distances but drown the 1e-6 that it adds to S.
 
-    It does not divide S by N, so that its distances are N times too small.
+    It does not divide S by N, so that its distances are N times too small. ``unit`` features had length 1 before.
     """
-    detector = make(lambda images: 1000 * s.net.features(images), **parameters)
-    detector.fit_features(1000 * s.train.features, s.train.labels)
+
+    def large(features: Tensor) -> Tensor:
+        return 1000 * (nn.functional.normalize(features, dim=1) if unit else features)
+
+    detector = make(lambda images: large(s.net.features(images)), **parameters)
+    detector.fit_features(large(s.train.features), s.train.labels)
     return len(s.train) * detector(s.images[2])
 
 
@@ -288,6 +292,13 @@ COMPARED = (
     Case(peer.LTS, lambda s: on_features(peer.LTS(None, s.net.fc, p=0.2), s), "lts", {"p": 0.2}),
     Case(peer.Mahalanobis, lambda s: 2 * distance(peer.Mahalanobis, s), "mahalanobis"),
     Case(
+        peer.Mahalanobis,
+        lambda s: 2 * distance(peer.Mahalanobis, s, unit=True),
+        "mahalanobis",
+        {"normalize": True},
+        error=1e-4,
+    ),
+    Case(
         peer.MahalanobisODIN,
         lambda s: 2 * distance(peer.MahalanobisODIN, s, eps=0.01),
         "mahalanobis-perturbed",
@@ -313,6 +324,7 @@ COMPARED = (
     Case(peer.ReAct, lambda s: on_maps(peer.ReAct, s, percentile=0.8), "react", {"q": 0.8}),
     # A difference of two squared distances, each with the rounding of its own size, which is far above the spread.
     Case(peer.RMD, lambda s: distance(peer.RMD, s), "rmd", error=5e-4),
+    Case(peer.RMD, lambda s: distance(peer.RMD, s, unit=True), "rmd", {"normalize": True}, error=5e-4),
     Case(peer.SCALE, lambda s: on_maps(peer.SCALE, s, percentile=0.8), "scale", {"q": 0.8}),
     Case(peer.SHE, lambda s: fitted(peer.SHE(None, s.net.fc), s), "she"),
     Case(peer.TemperatureScaling, lambda s: temperature_scaled(s) + 1, "temperature-scaled"),
@@ -329,17 +341,24 @@ NOT_OFFERED = {
 
 #: Detectors that pytorch-ood lacks, and the file that computes their scores a second time.
 RECOMPUTED = {
+    "cadref": "test_recent_formulas.py",
+    "caref": "test_recent_formulas.py",
+    "cfood": "test_recent_formulas.py",
     "constant": "test_formulas.py",
     "cross-entropy": "test_scores.py",
     "disagreement": "test_formulas.py",
     "discriminator": "test_euinet.py",
     "doctor": "test_formulas.py",
     "euinet": "test_euinet.py",
+    "i-odin": "test_recent_formulas.py",
     "max-2-max": "test_formulas.py",
     "mc-disagreement": "test_formulas.py",
+    "neco": "test_recent_formulas.py",
     "random": "test_formulas.py",
     "reconstruction": "test_formulas.py",
+    "relation": "test_recent_formulas.py",
     "residual": "test_formulas.py",
+    "weiper": "test_recent_formulas.py",
 }
 
 
