@@ -149,6 +149,8 @@ def _completed(suite: Suite, reading: Reading, notes: tuple[str, ...]) -> Suite:
         by_default = {entry.name: entry.meta.get("default_with") for entry in EVALUATORS}
         given = [name for name, keys in by_default.items() if keys is not None and all(map(suite.gives, keys))]
         suite = suite.model_copy(update={"evaluators": tuple(name for name in in_order() if name in given)})
+    crossing = {name for name, _ in suite.cross} | {*suite.evaluators}
+    suite = suite.model_copy(update={"evaluators": tuple(name for name in in_order() if name in crossing)})
     suite.__dict__["model_specs"] = reading.models
     if not reading.problems:
         reading.problems += [GauntletError(one) for one in _lacking(suite)]
@@ -162,6 +164,9 @@ def _lacking(suite: Suite) -> Iterator[str]:
         for key in EVALUATORS.get(name).meta.get("needs_keys", ()):
             if not suite.gives(key):
                 yield f"{suite.where}: the evaluator {name!r} needs the key {key!r}."
+    for name, axis in suite.cross:
+        if not suite.gives(axis):
+            yield f"{suite.at('cross')}: [{name}, {axis}] needs the key {axis!r}."
     if suite.detectors and not suite.gives("ood") and "detectors" not in suite.keys_read:
         yield f"{suite.at('detectors')}: detectors need OOD sets: name some under `ood:`."
     if suite.ood and not suite.detectors and "ood" not in suite.keys_read:

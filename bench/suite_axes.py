@@ -151,6 +151,14 @@ class Reading:
                     raise GauntletError(f"unknown evaluator {name!r}; {nearest(name, known)}")
         return tuple(name for name in known if name in names)
 
+    def crosses(self, pairs: Sequence[Sequence[str]]) -> tuple[tuple[str, str], ...]:
+        """Which evaluator looks at the images of which axis, for each pair of a ``cross``."""
+        found = []
+        for position, pair in enumerate(pairs):
+            with self.collecting("cross", position):
+                found.append(crossing(pair))
+        return tuple(dict.fromkeys(found))
+
     def rules(self, rules: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
         """Tolerances of the drift check."""
         from ..results.tolerance import parse_rules
@@ -161,6 +169,24 @@ class Reading:
             except GauntletError as error:
                 self.problems.append(error)
         return tuple(rules)
+
+
+#: The evaluators that are meant where a cross names an axis in their place.
+_OF_AXES = {"attacks": "attack", "detectors": "adversarial-detection"}
+
+
+def crossing(pair: Sequence[str]) -> tuple[str, str]:
+    """The evaluator and the axis of a cross such as ``[conformal, corruptions]``, in either order.
+
+    Raises:
+        GauntletError: No evaluator is crossed in this way.
+    """
+    known = [(entry.name, axis) for entry in EVALUATORS for axis in entry.meta.get("crosses", ())]
+    for first, second in (pair, pair[::-1]):
+        if (found := (_OF_AXES.get(first, first), second)) in known:
+            return found
+    names = ", ".join(f"[{name}, {axis}]" for name, axis in known)
+    raise GauntletError(f"nothing crosses [{', '.join(pair)}]; known: {names}.")
 
 
 def in_order() -> list[str]:

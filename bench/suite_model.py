@@ -62,6 +62,7 @@ if TYPE_CHECKING:  # what readers get
     Severities = tuple[int, ...]
     Budgets = tuple[Epsilon, ...] | Mapping[str, tuple[Epsilon, ...]]
     Rules = tuple[Mapping[str, Any], ...]
+    Crosses = tuple[tuple[str, str], ...]
 else:  # what a file may hold, and what becomes of it; the validators of Suite do the rest
     Specs = Annotated[list[Spec], BeforeValidator(_listed), AfterValidator(tuple)]
     Some = Annotated[list[Spec], Field(min_length=1)]
@@ -82,6 +83,7 @@ else:  # what a file may hold, and what becomes of it; the validators of Suite d
         BeforeValidator(_numbers),
     ]
     Rules = list[dict[str, Any]]
+    Crosses = list[Annotated[list[str], Field(min_length=2, max_length=2)]]
 
 
 class Tune(BaseModel):
@@ -126,6 +128,8 @@ class Suite(BaseModel):
     corruptions: Axis = ()
     severities: Severities = ()
     false_alarm_rates: Rates = Field(default=(0.05,), min_length=1)
+    cross: Crosses = ()
+    costs: dict[Literal["error", "ood"], Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     tune: Tune | None = None
     feature_dim: int = Field(default=2048, ge=1)
     fit_limit: int | None = Field(default=None, ge=1)
@@ -181,6 +185,12 @@ class Suite(BaseModel):
     def _known(cls, names: Any, info: ValidationInfo) -> Any:
         reading = _reading(info)
         return reading.evaluators(names or ())
+
+    @field_validator("cross", mode="after")
+    @classmethod
+    def _crossed(cls, pairs: Any, info: ValidationInfo) -> Any:
+        reading = _reading(info)
+        return reading.crosses(pairs)
 
     @field_validator("drift", mode="after")
     @classmethod

@@ -94,7 +94,7 @@ METRICS = Registry(
     "gauntlet.results.metrics",
     facts=MetricFacts,
     leading=True,
-    vocabulary=("ranking", "right", "reliability", "values"),
+    vocabulary=("ranking", "right", "reliability", "selection", "values"),
 )
 EVALUATORS = Registry(
     "evaluator",
@@ -164,7 +164,7 @@ def detector(name: str, **facts: Unpack[DetectorFacts]) -> Callable[[T], T]:
 
 
 def metric(name: str, **facts: Unpack[MetricFacts]) -> Callable[[T], T]:
-    """Register a metric: its kernel, a function of ``ranking``, ``reliability`` or ``values`` that returns numbers."""
+    """Register a metric: its kernel, from ``ranking``, ``reliability``, ``selection`` or ``values`` to numbers."""
     return METRICS.register(name, **facts)
 
 

@@ -22,7 +22,8 @@ def nearest(name: str, known: Iterable[str], *, limit: int = 8) -> str:
     names = sorted(known)
     lowered = {known_name.lower(): known_name for known_name in names}
     longer = sorted((found for found in lowered if name and found.startswith(name.lower())), key=len)
-    close = longer[:1] or difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
+    swapped = [found for found in lowered if sorted(found) == sorted(name.lower())]  # letters in another order
+    close = longer[:1] or swapped or difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
     if close:
         return f"did you mean {lowered[close[0]]!r}?"
     if not names:

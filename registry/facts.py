@@ -186,6 +186,7 @@ class EvaluatorFacts(Facts, total=False):
         metrics: Names of what it measures.
         tables: Its tables (``gauntlet.results.declarations.TableSpec``) beside those of ``results.presets``.
         plots: Kinds of plots that show its cells.
+        crosses: Axes of a suite (``corruptions``, ``attacks``) whose images it looks at where ``cross`` says so.
     """
 
     title: str
@@ -196,6 +197,7 @@ class EvaluatorFacts(Facts, total=False):
     metrics: tuple[str, ...]
     tables: tuple[Any, ...]
     plots: tuple[str, ...]
+    crosses: tuple[str, ...]
 
 
 @functools.cache

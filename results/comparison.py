@@ -17,6 +17,7 @@ from .joint import Joint, apart, joint_auroc, joint_bootstrap, joint_means
 from .metrics import METRICS, Metric, kernel, metric_named
 from .multiple import letters, rank_sets, shown_above, worse_than_best
 from .samples import Confidences, Sample, Scores, Values
+from .selective import Selective
 
 #: Per-image arrays of a cell by name, from its key.
 Arrays = Callable[[str], Mapping[str, np.ndarray]]
@@ -242,4 +243,6 @@ def sample_of(known: Metric, arrays: Mapping[str, np.ndarray]) -> Sample:
     if kind == "ranking":
         images = (arrays["id_image"], arrays["ood_image"]) if "id_image" in arrays else None
         return Scores(parts[0], parts[1], images=images)
+    if kind == "selection":
+        return Selective(parts[0], parts[1])
     return Confidences(parts[0], parts[1]) if kind == "reliability" else Values(parts[0])

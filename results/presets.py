@@ -75,6 +75,9 @@ TRANSFORMS: Mapping[str, Callable[[pd.DataFrame, TableSpec, Options], Made]] = {
 _NOT_TURNED = {"role": {"not": "held-out"}}
 _DECISIONS = ("open_accuracy", "open_accuracy_id", "ood_rejected", "false_alarm_rate")
 _CALIBRATION = ("ece", "ece_scaled", "rms", "mce", "signed_gap", "nll", "brier", "temperature")
+_CONDITION = ("corruption?", "severity?", "attack?", "epsilon?")
+_ERRORS = ("accuracy", "auroc", "aupr_error", "aupr_success", "fpr95")
+_SELECTIVE = ("aurc", "e_aurc", "augrc", "accuracy_at_80", "accuracy_at_90", "coverage_at_risk_1", "coverage_at_risk_5")
 _PROBES = (
     *("probe_accuracy", "knn1_accuracy", "knn20_accuracy", "purity", "hungarian_accuracy", "nmi", "ari", "silhouette"),
 )
@@ -94,6 +97,14 @@ TABLES = (
     TableSpec("ood", "{metric}{in_percent} of OOD detection on {dataset}", "ood", ("auroc",), transform="ood"),
     TableSpec("adversarial-detection", "{metric}{in_percent} of adversarial images as OOD on {dataset}",
               "adversarial-detection", ("auroc",), ("model?", "attack", "epsilon"), ("detector",)),
+    TableSpec("error-detection", "Error detection on {dataset}", "misclassification", _ERRORS,
+              ("model?", "detector", *_CONDITION), ("metric",), measured=True, absent="reasons",
+              where={"ood_dataset": ""}),
+    TableSpec("error-detection", "Selective classification on {dataset}", "misclassification", _SELECTIVE,
+              ("model?", "detector", *_CONDITION), ("metric",), where={"ood_dataset": ""}),
+    TableSpec("error-detection", "Errors and OOD images rejected together on {dataset}", "misclassification",
+              ("scod_aurc", "auroc", "fpr95"), ("model?", "ood_dataset", "detector"), ("metric",),
+              where={"ood_dataset": {"not": ""}}),
     TableSpec("open-set", "Open-set recognition on {dataset}{against}", "open-set", _DECISIONS,
               ("ood_dataset?", "model?", "detector"), ("metric",), where=_NOT_TURNED),
     TableSpec("open-set", "{metric} in % on {dataset}", "open-set", _DECISIONS,

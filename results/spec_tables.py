@@ -72,7 +72,7 @@ def _metrics(part: pd.DataFrame, spec: TableSpec, options: Options) -> list[str]
 
 
 def _varying(part: pd.DataFrame, names: Sequence[str]) -> list[str]:
-    return [name.rstrip("?") for name in names if not name.endswith("?") or part[name[:-1]].nunique() > 1]
+    return [name.rstrip("?") for name in names if not name.endswith("?") or part[name[:-1]].nunique(dropna=False) > 1]
 
 
 def _title(spec: TableSpec, part: pd.DataFrame, subject: str, metrics: Sequence[str], facts: Options) -> str:

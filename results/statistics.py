@@ -96,6 +96,29 @@ class Reliability:
         return self.confidence - self.accuracy
 
 
+@dataclass(frozen=True)
+class Selection:
+    """Images as a selective classifier answers them, the most certain first; equal scores are one group.
+
+    Attributes:
+        count: (..., G) weight of the images with each score.
+        loss: (..., G) weighted sum of what answering them costs: 1 for an error, 0 for a right answer.
+    """
+
+    count: np.ndarray
+    loss: np.ndarray
+
+    @cached_property
+    def answered(self) -> np.ndarray:
+        """(..., G) weight of the images that are at least so confident."""
+        return self.count.cumsum(-1)
+
+    @cached_property
+    def lost(self) -> np.ndarray:
+        """(..., G) what answering all of these costs."""
+        return self.loss.cumsum(-1)
+
+
 def _steps(total: np.ndarray) -> np.ndarray:
     """What each place adds to a running total."""
     steps = total.copy()

@@ -50,7 +50,8 @@ class AttackedTask(Task):
     order=60,
     needs="logits",
     needs_keys=("attacks", "detectors"),
-    reads=(*ATTACK_KEYS, *DETECTOR_KEYS),
+    reads=(*ATTACK_KEYS, *DETECTOR_KEYS, "cross"),
+    crosses=("attacks",),
     metrics=DETECTION,
 )
 class AdversarialDetection(DetectorEvaluator):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ from .base import proportion, small
 
 if TYPE_CHECKING:
     from ...datasets import ImageSet
+    from ...detectors import Outputs
     from ..context import RowContext
     from ..jobs import ModelRow
     from .attack_plans import AttackingJob
@@ -147,6 +148,7 @@ class AttackedTargets:
         stream = f"{job.row.seed}/{job.row.dataset.name}/{chosen.entry.name}"
         self._rng = PerImageRNG(stream, images.indices.to(device))  # large sets are not on the device
         self._found: dict[float, Answered] = {}
+        self._outputs: dict[float, Outputs] = {}
         self._failure: GauntletError | None = None
 
     def at(self, epsilons: Sequence[float]) -> Iterator[Answered]:
@@ -169,6 +171,17 @@ class AttackedTargets:
                     self._found[epsilon] = found
         except GauntletError as error:
             self._failure = error
+
+    def outputs(self, epsilon: float) -> Outputs:
+        """Outputs on all evaluated images after the attack; those that the model gets wrong are as they were."""
+        if epsilon not in self._outputs:
+            found = next(self.at([epsilon]))
+            whole = self._context.images(self._job.row.dataset, "test").subset(self.targets.positions)
+            pixels = whole.images.to(self._context.device, copy=True).float()
+            pixels[self.targets.right.to(pixels.device)] = found.result.images.detach().float().clamp(0, 1)
+            made = replace(whole, pixels=pixels.contiguous(), name=f"{whole.name}/{self._label}/{epsilon:g}")
+            self._outputs[epsilon] = self._context.outputs_of(made)
+        return self._outputs[epsilon]
 
     def smallest(self) -> Tensor:
         """The smallest successful budget (N,) of each image, infinite where none succeeds."""

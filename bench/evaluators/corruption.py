@@ -62,7 +62,7 @@ class Corruption(Evaluator):
             CorruptionJob(evaluator=self.name, row=row, label=chosen.label, cells=cells, corruption=chosen)
             for chosen in suite.corruptions
             if not _obstacle(suite, chosen, row.dataset)
-            for cells in [tuple(self._cell(row, chosen, level) for level in _levels(suite, chosen))]
+            for cells in [tuple(self._cell(row, chosen, level) for level in levels(suite, chosen))]
         ]
         return [*jobs, *self._means(row, jobs)]
 
@@ -140,10 +140,10 @@ def _obstacle(suite: Suite, chosen: Selected, dataset: ResolvedDataset) -> Obsta
     if reason := obstacle(chosen.entry, dataset.shape):
         return reason
     known = ", ".join(map(str, severities(chosen.entry)))
-    return "" if _levels(suite, chosen) else f"it has the severities {known}, none of the suite's"
+    return "" if levels(suite, chosen) else f"it has the severities {known}, none of the suite's"
 
 
-def _levels(suite: Suite, chosen: Selected) -> list[int]:
+def levels(suite: Suite, chosen: Selected) -> list[int]:
     """The severities that the suite wants; a corruption with a single one, like MNIST-C's, has that."""
     known = severities(chosen.entry)
     wanted = [level for level in known if not suite.severities or level in suite.severities]

@@ -28,8 +28,12 @@ UNBOUNDED: Mapping[str, Any] = {"high": INFINITY, "percent": False}
 REAL: Mapping[str, Any] = {"low": -INFINITY, **UNBOUNDED}
 
 #: The arrays of a cell from which a sample is made anew, by what a kernel reads of it.
-_STORED = {"ranking": ("id_score", "ood_score"), "reliability": ("confidence", "correct")}
-_INTERVALS = {"ranking": "bootstrap", "reliability": "bootstrap", "values": "student"}
+_STORED = {
+    "ranking": ("id_score", "ood_score"),
+    "reliability": ("confidence", "correct"),
+    "selection": ("score", "loss"),
+}
+_INTERVALS = {"ranking": "bootstrap", "reliability": "bootstrap", "selection": "bootstrap", "values": "student"}
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from gauntlet.registry import GauntletError
 from gauntlet.results import METRICS, headline_metrics, metric_named
 from gauntlet.results.metrics.calibration import BINNED
 from gauntlet.results.metrics.detection import DETECTION
+from gauntlet.results.metrics.selective import SELECTIVE
 
 
 def test_metrics_are_found_by_their_name() -> None:
@@ -45,7 +46,8 @@ def test_directions(name: str, better: bool | None) -> None:
 def test_what_the_bootstrap_computes_is_declared_so() -> None:
     declared = {name for name, known in METRICS.items() if known.interval == "bootstrap"}
     scaled = {f"{name}_scaled" for name in BINNED}
-    assert declared == {*DETECTION, *BINNED, *scaled} - {"auroc", "autc"}
+    selective = {*SELECTIVE, "scod_aurc", "aupr_error", "aupr_success"}
+    assert declared == {*DETECTION, *BINNED, *scaled, *selective} - {"auroc", "autc"}
 
 
 def test_a_plug_ins_metric_has_only_its_name() -> None:

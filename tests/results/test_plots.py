@@ -65,6 +65,9 @@ def cells(make: SimpleNamespace) -> Iterator[tuple[PlannedCell, CellResult]]:
             }
             result = CellResult(measurements=(make.measured("robust_accuracy", 0.5),), arrays=attacked, examples=kept)
             yield planned(evaluator="attack", attack=attack, epsilon=epsilon), result
+    certainty = {"score": RNG.normal(size=60), "loss": (~RIGHT).astype("float32")}
+    result = CellResult(measurements=(make.measured("aurc", 0.1),), arrays=certainty)
+    yield planned(evaluator="misclassification", detector="msp"), result
     probabilities = RNG.dirichlet(np.ones(4), 80)
     top = np.sort(probabilities, axis=1)
     decided = {
