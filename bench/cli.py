@@ -183,6 +183,21 @@ def show(kind: str, name: str, plugins: tuple[str, ...], as_json: bool) -> None:
 
 
 @cli.command()
+@click.argument("what", type=click.Choice(["suite"]))
+def schema(what: str) -> None:
+    """Print the JSON schema by which editors complete and check suites.
+
+    Example: gauntlet schema suite > suite.schema.json, and at the top of a suite the line
+    `# yaml-language-server: $schema=suite.schema.json`
+    """
+    import json
+
+    from .suite_schema import suite_schema
+
+    click.echo(json.dumps(suite_schema(), indent=1))
+
+
+@cli.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """Print what completes commands in a shell.

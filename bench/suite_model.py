@@ -99,8 +99,32 @@ class Suite(BaseModel):
     """A checked suite: the keys of its file, and what is known of the file itself.
 
     Attributes:
-        ood: Pairs (group, spec).
-        epsilons: Those of all norms, or by norm.
+        name: Of the suite, in the store and on the page; the file's name if it has none.
+        summary: What it measures, in a sentence.
+        datasets: In-distribution data sets, for training and evaluation: names, or ``{name: parameters}``.
+        models: Networks, each a row of the tables for every data set and seed.
+        recipe: How models that name no recipe themselves are trained.
+        seeds: Of trainings and draws; each is a run of its own: ``[0, 1, 2]``.
+        evaluators: What is measured; by default whatever the other keys allow.
+        attacks: Names, globs (``foolbox/l2/*``), ``tag:white-box``, ``norm:linf``, or ``{name: parameters}``.
+        epsilons: Budgets in units in which pixels span [0, 1], of all norms or by norm; ``8/255`` is a number.
+        attack_images: How many test images are attacked, a fixed random subset; also by the cost of attacks.
+        worst_case: Whether images count that survive every attack of a norm; or, by norm, which attacks.
+        checks: Of robustness that may be an illusion: ``none``, ``standard``, ``full``.
+        detectors: Scores of unusual images: names, globs, tags, or ``{name: parameters}``.
+        ood: Out-of-distribution data sets, as a list or by group (``near``, ``far``); pairs (group, spec).
+        shifted: Versions of the data sets on which accuracy and calibration are measured, too.
+        corruptions: Corruptions of the test images.
+        severities: Of corruptions, from 1 to 5.
+        false_alarm_rates: Shares of in-distribution images that open-set decisions may turn away.
+        tune: Tunes what detectors leave open, on outliers that are no test set unless ``oracle: true``.
+        feature_dim: Features with more dimensions are projected to as many where a detector's cost grows with them.
+        fit_limit: Most training images that detectors are fitted to.
+        batch_size: Most images in one pass.
+        timeout: Seconds that a job may take.
+        examples: Images kept of each cell, for the page and plots.
+        drift: Rules of the drift check: a metric or evaluator and its tolerance.
+        profiles: Named changes of these keys, for ``--profile``.
         text: The YAML as read, kept with every run.
         where: The file, for messages.
         marks: ``file:line:column`` of every key and list item.

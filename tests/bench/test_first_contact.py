@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from gauntlet.bench.cli import ERROR_STATUS
+from gauntlet.bench.suite import KEYS
+from gauntlet.bench.suite_schema import key_descriptions
 from gauntlet.registry import DETECTORS, REGISTRIES
 
 
@@ -94,3 +96,10 @@ def test_completion_prints_a_script(call, shell, tmp_path: Path):
     assert "_GAUNTLET_COMPLETE" in out
     if shell == "bash":
         assert subprocess.run(["bash", "-n"], input=out, text=True, check=False).returncode == 0
+
+
+def test_the_schema_describes_every_key_of_a_suite(call):
+    schema = json.loads(call("schema", "suite")[1])
+    assert list(schema["properties"]) == KEYS
+    assert all(len(one["description"]) > 10 for one in schema["properties"].values())
+    assert set(key_descriptions()) >= set(KEYS)
