@@ -117,6 +117,8 @@ class Suite(BaseModel):
         corruptions: Corruptions of the test images.
         severities: Of corruptions, from 1 to 5.
         false_alarm_rates: Shares of in-distribution images that open-set decisions may turn away.
+        cross: Pairs of axes that are measured together, such as ``[[detectors, attacks]]``.
+        costs: What answering an error and an OOD image costs, where errors and OOD images are told together (SCOD).
         tune: Tunes what detectors leave open, on outliers that are no test set unless ``oracle: true``.
         feature_dim: Features with more dimensions are projected to as many where a detector's cost grows with them.
         fit_limit: Most training images that detectors are fitted to.
