@@ -36,6 +36,9 @@ class CFOOD(Detector):
     Args:
         share: Of training images that are compared with, in (0, 1]; at least 1,000 are where there are as many.
         width: Share of them that must have the image among their neighbours, in (0, 1].
+
+    Raises:
+        GauntletError: share or width is out of its range.
     """
 
     def __init__(self, share: float = 0.1, width: float = 0.01) -> None:

@@ -32,6 +32,9 @@ class NECO(Detector):
     Args:
         dim: Number of principal directions, at most D; None for as many as hold 90 % of the training variance.
         max_logit: Whether the share is multiplied by the largest logit, as the authors do for transformers.
+
+    Raises:
+        GauntletError: dim is below one.
     """
 
     def __init__(self, dim: int | None = None, max_logit: bool = False) -> None:

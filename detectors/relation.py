@@ -29,6 +29,9 @@ class Relation(Detector):
     Args:
         power: Exponent of a relation, at least 1.
         threshold: Relations up to it do not count, in [0, 1).
+
+    Raises:
+        GauntletError: power is below one.
     """
 
     def __init__(self, power: int = 1, threshold: float = 0.03) -> None:

@@ -60,6 +60,9 @@ class WeiPer(Detector):
         smoothing: Bins that the moving mean over features takes, and that over logits.
         weight: Of the divergence of the perturbed logits.
         confidence: Of the mean softmax probability.
+
+    Raises:
+        GauntletError: smoothing spans more than all bins.
     """
 
     def __init__(
