@@ -59,6 +59,7 @@ if TYPE_CHECKING:  # what readers get
     Names = tuple[str, ...]
     Seeds = tuple[int, ...]
     Rates = tuple[float, ...]
+    Miscoverages = tuple[float, ...]
     Severities = tuple[int, ...]
     Budgets = tuple[Epsilon, ...] | Mapping[str, tuple[Epsilon, ...]]
     Rules = tuple[Mapping[str, Any], ...]
@@ -71,6 +72,9 @@ else:  # what a file may hold, and what becomes of it; the validators of Suite d
     Names = Annotated[Annotated[list[str], Field(min_length=1)] | None, BeforeValidator(_listed)]
     Seeds = Annotated[list[Annotated[int, Field(ge=0)]], BeforeValidator(_numbers), AfterValidator(_once)]
     Rates = Annotated[list[Annotated[float, Field(ge=0, lt=1)]], BeforeValidator(_numbers), AfterValidator(_once)]
+    Miscoverages = Annotated[
+        list[Annotated[float, Field(gt=0, lt=1)]], BeforeValidator(_numbers), AfterValidator(_once)
+    ]
     Severities = Annotated[
         Annotated[list[Annotated[int, Field(ge=1, le=5)]], Field(min_length=1)] | None,
         BeforeValidator(_numbers),
@@ -156,6 +160,7 @@ class Suite(BaseModel):
     false_alarm_rates: Rates = Field(default=(0.05,), min_length=1)
     cross: Crosses = ()
     costs: dict[Literal["error", "ood"], Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    miscoverages: Miscoverages = Field(default=(0.1,), min_length=1)
     tune: Tune | None = None
     feature_dim: int = Field(default=2048, ge=1)
     fit_limit: int | None = Field(default=None, ge=1)

@@ -19,6 +19,7 @@ from .declarations import EvaluatorDeclaration, TableSpec
 from .formats import render
 from .frame import write_text
 from .layout import by_dataset
+from .metrics.conformal import CONFORMAL
 from .ood_tables import ood_tables
 from .safety_table import SAFETY, safety_tables
 from .spec_tables import CLEAN, Made, Options, distinct, lay_out, wanted
@@ -122,6 +123,8 @@ TABLES = (
               transform="relative-errors"),
     TableSpec("calibration", "Calibration on {dataset}", "calibration", _CALIBRATION, ("model",), ("metric",),
               measured=True, absent="reasons"),
+    TableSpec("conformal", "Conformal prediction sets on {dataset}", "conformal", CONFORMAL,
+              ("model?", "detector", *_CONDITION), ("metric",)),
     TableSpec("safety", "Safety summary on {dataset}", "", tuple(item.metric for item in SAFETY), ("model",),
               ("metric",), absent="not measured, or some of its cells failed, so that no mean is comparable",
               options={"percent": True}, transform="safety"),
