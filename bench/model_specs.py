@@ -23,7 +23,7 @@ from ..registry import (
     parse_spec,
     select_one,
 )
-from .recipes import describe_recipe, parts, resolve_recipe
+from .recipes import DefaultRecipe, default_recipe, describe_recipe, parts, resolve_recipe
 
 _OPTIONS = ("recipe", "weights", "init_from", "replica", "calibrator")
 
@@ -136,9 +136,9 @@ def resolve_models(
     Raises:
         GauntletError: A name, parameter or option is wrong, or two labels are equal.
     """
-    default = None
+    default = DefaultRecipe(None)
     with locating("recipe"):
-        default = resolve_recipe(recipe)
+        default = default_recipe(recipe)
     named = {spec for spec in specs if isinstance(spec, str) and not _picks_many(spec)}
     models: list[ModelSpec] = []
     for position, spec in enumerate(specs):
@@ -172,26 +172,29 @@ def _picks_many(spec: str) -> bool:
     return is_pattern(spec) and (not colon or known)
 
 
-def resolve_model(spec: Any, default_recipe: Selected | None) -> ModelSpec:
+def resolve_model(spec: Any, default: DefaultRecipe) -> ModelSpec:
     """One model spec, with the models inside it.
 
     Raises:
-        GauntletError: The spec is wrong; the message names the model.
+        GauntletError: The spec is wrong, or nothing says how the model comes to its weights; the message names it.
     """
     chosen = select_one(MODELS, spec, options=_OPTIONS)
     entry, parameters, options = chosen.entry, dict(chosen.parameters), chosen.options
-    # A model that no classifier's recipe can train names its own, which then wins over the suite's.
-    own = options.get("recipe", entry.meta.get("recipe"))
-    recipe = default_recipe if own is None and "recipe" not in options else resolve_recipe(own)
-    trained = bool(entry.meta.get("trained"))
+    recipe, named = _recipe_of(chosen, default)
+    trained = _arrives_trained(chosen)
+    if not (trained or named or "weights" in options or entry.is_ours):
+        raise GauntletError(
+            f"model {chosen.label!r} ({entry.where}): nothing says whether it arrives trained: declare "
+            f"@model({entry.name!r}, trained=True), or name the recipe that trains it, such as `recipe: standard`."
+        )
     replica = options.get("replica", 0)
     if not isinstance(replica, int) or isinstance(replica, bool):
         raise GauntletError(f"model {entry.name!r}: replica must be a whole number, got {replica!r}.")
     members: tuple[ModelSpec, ...] = ()
     if child := entry.meta.get("children"):
         inner = parameters.pop(child, entry.defaults().get(child, ()))
-        inherited = recipe if trained else default_recipe
-        members = _members(inner, None if "weights" in options else inherited)
+        inherited = DefaultRecipe(recipe, named) if entry.meta.get("trained") else default
+        members = _members(inner, DefaultRecipe(None) if "weights" in options else inherited)
         if not members:
             raise GauntletError(f"model {chosen.label!r}: {child} is empty; name at least one model.")
     calibrator = select_one(CALIBRATORS, options["calibrator"]) if options.get("calibrator") else None
@@ -203,12 +206,28 @@ def resolve_model(spec: Any, default_recipe: Selected | None) -> ModelSpec:
             parameters=parameters,
             recipe=None if trained or "weights" in options else recipe,
             weights=_weights(options.get("weights"), chosen.label),
-            init_from=None if start is None else resolve_model(start, default_recipe),
+            init_from=None if start is None else resolve_model(start, default),
             replica=replica,
             members=members,
             calibrator=calibrator,
         )
     )
+
+
+def _recipe_of(chosen: Selected, default: DefaultRecipe) -> DefaultRecipe:
+    """The recipe that a model's item in a suite names, or its decorator (as no classifier's can train it), or else."""
+    own = chosen.options.get("recipe", chosen.entry.meta.get("recipe"))
+    return default if own is None and "recipe" not in chosen.options else DefaultRecipe(resolve_recipe(own))
+
+
+def _arrives_trained(chosen: Selected) -> bool:
+    """Whether a model is measured as it is made: its item names no recipe, and its decorator or ``pretrained`` says so.
+
+    One that is built from members passes a recipe on to them.
+    """
+    if "recipe" in chosen.options and "children" not in chosen.entry.meta:
+        return False
+    return bool(chosen.entry.meta.get("trained")) or chosen.parameters.get("pretrained") is True
 
 
 def _fitting(spec: ModelSpec) -> ModelSpec:
@@ -231,11 +250,11 @@ def _fitting(spec: ModelSpec) -> ModelSpec:
     return spec
 
 
-def _members(specs: Any, recipe: Selected | None) -> tuple[ModelSpec, ...]:
+def _members(specs: Any, default: DefaultRecipe) -> tuple[ModelSpec, ...]:
     """The models inside a model; equal ones become replicas of one another, each from a random start of its own."""
     found: list[ModelSpec] = []
     for spec in [specs] if isinstance(specs, (str, Mapping)) else specs:
-        member = resolve_model(spec, recipe)
+        member = resolve_model(spec, default)
         while member in found:
             member = replace(member, replica=member.replica + 1)
         found.append(member)

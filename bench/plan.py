@@ -17,6 +17,7 @@ from ..registry import (
     parse_spec,
 )
 from ..registry import left_out as left_out_of
+from ..registry.nameable import FUNCTION, naming
 from ..results.records import PlannedCell
 from .evaluators.base import Evaluator, build_evaluator
 from .jobs import Job, ModelRow, OODSet
@@ -61,7 +62,7 @@ def make_plan(suite: Suite, source: DataSource) -> Plan:
     Raises:
         GauntletError: Something the suite names is wrong, or nothing fits together.
     """
-    with fingerprints_remembered():
+    with fingerprints_remembered(), naming(suite.modules):
         return _expand_suite(suite, source)
 
 
@@ -110,8 +111,17 @@ def _notes(suite: Suite, evaluators: Sequence[Evaluator], jobs: Sequence[Job]) -
     used = [*suite.model_specs, *(other.model for job in jobs for other in job.others)]
     yield from (note for model in used for recipe in model.recipes for note in warnings(recipe))
     yield from suite.notes
+    yield from _untrained(suite)
     yield from suite.unread
     yield from (note for evaluator in evaluators for note in evaluator.unused(suite))
+
+
+def _untrained(suite: Suite) -> Iterator[str]:
+    """The functions that a suite names as models, which its own recipe does not train."""
+    for model in suite.model_specs if suite.recipe is not None else ():
+        if FUNCTION.fullmatch(model.entry.name) and not model.trains and model.weights is None:
+            name = model.entry.name
+            yield f"model {model.label!r} arrives trained; write {{name: {name!r}, recipe: ...}} to train it."
 
 
 def _datasets(suite: Suite, source: DataSource) -> list[tuple[ResolvedDataset, OODSet | None]]:

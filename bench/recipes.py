@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..datasets import ResolvedDataset, resolve
 from ..models.training import Recipe, Trainer
@@ -24,6 +24,27 @@ from ..registry import (
 _COMPONENTS = {"attack": ATTACKS, "augment": AUGMENTATIONS, "copy_augment": AUGMENTATIONS}
 
 
+class DefaultRecipe(NamedTuple):
+    """How models are trained that name no recipe of their own.
+
+    Attributes:
+        recipe: The recipe; None for no training.
+        named: Whether somebody said so; where nobody did, only Gauntlet's own networks are trained.
+    """
+
+    recipe: Selected | None
+    named: bool = True
+
+
+def default_recipe(spec: Any) -> DefaultRecipe:
+    """What a suite says under ``recipe``; where it says nothing (None), ``standard``, which nobody named.
+
+    Raises:
+        GauntletError: A name, parameter or profile is unknown.
+    """
+    return DefaultRecipe(resolve_recipe("standard" if spec is None else spec), named=spec is not None)
+
+
 def resolve_recipe(spec: Any) -> Selected | None:
     """``standard``, ``{adversarial: {profile: r2}}``, or a list: the first recipe with the ideas of the others.
 
@@ -42,7 +63,12 @@ def resolve_recipe(spec: Any) -> Selected | None:
 
 
 def _tried(recipe: Selected) -> Selected:
-    """The same, after building it once without outlier images: settings that cannot work are found before a run."""
+    """The same, after building it once without outlier images: settings that cannot work are found before a run.
+
+    Nothing of the user's is built before it runs.
+    """
+    if not all(part.entry.is_ours for part in parts(recipe)):
+        return recipe
     made = [part.entry.build(part.parameters) for part in parts(recipe)]
     _join(recipe, made)
     return recipe

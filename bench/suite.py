@@ -13,7 +13,8 @@ import yaml
 from pydantic import ValidationError
 
 from ..registry import EVALUATORS, GauntletError, check_unique, nearest
-from .suite_axes import Epsilon, Reading, Spec, in_order, unnamed
+from ..registry.nameable import nameable, naming
+from .suite_axes import Epsilon, Reading, Spec, in_order, texts, unnamed
 from .suite_errors import describe, unknown_key
 from .suite_model import DEFAULT_EPSILONS, LEAVE_OUT, Suite, Tune
 from .suite_yaml import plain, read_yaml
@@ -34,7 +35,7 @@ __all__ = [
 ]
 
 #: What a suite knows of its file; the other fields are the keys of the file.
-_OF_THE_FILE = {"text", "where", "marks", "left_out", "notes"}
+_OF_THE_FILE = {"text", "where", "marks", "left_out", "notes", "modules"}
 KEYS = [name for name in Suite.model_fields if name not in _OF_THE_FILE]
 
 
@@ -72,7 +73,7 @@ def load_suite(
 ) -> Suite:
     """Read a suite from a file, by the name of a built-in one, or from a mapping.
 
-    What lies beside the file can be imported: models may be named as ``module:function``.
+    Models may be named as ``module:function``: in a file, of modules that lie beside it or in one of the plug-ins.
 
     Args:
         source: The suite.
@@ -83,16 +84,16 @@ def load_suite(
         GauntletError: It does not exist or is wrong somewhere; the message says where.
     """
     if isinstance(source, Mapping):
-        text, where, fallback = yaml.safe_dump(plain(source), sort_keys=False), "suite", "suite"
-    elif (path := Path(source)).is_file():
-        text, where, fallback = _read(path), str(path), path.stem
-        if (folder := str(path.resolve().parent)) not in sys.path:
-            sys.path.append(folder)
-    else:
-        text, where, fallback = _builtin(str(source)), f"{source}.yaml", str(source)
-        suite = parse_suite(text, where=where, profile=profile, fallback=fallback, plugins=plugins)
-        return suite.model_copy(update={"notes": ()})  # what a built-in suite says is meant
-    return parse_suite(text, where=where, profile=profile, fallback=fallback, plugins=plugins)
+        text = yaml.safe_dump(plain(source), sort_keys=False)
+        return parse_suite(text, where="suite", profile=profile, plugins=plugins)
+    if (path := Path(source)).is_file():
+        if (folder := path.resolve().parent) not in map(Path, sys.path):
+            sys.path.append(str(folder))
+        text, own = _read(path), path.stem
+        return parse_suite(text, where=str(path), profile=profile, fallback=own, plugins=plugins, folder=folder)
+    text, own = _builtin(str(source)), str(source)
+    suite = parse_suite(text, where=f"{own}.yaml", profile=profile, fallback=own, plugins=plugins)
+    return suite.model_copy(update={"notes": ()})  # what a built-in suite says is meant
 
 
 def _read(path: Path) -> str:
@@ -114,9 +115,17 @@ def _builtin(name: str) -> str:
 
 
 def parse_suite(
-    text: str, *, where: str, profile: str | None = None, fallback: str = "suite", plugins: Sequence[str] = ()
+    text: str,
+    *,
+    where: str,
+    profile: str | None = None,
+    fallback: str = "suite",
+    plugins: Sequence[str] = (),
+    folder: Path | None = None,
 ) -> Suite:
     """Check the YAML text of a suite; ``where`` names it in messages, ``fallback`` is its name if it has none.
+
+    One that was read from a ``folder`` names functions only of modules in it and of the ``plugins``.
 
     Raises:
         GauntletError: Something is wrong; all that is wrong is told, a line each.
@@ -129,10 +138,13 @@ def parse_suite(
     for key in [key for key in content if key not in KEYS]:
         del content[key]
         reading.problems.append(GauntletError(f"{reading.at(key)}: {unknown_key(str(key), KEYS)}"))
-    of_the_file = {"text": text if profile is None else f"# profile: {profile}\n{text}", "where": where, "marks": marks}
+    modules = None if folder is None else nameable(texts(content), folder, plugins)
+    text = text if profile is None else f"# profile: {profile}\n{text}"
+    of_the_file = {"text": text, "where": where, "marks": marks, "modules": modules}
     given = {**content, **of_the_file, "name": content.get("name") or fallback}
     try:
-        suite = Suite.model_validate(given, context=reading)
+        with naming(modules):
+            suite = Suite.model_validate(given, context=reading)
     except ValidationError as error:
         reading.problems += [GauntletError(one) for one in describe(error, marks, where)]
         reading.check()

@@ -124,7 +124,7 @@ class Reading:
                 with self.collecting(key, *filter(None, [group]), position):
                     select_one(DATASETS, spec, options=(*OPTIONS, LEAVE_OUT))
 
-    def resolve(self, specs: tuple[Spec, ...], recipe: Spec) -> None:
+    def resolve(self, specs: tuple[Spec, ...], recipe: Spec | None) -> None:
         """Look for the models and the recipe."""
         from .model_specs import resolve_models
 
@@ -196,7 +196,7 @@ def in_order() -> list[str]:
 
 def unnamed(content: Any, plugins: Sequence[str]) -> frozenset[str]:
     """Those of the plug-ins of which a suite names no entry."""
-    said = set(_texts(content))
+    said = set(texts(content))
     named = {
         entry.plugin
         for registry in REGISTRIES.values()
@@ -206,15 +206,15 @@ def unnamed(content: Any, plugins: Sequence[str]) -> frozenset[str]:
     return frozenset(plugins) - named
 
 
-def _texts(content: Any) -> Iterator[str]:
+def texts(content: Any) -> Iterator[str]:
     """Every text in a suite, keys too."""
     if isinstance(content, str):
         yield content
     elif isinstance(content, Mapping):
         yield from (str(key) for key in content)
-        yield from (text for value in content.values() for text in _texts(value))
+        yield from (text for value in content.values() for text in texts(value))
     elif isinstance(content, Sequence):
-        yield from (text for value in content for text in _texts(value))
+        yield from (text for value in content for text in texts(value))
 
 
 def parse_epsilon(value: float | str) -> Epsilon:
@@ -240,19 +240,16 @@ def _constructed(chosen: Sequence[Selected]) -> None:
     from ..detectors import build_detector
 
     for selected in chosen:
-        if not selected.parameters or selected.entry.kind not in ("attack", "detector"):
-            continue
+        entry = selected.entry
+        if not selected.parameters or entry.kind not in ("attack", "detector") or not entry.is_ours:
+            continue  # what is the user's own is not called before it runs, and fails with its own cells
         try:
-            if selected.entry.kind == "detector":
+            if entry.kind == "detector":
                 build_detector(selected)
             else:
-                build_attack(selected.entry, selected.parameters)
+                build_attack(entry, selected.parameters)
         except NotAvailable:
             continue  # its cells are skipped
-        except GauntletError:
-            raise
-        except Exception:  # of any kind: a plug-in fails with its own cells, and its traceback
-            continue
 
 
 def _position(message: str) -> tuple[int, int]:

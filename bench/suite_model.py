@@ -107,7 +107,7 @@ class Suite(BaseModel):
         summary: What it measures, in a sentence.
         datasets: In-distribution data sets, for training and evaluation: names, or ``{name: parameters}``.
         models: Networks, each a row of the tables for every data set and seed.
-        recipe: How models that name no recipe themselves are trained.
+        recipe: How models that name no recipe themselves are trained; without it Gauntlet's own are, by ``standard``.
         seeds: Of trainings and draws; each is a run of its own: ``[0, 1, 2]``.
         evaluators: What is measured; by default whatever the other keys allow.
         attacks: Names, globs (``foolbox/l2/*``), ``tag:white-box``, ``norm:linf``, or ``{name: parameters}``.
@@ -136,6 +136,7 @@ class Suite(BaseModel):
         marks: ``file:line:column`` of every key and list item.
         left_out: Components that its patterns cannot pick, with the reason.
         notes: What may not be meant as it is written.
+        modules: Those whose functions it may name as models; None for any.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -144,7 +145,7 @@ class Suite(BaseModel):
     summary: str = ""
     datasets: Specs = Field(min_length=1)
     models: Specs = Field(min_length=1)
-    recipe: Spec = Field(default="standard", validate_default=True)
+    recipe: Spec | None = Field(default=None, validate_default=True)
     seeds: Seeds = Field(default=(0,), min_length=1)
     evaluators: Names = ()
     attacks: Axis = ()
@@ -174,6 +175,7 @@ class Suite(BaseModel):
     marks: dict[tuple[Any, ...], str]
     left_out: dict[str, str] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    modules: frozenset[str] | None = None
 
     @field_validator("tune", mode="before")
     @classmethod

@@ -46,7 +46,7 @@ class RawSplits:
     def __init__(self, entry: Entry, parameters: dict[str, Any], source: DataSource, val: float | None) -> None:
         self.entry, self.parameters, self.source = entry, parameters, source
         self.all_parameters = {**entry.defaults(), **parameters}
-        self.is_foreign = not entry.factory.__module__.startswith("gauntlet.")
+        self.is_foreign = not entry.is_ours
         self._cuts_val, self.val = val is not None, val or DEFAULT_VAL
         self._unfinished: dict[str, ImageSet] = {}
         self.broken: dict[str, BrokenDataset] = {}

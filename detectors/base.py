@@ -240,7 +240,7 @@ def build_detector(chosen: Selected | Entry, parameters: Mapping[str, Any] | Non
     if absent:
         raise GauntletError(f"Detector {label!r} ({entry.where}) needs a value for its parameter {absent[0]!r}.")
     if not entry.is_class:
-        if "temperature" in checked and entry.factory.__module__.startswith("gauntlet."):
+        if "temperature" in checked and entry.is_ours:
             check_temperature(checked["temperature"], label)
         return entry.signed(FunctionDetector(entry.factory, entry.needs, checked, label), checked)
     detector = entry.build(checked)

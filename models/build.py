@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -47,9 +48,29 @@ def create_module(
         raise GauntletError(
             f"Model {entry.name!r} ({entry.where}) must return a torch.nn.Module, got {type(module).__name__}."
         )
-    if not entry.factory.__module__.startswith("gauntlet."):
-        bring_into_form(module, shape)
+    if entry.is_ours:
+        return module
+    module = own_copy(module)
+    bring_into_form(module, shape)
     return module
+
+
+def own_copy(module: nn.Module) -> nn.Module:
+    """A copy of a network that somebody may still hold: what is done to it, training above all, reaches nobody else.
+
+    Raises:
+        GauntletError: Something in it cannot be copied.
+    """
+    held = [value for part in module.modules() for value in vars(part).values() if isinstance(value, torch.Tensor)]
+    # Copying refuses tensors with a history, such as the weight that weight_norm computes anew before each pass.
+    computed: dict[int, Any] = {id(value): value.detach().clone() for value in held if not value.is_leaf}
+    try:
+        return copy.deepcopy(module, computed)
+    except Exception as error:  # of any kind: whatever the network holds decides
+        raise GauntletError(
+            f"{type(module).__name__} cannot be copied ({_first_line(error)}), and Gauntlet changes only copies of the "
+            "networks that it is given: let copy.deepcopy work on it."
+        ) from error
 
 
 def classes_of(entry: Entry) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..registry import Entry, GauntletError, NotAvailable, nearest
+from ..registry.nameable import FUNCTION, require_nameable
 from ..registry.parameters import read_signature
 from .layers import Normalize
 
-_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _PREFIX = "torchvision/"
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -23,15 +22,17 @@ def find(name: str) -> Entry | None:
     """The entry that a name outside the registry stands for; None if it is neither of the two kinds.
 
     Raises:
-        GauntletError: The module cannot be imported or lacks the function, or torchvision has no such model.
+        GauntletError: The module cannot be imported, may not be named here or lacks the function, or torchvision has no
+            such model.
     """
     if name.startswith(_PREFIX):
         return _torchvision(name.removeprefix(_PREFIX))
-    return _function(name) if _FUNCTION.fullmatch(name) else None
+    return _function(name) if FUNCTION.fullmatch(name) else None
 
 
 def _function(name: str) -> Entry:
     module_name, _, attribute = name.partition(":")
+    require_nameable(module_name)
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
@@ -42,7 +43,7 @@ def _function(name: str) -> Entry:
     if not callable(made):
         hint = nearest(attribute, [key for key, value in vars(module).items() if callable(value) and key[0] != "_"])
         raise GauntletError(f"Model {name!r}: the module {module_name!r} has no function {attribute!r}; {hint}")
-    return _entry(name, made, summary=f"{attribute} of {module_name}.")
+    return _entry(name, made, summary=f"{attribute} of {module_name}.", trained=True)
 
 
 def _torchvision(name: str) -> Entry:

@@ -55,6 +55,11 @@ class Entry:
         """Whether a class (rather than a function) was registered."""
         return inspect.isclass(self.factory)
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether it comes with Gauntlet: planning may build it, and it harms no other component."""
+        return str(getattr(inspect.unwrap(self.factory), "__module__", "")).startswith("gauntlet.")
+
     @cached_property  # reading the source costs milliseconds, and every check of parameters names the place
     def where(self) -> str:
         """File and line of the definition, for error messages."""

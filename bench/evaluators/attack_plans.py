@@ -14,7 +14,7 @@ from ...registry import MODELS, GauntletError, Obstacle, Selected, nearest, sour
 from ...results.records import PlannedCell
 from ..jobs import Job, ModelRow
 from ..model_specs import ModelSpec, resolve_model
-from ..recipes import resolve_recipe
+from ..recipes import default_recipe
 from ..suite import Epsilon, parse_epsilons
 from .base import Evaluator, examples_key
 
@@ -109,7 +109,7 @@ def plan_attack(suite: Suite, row: ModelRow, attack: Selected) -> AttackPlan:
 def _with_few_classes(plan: AttackPlan, classes: int) -> AttackPlan:
     """The plan with what cannot run against so few classes: the attack itself, or parts that its params then name."""
     entry = plan.attack.entry
-    if classes >= _ENOUGH_CLASSES or plan.obstacle or entry.plugin is not None:
+    if classes >= _ENOUGH_CLASSES or plan.obstacle or not entry.is_ours:
         return plan
     left_out = build_attack(entry, plan.attack.parameters).left_out(classes)
     if "" in left_out:
@@ -206,6 +206,6 @@ def _surrogate(attack: Selected, suite: Suite, row: ModelRow) -> ModelSpec | Obs
         names = [*known, *(entry.name for entry in MODELS)]
         raise GauntletError(f"{where}: there is no model {wanted!r} to be its surrogate; {nearest(wanted, names)}")
     try:
-        return resolve_model(wanted, resolve_recipe(suite.recipe))
+        return resolve_model(wanted, default_recipe(suite.recipe))
     except GauntletError as error:
         raise type(error)(f"{where}: its surrogate: {error}") from None

@@ -275,7 +275,7 @@ def third(images, epsilon):
     "Nothing."
     return images
 
-@model("joins-d")
+@model("joins-d", trained=True)
 def fourth(classes: int = 10):
     "A model."
 """

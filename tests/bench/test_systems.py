@@ -11,7 +11,7 @@ import torch
 from gauntlet.bench.model_keys import model_key, training_key
 from gauntlet.bench.model_specs import resolve_model, resolve_models
 from gauntlet.bench.plan import Plan, make_plan
-from gauntlet.bench.recipes import resolve_recipe
+from gauntlet.bench.recipes import default_recipe
 from gauntlet.bench.runner import prepare, run_suite
 from gauntlet.bench.suite import load_suite
 from gauntlet.datasets import DataSource, resolve
@@ -108,7 +108,7 @@ def plan_of(tmp_path: Path, **changes: Any) -> Plan:
 
 
 def test_a_model_brings_the_recipe_that_can_train_it(coder: str):
-    default = resolve_recipe("standard")
+    default = default_recipe("standard")
     model = resolve_model("coder", default)
     assert model.recipe is not None
     assert model.recipe.entry.name == "decorrelation"
