@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from ..registry import REGISTRIES, GauntletError, load_plugin
-from .cli_options import out_option
+from ..registry import REGISTRIES, GauntletError, harmless, load_plugin
+from .cli_options import echo, out_option
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,7 +49,7 @@ def cli(context: click.Context, debug: bool) -> None:
     Try it: `gauntlet run quickstart` trains two small models on real digits, attacks them, and prints the tables.
     """
     if context.invoked_subcommand is None:
-        click.echo(_GREETING)
+        echo(_GREETING)
 
 
 def suite_options(command: F) -> F:
@@ -113,7 +115,7 @@ def run(suites: tuple[str, ...], out: Path, profile: str | None, explain_cache: 
         _print_tables(outcome)
         _summarise(outcome)
         for row, reason in outcome.reused.items() if explain_cache else ():
-            click.echo(f"Stored cells of {row}: {reason}.", err=True)
+            echo(f"Stored cells of {row}: {reason}.", err=True)
         if outcome.interrupted:
             sys.exit(130)
         complete = complete and outcome.complete
@@ -144,7 +146,7 @@ def plan(suite: str, out: Path, as_json: bool, **options: Any) -> None:
     from .runner import prepare
 
     made, problems = prepare(suite, **options)
-    click.echo(plan_as_json(made, out) if as_json else describe_plan(made, out))
+    echo(plan_as_json(made, out) if as_json else describe_plan(made, out))
     _report_problems(problems)
 
 
@@ -161,7 +163,7 @@ def list_(kinds: tuple[str, ...], plugins: tuple[str, ...], unavailable: bool, a
     from .listing import listing
 
     text, problems = listing(kinds, plugins, as_json=as_json, unavailable=unavailable)
-    click.echo(text)
+    echo(text)
     _report_problems(problems)
 
 
@@ -178,7 +180,7 @@ def show(kind: str, name: str, plugins: tuple[str, ...], as_json: bool) -> None:
     from .listing import showing
 
     text, problems = showing(kind, name, plugins, as_json=as_json)
-    click.echo(text)
+    echo(text)
     _report_problems(problems)
 
 
@@ -208,7 +210,7 @@ def completion(shell: str) -> None:
 
     made = get_completion_class(shell)
     assert made is not None
-    click.echo(made(cli, {}, "gauntlet", "_GAUNTLET_COMPLETE").source())
+    echo(made(cli, {}, "gauntlet", "_GAUNTLET_COMPLETE").source())
 
 
 def _console() -> Console:
@@ -224,20 +226,20 @@ def _print_tables(outcome: Outcome) -> None:
     frame = load_results(outcome.out, run=outcome.run_id)
     for make in PRESETS.values():
         for table in make(frame):
-            click.echo(f"\n{render(table, 'plain')}")
+            echo(f"\n{render(table, 'plain')}")
 
 
 def _summarise(outcome: Outcome, unit: str = "cells") -> None:
     counts = ", ".join(f"{number} {status}" for status, number in outcome.counts.items()) or "nothing to do"
-    click.echo(f"\n{unit}: {counts}. Results are in {outcome.out}{'/results.csv' if unit == 'cells' else ''}", err=True)
+    echo(f"\n{unit}: {counts}. Results are in {outcome.out}{'/results.csv' if unit == 'cells' else ''}", err=True)
     if outcome.interrupted:
-        click.echo("Interrupted: finished cells are kept; the same command goes on from here.", err=True)
+        echo("Interrupted: finished cells are kept; the same command goes on from here.", err=True)
     _report_problems(outcome.problems)
 
 
 def _report_problems(problems: Any) -> None:
     for problem in problems:
-        click.echo(f"Warning: {problem}", err=True)
+        echo(f"Warning: {problem}", err=True)
 
 
 def _add_commands() -> None:
@@ -261,15 +263,18 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     _add_commands()
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
+    plain = warnings.formatwarning
+    warnings.formatwarning = lambda *parts, **more: harmless(plain(*parts, **more))
     try:
         cli.main([argument for argument in given if argument != "--debug"], prog_name="gauntlet", standalone_mode=False)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:
-        error.show()
+        error.show(shown := io.StringIO())
+        echo(shown.getvalue().rstrip("\n"), err=True)
         sys.exit(ERROR_STATUS)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("Interrupted.", err=True)
+        echo("Interrupted.", err=True)
         sys.exit(130)
     except BrokenPipeError:  # `gauntlet list | head`
         sys.stderr.close()
@@ -279,8 +284,10 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             raise
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             _say_full(error)
-        click.echo(f"Error: {_sentence(error)}", err=True)
+        echo(f"Error: {_sentence(error)}", err=True)
         sys.exit(ERROR_STATUS if isinstance(error, GauntletError) else 70)
+    finally:
+        warnings.formatwarning = plain
     sys.exit(0)
 
 
@@ -289,7 +296,7 @@ def _say_full(error: OSError) -> NoReturn:
     if error.filename is None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     what = "The output" if error.filename is None else error.filename
-    click.echo(f"Error: {what} cannot be written: {error.strerror}.", err=True)
+    echo(f"Error: {what} cannot be written: {error.strerror}.", err=True)
     sys.exit(ERROR_STATUS)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..registry import GauntletError
-from .cli_options import columns, narrowed, out_option, results, suite_option, where_option
+from .cli_options import columns, echo, narrowed, out_option, results, suite_option, where_option
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +57,7 @@ def baseline(
     if samples and not benchmarks:
         with Store.open(out, create=False) as store:
             write_samples(store, frame, samples_path(path))
-    click.echo(f"{len(made)} values are in {path}.", err=True)
+    echo(f"{len(made)} values are in {path}.", err=True)
 
 
 @click.command()
@@ -123,9 +123,9 @@ def check(
         with Path(summary).open("a", encoding="utf-8") as file:
             file.write(as_markdown(report) + "\n")
     shown = show_all or report.exit_status
-    click.echo(render(report.table(only_bad=not show_all), "plain") if shown else report.summary)
+    echo(render(report.table(only_bad=not show_all), "plain") if shown else report.summary)
     for line in report.sentences:
-        click.echo(line, err=True)
+        echo(line, err=True)
     sys.exit(report.exit_status)
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import click
 
 from ..registry.folders import cache_folder, data_root
-from .cli_options import out_option
+from .cli_options import echo, out_option
 
 _EXTRAS = ("numba", "safetensors", "tensorboard", "wandb", "timm", "transformers", "torchattacks", "pytorch_ood")
 
@@ -39,7 +39,7 @@ def doctor(data: Path | None, out: Path) -> None:
     findings = list(examine(data, out))
     width = max(len(finding.what) for finding in findings)
     for state, what, text in findings:
-        click.echo(f"{state:<5} {what:<{width}}  {text}")
+        echo(f"{state:<5} {what:<{width}}  {text}")
     if any(finding.state == "bad" for finding in findings):
         sys.exit(1)
 

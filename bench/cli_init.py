@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from ..registry import GauntletError
+from .cli_options import echo
 
 #: File that is written, and the template that it is a copy of.
 _FILES = {"suite.yaml": "suite.yaml", "plugin.py": "plugin.txt"}
@@ -30,5 +31,5 @@ def init(folder: Path) -> None:
     except OSError as error:
         raise GauntletError(f"{folder} cannot be written: {error.strerror}.") from None
     where = "" if folder == Path() else f"cd {folder} && "
-    click.echo(f"Wrote {' and '.join(str(folder / name) for name in _FILES)}. Next:")
-    click.echo(f"  {where}gauntlet run suite.yaml --plugin plugin.py")
+    echo(f"Wrote {' and '.join(str(folder / name) for name in _FILES)}. Next:")
+    echo(f"  {where}gauntlet run suite.yaml --plugin plugin.py")

@@ -8,10 +8,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..registry import GauntletError
+from ..registry import GauntletError, harmless
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+def echo(text: str, *, err: bool = False) -> None:
+    """Print a text that may hold labels of anybody's; all commands print through here."""
+    click.echo(harmless(text), err=err)
+
 
 out_option = click.option(
     "--out", default="gauntlet-out", show_default=True, type=click.Path(path_type=Path), help="Output folder."
@@ -48,7 +54,7 @@ def results(out: Path, suite: str | None, metrics: Sequence[str] = ()) -> pd.Dat
         suite = names[-1] if names else None
         if len(set(names)) > 1:
             others = ", ".join(sorted(set(names) - {names[-1]}))
-            click.echo(f"These are the results of {suite}; --suite shows others: {others}.", err=True)
+            echo(f"These are the results of {suite}; --suite shows others: {others}.", err=True)
     if metrics:
         frame = load_coded(out, suite=suite, metrics=[*metrics, "check_passed"])
         if not set(metrics).isdisjoint(frame["metric"].unique()):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .cli_options import chosen, out_option, suite_option, where_option
+from .cli_options import chosen, echo, out_option, suite_option, where_option
 
 
 @click.command()
@@ -33,9 +33,9 @@ def plot(kind: str | None, files: tuple[Path, ...], wanted: tuple[str, ...], sui
 
     if kind is None:
         width = max(map(len, kinds()))
-        click.echo("\n".join(f"{known.name:{width}}  {known.summary}" for known in kinds().values()))
+        echo("\n".join(f"{known.name:{width}}  {known.summary}" for known in kinds().values()))
         return
     with Store.open(out, create=False) as store:
         made = draw(kind, Material(chosen(out, suite, wanted), store))
         for path in files or [store.path.parent / "plots" / f"{kind}{suffix}" for suffix in (".svg", ".png")]:
-            click.echo(str(save(made, path)), err=True)
+            echo(str(save(made, path)), err=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .cli_options import chosen, out_option, reported_option, suite_option, where_option
+from .cli_options import chosen, echo, out_option, reported_option, suite_option, where_option
 
 
 @click.command()
@@ -31,7 +31,7 @@ def report(
     with Store.open(out, create=False) as store:
         text = build_page(frame, store, title=title, references=reference)
         where = write_text(text, path or store.path.parent / "report.html")
-    click.echo(f"{where} ({len(text.encode()) / 1e6:.1f} MB)", err=True)
+    echo(f"{where} ({len(text.encode()) / 1e6:.1f} MB)", err=True)
 
 
 def reference(kind: str, name: str) -> str:

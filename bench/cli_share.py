@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from .cli_options import chosen, out_option, suite_option, where_option
+from .cli_options import chosen, echo, out_option, suite_option, where_option
 
 
 @click.command()
@@ -23,8 +23,8 @@ def merge(stores: tuple[Path, ...], out: Path) -> None:
 
     conflicts = merge_stores(stores, out)
     for conflict in conflicts:
-        click.echo(str(conflict))
-    click.echo(f"{len(stores)} stores are in {out}, with {len(conflicts)} conflicts.", err=True)
+        echo(str(conflict))
+    echo(f"{len(stores)} stores are in {out}, with {len(conflicts)} conflicts.", err=True)
     sys.exit(1 if conflicts else 0)
 
 
@@ -38,7 +38,7 @@ def export(path: Path, wanted: tuple[str, ...], suite: str | None, out: Path) ->
     from ..results.exchange import export_frame
 
     frame = chosen(out, suite, wanted)
-    click.echo(f"{len(frame)} rows are in {export_frame(frame, path)}.", err=True)
+    echo(f"{len(frame)} rows are in {export_frame(frame, path)}.", err=True)
 
 
 @click.command(name="import")
@@ -54,7 +54,7 @@ def import_(path: Path, name: str | None, out: Path) -> None:
     frame = import_frame(path)
     with Store.open(out / "store.sqlite") as store:
         put_frame(store, frame, name or path.stem)
-    click.echo(f"{len(frame)} rows of {path} are in {out}.", err=True)
+    echo(f"{len(frame)} rows of {path} are in {out}.", err=True)
 
 
 @click.command()
@@ -81,4 +81,4 @@ def log(
             log_wandb(frame, store, folder, project=project, online=online)
         else:
             log_tensorboard(frame, store, folder)
-    click.echo(str(folder), err=True)
+    echo(str(folder), err=True)

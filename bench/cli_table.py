@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..registry import GauntletError, nearest
-from .cli_options import columns, narrowed, out_option, reported_option, results, suite_option, where_option
+from .cli_options import columns, echo, narrowed, out_option, reported_option, results, suite_option, where_option
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -185,16 +185,16 @@ def _show(text: str, file: Path | None) -> None:
     from ..results.frame import write_text
 
     if file is None:
-        click.echo(text)
+        echo(text)
     else:
-        click.echo(str(write_text(f"{text}\n", file)), err=True)
+        echo(str(write_text(f"{text}\n", file)), err=True)
 
 
 def _update(path: Path, name: str, text: str) -> None:
     from ..results.splice import splice
 
     changed = splice(path, name, text)
-    click.echo(f"{path}: {name} {'updated' if changed else 'is up to date'}.", err=True)
+    echo(f"{path}: {name} {'updated' if changed else 'is up to date'}.", err=True)
 
 
 def _parquet(tables: list[Table], file: Path | None) -> None:
@@ -203,4 +203,4 @@ def _parquet(tables: list[Table], file: Path | None) -> None:
 
     if file is None or len(tables) != 1:
         raise GauntletError("Parquet takes --file and one table; select one dataset with --where dataset=NAME.")
-    click.echo(str(write_parquet(as_frame(tables[0]), file)), err=True)
+    echo(str(write_parquet(as_frame(tables[0]), file)), err=True)

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ..registry import GauntletError
+from .cli_options import echo
 
 
 def register(group: click.Group) -> None:
@@ -35,13 +36,13 @@ def verify(kind: str, name: str, full: bool, settings: tuple[str, ...], plugins:
     from ..registry import REGISTRIES, load_entry_points, load_plugins
 
     for problem in [*load_entry_points(REGISTRIES.values()), *load_plugins(plugins, REGISTRIES.values())]:
-        click.echo(f"Warning: {problem}", err=True)
+        echo(f"Warning: {problem}", err=True)
     findings = verify_attack(name, full=full, **_parameters(settings))
     width = max(len(finding.model) for finding in findings)
     for finding in findings:
-        click.echo(f"{'ok  ' if finding.passed else 'FAIL'}  {finding.model:<{width}}  {finding.text}")
+        echo(f"{'ok  ' if finding.passed else 'FAIL'}  {finding.model:<{width}}  {finding.text}")
     passed = all(finding.passed for finding in findings)
-    click.echo(f"{kind} {name} {'conforms' if passed else 'does not conform'}.")
+    echo(f"{kind} {name} {'conforms' if passed else 'does not conform'}.")
     sys.exit(0 if passed else 1)
 
 

@@ -18,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from ..registry import harmless
 from .execution import Reporter
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class ConsoleReporter(Reporter):
         """Say what is ahead."""
         total = len(plan.cells)
         done = f", {cached} of them in the store already" if cached else ""
-        self._print(f"[bold]{escape(plan.suite.name)}[/bold]: {total} cells in {len(plan.jobs)} jobs{done}")
+        self._print(f"[bold]{_shown(plan.suite.name)}[/bold]: {total} cells in {len(plan.jobs)} jobs{done}")
         self._cells = self._progress.add_task("cells", total=total, completed=cached, figures="")
 
     def job(self, job: Job, cells: int) -> None:
@@ -73,14 +74,14 @@ class ConsoleReporter(Reporter):
         text = f"{job.row.name}: {what}"
         self._said.clear()
         if self._cells is not None:
-            self._progress.update(self._cells, description=escape(text))
+            self._progress.update(self._cells, description=_shown(text))
         if not self._console.is_terminal:
-            self._print(f"  {escape(text)} ({cells} cells)")
+            self._print(f"  {_shown(text)} ({cells} cells)")
 
     def training(self, model: str, done: int, total: int, figures: dict[str, Any]) -> None:
         """Advance the bar of a training; its end leaves one line."""
         if self._training is None or self._trained != model:
-            self._training = self._progress.add_task(f"training {escape(model)}", total=total, figures="")
+            self._training = self._progress.add_task(f"training {_shown(model)}", total=total, figures="")
             self._trained = model
         if done < total and time.monotonic() - self._shown < _REFRESH:
             return
@@ -94,7 +95,7 @@ class ConsoleReporter(Reporter):
         if done == total:
             self._progress.remove_task(self._training)
             self._training = None
-            self._print(f"  trained {escape(model)}: {text}")
+            self._print(f"  trained {_shown(model)}: {text}")
 
     def cell(self, key: str, result: CellResult) -> None:
         """Advance; where cells are not ok, say why, once a job for each reason."""
@@ -102,11 +103,16 @@ class ConsoleReporter(Reporter):
             self._progress.advance(self._cells)
         if result.status not in ("ok", "skipped") and result.reason not in self._said:
             self._said.add(result.reason)
-            self._print(f"  [red]{result.status}[/red]: {escape(result.reason)}")
+            self._print(f"  [red]{result.status}[/red]: {_shown(result.reason)}")
 
     def note(self, text: str) -> None:
         """Print it above the bars."""
-        self._print(f"  [yellow]{escape(text)}[/yellow]")
+        self._print(f"  [yellow]{_shown(text)}[/yellow]")
 
     def _print(self, text: str) -> None:
         self._progress.console.print(text, highlight=False, soft_wrap=True)
+
+
+def _shown(text: str) -> str:
+    """A text of anybody's, without meaning to rich or to the terminal."""
+    return escape(harmless(text))

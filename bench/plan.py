@@ -80,12 +80,23 @@ def _expand_suite(suite: Suite, source: DataSource) -> Plan:
             fitting = _fitting(evaluators, suite, model, dataset, left_out)
             for seed in suite.seeds if fitting else ():
                 row = ModelRow.of(model, dataset, seed, outliers)
-                jobs += [job for evaluator in fitting for job in evaluator.plan(suite, row, out_sets)]
+                jobs += [job for evaluator in fitting for job in _planned(evaluator, suite, row, out_sets)]
     if not jobs:
         reasons = "; ".join(f"{item.what}: {item.reason}" for item in left_out[:3])
         raise GauntletError(f"{suite.where}: nothing in this suite fits together ({reasons}).")
     notes = dict.fromkeys(_notes(suite, evaluators, jobs))
     return Plan(suite, tuple(jobs), tuple(dict.fromkeys(left_out)), tuple(notes))
+
+
+def _planned(evaluator: Evaluator, suite: Suite, row: ModelRow, out_sets: Sequence[OODSet]) -> Sequence[Job]:
+    """The jobs of an evaluator, which may be the user's own."""
+    try:
+        return evaluator.plan(suite, row, out_sets)
+    except (Exception, SystemExit) as error:
+        if isinstance(error, GauntletError) or evaluator.entry.is_ours:
+            raise
+        what = f"{type(error).__name__}: {error}"
+        raise GauntletError(f"Evaluator {evaluator.name!r} ({evaluator.entry.where}) cannot plan: {what}.") from error
 
 
 def _fitting(

@@ -200,7 +200,7 @@ class RawSplits:
             yield
         except (NotAvailable, BrokenDataset, MemoryError, torch.OutOfMemoryError):
             raise
-        except Exception as error:  # of any kind: the code is the user's own
+        except (Exception, SystemExit) as error:  # of any kind: the code is the user's own
             if not self.is_foreign:
                 raise
             start = "" if isinstance(error, GauntletError) else f"Dataset {self.entry.name!r} ({split}): "

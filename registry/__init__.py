@@ -8,7 +8,7 @@ from typing import Any, TypeVar, Unpack
 
 from .component import BoundFunction, Component
 from .entry import Entry
-from .errors import GauntletError, NotAvailable, Obstacle, nearest
+from .errors import GauntletError, NotAvailable, Obstacle, harmless, nearest
 from .facts import (
     AttackFacts,
     CalibratorFacts,
@@ -226,6 +226,7 @@ __all__ = [
     "digest",
     "evaluator",
     "fingerprints_remembered",
+    "harmless",
     "is_pattern",
     "left_out",
     "list_attacks",

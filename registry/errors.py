@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 #: Why something cannot run, as one sentence or the end of one; empty where it can.
 Obstacle = str
 
 
+#: Control characters but tab and newline, and those that end a line or turn the direction of writing unseen.
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
+
+def harmless(text: str) -> str:
+    r"""A text as a terminal may show it: escape sequences, which move its cursor or worse, stand there in letters.
+
+    >>> print(harmless("red: \x1b[31m"))
+    red: \x1b[31m
+    """
+    return _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
 class GauntletError(Exception):
     """Something the user can put right; the message says what was wrong, where, and what would be right."""
+
+    def __init__(self, *parts: object) -> None:
+        super().__init__(*(harmless(part) if isinstance(part, str) else part for part in parts))
 
 
 class NotAvailable(GauntletError):

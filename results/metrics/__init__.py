@@ -144,8 +144,7 @@ def plugged_in(evaluator: str, kinds: Iterable[str]) -> list[Entry]:
     return [
         entry
         for entry in fitting(kinds)
-        if not entry.is_ours
-        and evaluator in (_facts(entry).evaluators or (evaluator,))
+        if not entry.is_ours and evaluator in (_facts(entry).evaluators or (evaluator,))
     ]
 
 

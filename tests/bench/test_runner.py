@@ -354,7 +354,8 @@ def test_a_diverging_training_is_one_sentence_and_other_rows_go_on(tmp_path):
 def test_class_count_mismatch_is_one_sentence(tmp_path, write_plugin):
     plugin = write_plugin(
         "import torch\nfrom gauntlet import model\n"
-        "@model('seven', trained=True)\ndef seven():\n    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 7))\n"
+        "@model('seven', trained=True)\ndef seven():\n"
+        "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 7))\n"
     )
     suite = small_suite(models=["seven"], attacks=None, epsilons=None, detectors=None, ood=None)
     run_suite(suite, out=tmp_path, plugins=[plugin])
