@@ -1,4 +1,4 @@
-"""How models come to their weights: none is trained, or left untrained, unless somebody said so; none lent is changed."""
+"""How models come to their weights: none is trained, or left untrained, unless somebody said so."""
 
 from __future__ import annotations
 
