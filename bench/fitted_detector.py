@@ -141,6 +141,8 @@ def _fit(chosen: Selected, inside: Outputs, context: RowContext) -> Detector:
         seen = detector.needs
         inner = train.restricted_to(seen), None if val is None else val.restricted_to(seen)
         _fit_to(detector, *inner, inside.head, chosen.label)
+        if detector.needs_outliers and inner[1] is not None:
+            detector.fit_outliers(inner[1], context.validation_outliers().restricted_to(seen))
     if logits is not None and "logits" in detector.needs and kind_of(logits) == "log-probabilities":
         _refuse_levels(detector, inside, chosen.label, row.model.label)
     return detector

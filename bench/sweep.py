@@ -68,12 +68,15 @@ class Sweeper:
         layers: tuple[int, ...] = ()
         for images, indices in batches:
             statistics: list[Tensor] = []
-            if "gram-statistics" in wanted:
-                tapped: dict[str, Tensor] = {}
-                statistics = gram_statistics(self._module, lambda x=images, into=tapped: into.update(self.tap(x)))  # type: ignore[misc]
-                layers = tuple(part.shape[1] for part in statistics)
-            else:
-                tapped = self.tap(images)
+            named: dict[str, Tensor] = {}
+            with watching_layers(self._module, wanted, named):
+                if "gram-statistics" in wanted:
+                    tapped: dict[str, Tensor] = {}
+                    statistics = gram_statistics(self._module, lambda x=images, into=tapped: into.update(self.tap(x)))  # type: ignore[misc]
+                    layers = tuple(part.shape[1] for part in statistics)
+                else:
+                    tapped = self.tap(images)
+            tapped |= named
             for name, value in self._select(tapped, statistics, images, PerImageRNG(stream, indices), wanted):
                 parts.setdefault(name, []).append(value)
         return Swept({name: torch.cat(values) for name, values in parts.items()}, layers)
@@ -108,6 +111,34 @@ class Sweeper:
         if self._matrix is None:
             self._matrix = random_projection(features.shape[1], self._feature_dim, features.device)
         return features @ self._matrix
+
+
+# -- layers by name -------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def watching_layers(module: nn.Module, wanted: Iterable[str], into: dict[str, Tensor]) -> Iterator[None]:
+    """Put the outputs (N, D) of each layer that is wanted as ``layer:NAME`` into a mapping, by that name.
+
+    They are averaged over pixels or tokens; of a layer that is called several times the last output counts.
+    """
+    known = dict(_uncalibrated(module).named_modules())
+    layers = {known[name]: f"layer:{name}" for name in _layer_names(wanted) if name in known}
+
+    def act(layer: nn.Module, output: Tensor) -> None:
+        into[layers[layer]] = pooled(output)
+
+    with watching(layers, act):
+        yield
+
+
+def _layer_names(wanted: Iterable[str]) -> list[str]:
+    return [name.removeprefix("layer:") for name in wanted if name.startswith("layer:")]
+
+
+def pooled(output: Tensor) -> Tensor:
+    """A layer's output (N, C, H, W), (N, tokens, C) or (N, D) as one vector an image."""
+    return output.flatten(2).mean(dim=2) if output.ndim == 4 else output.mean(dim=1) if output.ndim == 3 else output
 
 
 # -- the last feature maps ------------------------------------------------------------------------------------

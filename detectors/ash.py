@@ -39,15 +39,27 @@ def ash(features: Tensor, head: Head, *, variant: Literal["b", "p", "s"] = "b", 
         GauntletError: ``q`` is out of range.
     """
 
-    def logits(part: Tensor) -> Tensor:
-        own = compute_dtype(part)
-        kept, places = survivors(own, q, "ash")
-        total = own.sum(dim=1, keepdim=True)
-        factor: Tensor | None = None
-        if variant == "b":
-            kept = (total / kept.shape[1]).expand_as(kept)
-        elif variant == "s":
-            factor = double(ratio(total, kept.sum(dim=1, keepdim=True))).exp()
-        return head.logits(torch.zeros_like(own).scatter(1, places, kept), factor)
+    return energy(by_rows(lambda part: head.logits(*_pruned(part, variant, q)), features))
 
-    return energy(by_rows(logits, features))
+
+def shaped(features: Tensor, *, variant: Literal["b", "p", "s"] = "b", q: float = 0.9) -> Tensor:
+    """The features (N, D) that :func:`ash` takes the energy of."""
+
+    def shape(part: Tensor) -> Tensor:
+        pruned, factor = _pruned(part, variant, q)
+        return pruned if factor is None else double(pruned) * factor
+
+    return by_rows(shape, features)
+
+
+def _pruned(part: Tensor, variant: str, q: float) -> tuple[Tensor, Tensor | None]:
+    """Features (N, D) of which only the largest are left, and what multiplies them (N, 1), in float64."""
+    own = compute_dtype(part)
+    kept, places = survivors(own, q, "ash")
+    total = own.sum(dim=1, keepdim=True)
+    factor: Tensor | None = None
+    if variant == "b":
+        kept = (total / kept.shape[1]).expand_as(kept)
+    elif variant == "s":
+        factor = double(ratio(total, kept.sum(dim=1, keepdim=True))).exp()
+    return torch.zeros_like(own).scatter(1, places, kept), factor

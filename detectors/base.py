@@ -25,12 +25,14 @@ class Detector(Component, ABC):
         name: How messages call it: its label in the suite.
         needs_fit: Whether :meth:`fit` must run before :meth:`score`; true for every class that defines ``fit``.
         needs_val: Whether :meth:`fit` also reads validation outputs; a class that does says so.
+        needs_outliers: Whether :meth:`fit_outliers` must run after it.
     """
 
     needs: tuple[str, ...] = ()
     name: str = "detector"
     needs_fit: ClassVar[bool] = False
     needs_val: ClassVar[bool] = False
+    needs_outliers: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -39,6 +41,10 @@ class Detector(Component, ABC):
 
     def fit(self, train: Outputs, val: Outputs | None, head: Head | None) -> None:
         """Learn from in-distribution training outputs and, where there are any, validation outputs."""
+        return
+
+    def fit_outliers(self, inside: Outputs, outside: Outputs) -> None:
+        """Learn from validation images and validation outliers, after :meth:`fit`."""
         return
 
     @abstractmethod
@@ -249,7 +255,7 @@ def build_detector(chosen: Selected | Entry, parameters: Mapping[str, Any] | Non
             f"Detector {label!r} ({entry.where}) is a class that does not derive from gauntlet.detectors.Detector: "
             "derive it, or register a function."
         )
-    detector.needs, detector.name = entry.needs, label
+    detector.needs, detector.name = Selected(entry, label, checked).needs, label
     return detector
 
 

@@ -49,3 +49,7 @@ class DICE(Detector):
     def score(self, outputs: Outputs) -> Tensor:
         """Scores, shape (N,), in the unit of the logits."""
         return energy(self.fitted(self._sparse).logits(self.full_features(outputs)))
+
+    def modify(self, features: Tensor, head: Head) -> tuple[Tensor, Head]:
+        """Features (N, D) as they are, and the head without the weights that are left out."""
+        return features, self.fitted(self._sparse)

@@ -43,6 +43,9 @@ class ReAct(Detector):
 
     def score(self, outputs: Outputs) -> Tensor:
         """Scores, shape (N,), in the unit of the logits."""
-        threshold = self.fitted(self._threshold)
         features, head = self.pull(outputs)
-        return energy(by_rows(lambda part: head.logits(part.clamp(max=threshold)), features))
+        return energy(by_rows(lambda part: head.logits(self.modify(part, head)[0]), features))
+
+    def modify(self, features: Tensor, head: Head) -> tuple[Tensor, Head]:
+        """Features (N, D) cut off at the threshold, and the head as it is."""
+        return features.clamp(max=self.fitted(self._threshold)), head

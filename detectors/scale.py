@@ -32,9 +32,15 @@ def scale(features: Tensor, head: Head, *, q: float = 0.85) -> Tensor:
         GauntletError: ``q`` is out of range.
     """
 
-    def logits(part: Tensor) -> Tensor:
-        own = compute_dtype(part)
-        factor = double(ratio(own.sum(dim=1), sum_of_survivors(own, q, "scale"))).exp()
-        return head.logits(own, factor[:, None])
+    return energy(by_rows(lambda part: head.logits(part, _factor(part, q)), features))
 
-    return energy(by_rows(logits, features))
+
+def scaled(features: Tensor, *, q: float = 0.85) -> Tensor:
+    """The features (N, D) that :func:`scale` takes the energy of, in float64."""
+    return by_rows(lambda part: double(part) * _factor(part, q), features)
+
+
+def _factor(part: Tensor, q: float) -> Tensor:
+    """What multiplies features (N, D), shape (N, 1), in float64."""
+    own = compute_dtype(part)
+    return double(ratio(own.sum(dim=1), sum_of_survivors(own, q, "scale"))).exp()[:, None]

@@ -49,6 +49,9 @@ class VRA(Detector):
 
     def score(self, outputs: Outputs) -> Tensor:
         """Scores, shape (N,), in the unit of the logits."""
-        low, high = self.fitted(self._bounds)
         features, head = self.pull(outputs)
-        return energy(by_rows(lambda part: head.logits(part.clamp(low, high)), features))
+        return energy(by_rows(lambda part: head.logits(self.modify(part, head)[0]), features))
+
+    def modify(self, features: Tensor, head: Head) -> tuple[Tensor, Head]:
+        """Features (N, D) clipped at the bounds, and the head as it is."""
+        return features.clamp(*self.fitted(self._bounds)), head

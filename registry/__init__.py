@@ -87,6 +87,7 @@ DETECTORS = Registry(
         "gram-statistics",
         "deflated-logits",
     ),
+    wrappers={"modifier": "modified", "layer": "at-layer"},
     builder="gauntlet.detectors.base:build_detector",
 )
 METRICS = Registry(

@@ -43,6 +43,8 @@ class Registry:
         vocabulary: The needs that exist; a need ``output:NAME`` is always allowed. Empty: anything goes.
         supplied: Parameters that Gauntlet fills in where nobody gives them.
         builder: ``module:function`` that makes a component of an entry and parameters, where calling it is not enough.
+        wrappers: By a key that a spec may have though the component does not know it, the component around that one
+            that does; it takes it as a parameter called like the kind.
         finder: ``module:function`` that is asked for the entry (or None) of a name that is not registered.
     """
 
@@ -56,6 +58,7 @@ class Registry:
         leading: bool = False,
         vocabulary: tuple[str, ...] = (),
         supplied: tuple[str, ...] = (),
+        wrappers: Mapping[str, str] | None = None,
         finder: str = "",
         builder: str = "",
     ) -> None:
@@ -66,6 +69,7 @@ class Registry:
         self._leading = leading
         self._vocabulary = vocabulary
         self.supplied = frozenset(supplied)
+        self.wrappers = dict(wrappers or {})
         self._finder = finder
         self._builder = builder
         self._entries: dict[str, Entry] = {}

@@ -20,6 +20,18 @@ class Selected:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What it reads of the data: its entry's needs, unless its class tells them from the parameters."""
+        told = getattr(self.entry.factory, "needs_of", None)
+        return self.entry.needs if told is None else told({**self.entry.defaults(), **self.parameters})
+
+    @property
+    def parts(self) -> list[Selected]:
+        """The components that its class makes of its parameters, where it is made of others."""
+        told = getattr(self.entry.factory, "parts", None) if self.entry.kind == "detector" else None
+        return [] if told is None else told({**self.entry.defaults(), **self.parameters})
+
 
 def parse_spec(spec: Any, kind: str) -> tuple[str, dict[str, Any]]:
     """Read one of the three spellings ``pgd``, ``{pgd: {steps: 100}}``, ``{name: pgd, steps: 100, label: PGD-100}``.
@@ -64,6 +76,8 @@ def select_one(
     """
     name, values = parse_spec(spec, registry.kind)
     entry = registry.get(name)
+    if (key := next((key for key in registry.wrappers if key in values and not entry.has(key)), None)) is not None:
+        return select_one(registry, _wrapped(registry, name, values, key), options=options, hints=hints)
     label = values.pop("label", None)
     if label is not None and (not isinstance(label, str) or not label.strip()):
         raise GauntletError(f"The label of {registry.kind} {name!r} must be non-empty text, got {label!r}.")
@@ -77,6 +91,13 @@ def select_one(
     checked = entry.check(values)
     entry.require({*checked, *registry.supplied})
     return Selected(entry, label or default_label(name, checked), checked, extra)
+
+
+def _wrapped(registry: Registry, name: str, values: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """``{name: {key: x, ...}}`` as the spec of the component around it that ``key`` asks for."""
+    inner = {"name": name, **{other: value for other, value in values.items() if other not in (key, "label")}}
+    label = values.get("label", default_label(name, values))
+    return {"name": registry.wrappers[key], registry.kind: inner, key: values[key], "label": label}
 
 
 def select(

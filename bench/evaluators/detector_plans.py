@@ -51,16 +51,22 @@ def _plan(suite: Suite, row: ModelRow, detector: Selected) -> DetectorPlan:
     tuned = tuning_facts(suite, detector)
     content: list[Any] = [
         [entry.name, parameters, source_fingerprint(entry)],
-        [suite.feature_dim if "features" in entry.needs else 0, row.seed],
+        [suite.feature_dim if "features" in detector.needs else 0, row.seed],
         [suite.fit_limit] if entry.is_class else [],
         tuned,
+        *_sources(detector),
     ]
     if not row.obstacle and (entry.is_class or tuned):
-        if tuned and row.outliers is not None and not row.outliers.obstacle("test"):
+        if (tuned or detector.parts) and row.outliers is not None and not row.outliers.obstacle("test"):
             content.append(row.outliers.fingerprint("test"))
         content += [row.dataset.fingerprint(split) for split in ("train", "val") if not row.dataset.obstacle(split)]
     params = {"detector": {"name": entry.name, **parameters}, **({"tune": tuned} if tuned else {})}
     return DetectorPlan(detector, content, params)
+
+
+def _sources(detector: Selected) -> list[str]:
+    """Sources of the detectors that a detector is made of, and of theirs."""
+    return [text for part in detector.parts for text in (source_fingerprint(part.entry), *_sources(part))]
 
 
 def detector_obstacle(chosen: Selected, model: ModelSpec) -> Obstacle:
@@ -74,7 +80,7 @@ def detector_obstacle(chosen: Selected, model: ModelSpec) -> Obstacle:
 
 def _lacking(chosen: Selected, model: ModelSpec) -> str:
     declared = model.entry.meta.get("outputs")
-    for need in chosen.entry.needs:
+    for need in chosen.needs:
         named = need.removeprefix("output:")
         if need.startswith("output:") and named not in (declared or ()):
             return named
@@ -117,7 +123,7 @@ class DetectorJob(Job, Generic[T]):
 
     def needs(self, cells: Sequence[PlannedCell]) -> set[str]:
         """What the detectors of these cells read."""
-        return {need for cell in cells for need in self.tasks[cell.key].detector.entry.needs}
+        return {need for cell in cells for need in self.tasks[cell.key].detector.needs}
 
     def ask(
         self,

@@ -178,3 +178,22 @@ def test_all_training_images_are_fitted_to_up_to_a_number_of_floats(tmp_path: Pa
     run_suite({**suite, "ood": [{"glyphs": {"limit": 50}}]}, out=tmp_path / "some")
     run_suite({**suite, "fit_limit": 70}, out=tmp_path / "limited")
     assert seen == [1077, 120, 70]
+
+
+def test_detectors_made_of_detectors_run_from_a_suite_on_layers_by_name_too(tmp_path: Path):
+    detectors = [
+        "react",
+        {"energy": {"modifier": "react"}},
+        {"mahalanobis": {"layer": "body.4"}},
+        {"combine": {"detectors": [{"mahalanobis": {"layer": "body.4"}}, "energy"], "how": "logistic"}},
+        {"knn": {"layer": "nowhere", "k": 5}},
+    ]
+    suite = small_suite(detectors=detectors, attacks=None, epsilons=None, evaluators=["ood"])
+    run_suite(suite, out=tmp_path)
+    frame = load_results(tmp_path)
+    skipped = frame[frame["status"] != "ok"]
+    assert set(skipped["detector"]) == {"knn layer=nowhere k=5"}
+    assert all("needs layer:nowhere, which model" in reason for reason in skipped["reason"])
+    auroc = frame[frame["metric"] == "auroc"].set_index(["detector", "ood_dataset"])["value"].unstack()
+    assert list(auroc.loc["react"]) == list(auroc.loc["energy modifier=react"])
+    assert {"mahalanobis layer=body.4", "combine detectors=mahalanobis+energy how=logistic"} < set(auroc.index)

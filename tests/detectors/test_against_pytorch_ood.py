@@ -341,18 +341,23 @@ NOT_OFFERED = {
 
 #: Detectors that pytorch-ood lacks, and the file that computes their scores a second time.
 RECOMPUTED = {
+    "adascale": "test_recent_formulas.py",
+    "at-layer": "test_composites.py",
     "cadref": "test_recent_formulas.py",
     "caref": "test_recent_formulas.py",
     "cfood": "test_recent_formulas.py",
+    "combine": "test_composites.py",
     "constant": "test_formulas.py",
     "cross-entropy": "test_scores.py",
     "disagreement": "test_formulas.py",
     "discriminator": "test_euinet.py",
     "doctor": "test_formulas.py",
     "euinet": "test_euinet.py",
+    "grood": "test_recent_formulas.py",
     "i-odin": "test_recent_formulas.py",
     "max-2-max": "test_formulas.py",
     "mc-disagreement": "test_formulas.py",
+    "modified": "test_composites.py",
     "neco": "test_recent_formulas.py",
     "random": "test_formulas.py",
     "reconstruction": "test_formulas.py",

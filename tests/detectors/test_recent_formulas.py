@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from gauntlet import GauntletError
 from gauntlet.detectors import Head, Outputs, build_detector
+from gauntlet.detectors.adascale import channel_deviations
 from gauntlet.detectors.weiper import perturbed
 from gauntlet.registry import DETECTORS
 
@@ -206,6 +207,82 @@ class TestIODIN:
         assert_allclose(found, build_detector(DETECTORS.get("msp"), {"temperature": 2.0}).score(test), rtol=1e-12)
 
 
+class TestGROOD:
+    def test_is_the_distance_to_the_nearest_gradient_in_the_prototype_of_ood_images(self):
+        """Autograd on the loss itself, as OpenOOD has it, with the mean of the class means as that prototype."""
+        labels = (
+            TRAIN.logits + 3 * torch.randn(TRAIN.logits.shape, generator=torch.Generator().manual_seed(0))
+        ).argmax(1)
+        train = Outputs(labels, TRAIN.logits, TRAIN.features)
+        means = torch.stack([TRAIN.features[labels == label].mean(0) for label in range(4)])
+
+        def gradients(side: Outputs) -> torch.Tensor:
+            found = []
+            for z, predicted in zip(side.features, side.logits.argmax(1), strict=True):
+                noise = means.mean(0).requires_grad_()
+                near = -(z - torch.cat([means, noise[None]])).norm(dim=1)
+                found.append(torch.autograd.grad(F.cross_entropy(near[None], predicted[None]), noise)[0])
+            return torch.stack(found)
+
+        known = gradients(train)[TRAIN.logits.argmax(1) == labels]
+        assert 0 < len(known) < len(labels)
+        expected = torch.cdist(gradients(TEST), known).amin(1)
+        assert_allclose(score("grood", train), expected, rtol=1e-6, atol=1e-9)
+
+    def test_no_training_image_classified_right_is_one_sentence(self):
+        wrong = Outputs((TRAIN.logits.argmax(1) + 1) % 4, TRAIN.logits, TRAIN.features)
+        with pytest.raises(GauntletError, match="'grood' cannot be fitted: no training image is classified correctly"):
+            score("grood", wrong)
+
+
+class TestAdaScale:
+    PARAMETERS = {"low": 0.3, "high": 0.8, "moved": 0.1, "active": 0.3, "shifted": 0.2, "weight": 4.0}  # noqa: RUF012
+
+    def tapped(self, side: Outputs, net: torch.nn.Module) -> Outputs:
+        def tap(images: torch.Tensor) -> dict[str, torch.Tensor]:
+            features = net.features(images)
+            return {"features": features, "logits": net.fc(features)}
+
+        side.tap = tap
+        return side
+
+    def shift(self, image: torch.Tensor, step: float, net: torch.nn.Module) -> tuple[torch.Tensor, float]:
+        pixels = image[None].clone().requires_grad_()
+        z = net.features(pixels)
+        (gradient,) = torch.autograd.grad(net.fc(z).amax(), pixels)
+        moved = image.flatten().clone()
+        for place in gradient.flatten().abs().argsort()[: int(36 * 0.1)]:
+            moved[place] += step * gradient.flatten()[place].sign()
+        there = net.features(moved.view(1, 1, 6, 6))
+        order = z[0].argsort(descending=True)
+        high = there[0].relu()[order[: int(8 * 0.3)]].sum()
+        return z[0].detach(), (high + 4 * (z - there)[0].abs()[order[: int(8 * 0.2)]].sum()).item()
+
+    @pytest.mark.parametrize("variant", ["a", "l"])
+    def test_is_the_recipe_image_by_image(self, net, train, test, variant):
+        val, test = self.tapped(train, net), self.tapped(test, net)
+        known = torch.cat(list(val.image_batches()))
+        step = 0.5 * float(known.std(correction=0))
+        shifts = [self.shift(image, step, net)[1] for image in known]
+        expected = []
+        for image in torch.cat(list(test.image_batches())):
+            z, shift = self.shift(image, step, net)
+            q = 0.3 + (1 - np.mean(np.array(shifts) <= shift)) * 0.5
+            kept = z.relu().sort(descending=True).values[: 8 - round(8 * q)].sum()
+            r = z.relu().sum() / kept
+            logits = net.fc(z * r.exp()) if variant == "a" else net.fc(z) * r**2
+            expected.append(-logits.logsumexp(0).item())
+        built = build_detector(DETECTORS.get("adascale"), {"variant": variant, **self.PARAMETERS})
+        built.fit(train, val, train.head)
+        assert len(set(expected)) > 30
+        assert_allclose(built.score(test), expected, rtol=1e-6)
+
+    def test_the_deviation_is_that_of_each_channel(self):
+        images = torch.rand(50, 3, 4, 4, generator=torch.Generator().manual_seed(0)).double()
+        found = channel_deviations(images.split(7))
+        assert_allclose(found.flatten(), images.std(dim=(0, 2, 3), correction=0), rtol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("name", "parameters", "message"),
     [
@@ -215,6 +292,8 @@ class TestIODIN:
         ("cfood", {"share": 0.0}, "share and width above 0 and at most 1, got 0 and 0.01"),
         ("weiper", {"repeats": 0}, "repeats of at least 1, got 0"),
         ("weiper", {"bins": 10}, "smoothing of at most its 10 bins, got 20"),
+        ("adascale", {"low": 0.9}, "0 <= low <= high < 1, got 0.9 and 0.85"),
+        ("adascale", {"moved": 0.0}, "moved, active and shifted above 0 and at most 1, got 0, 0.05 and 0.01"),
         ("i-odin", {"temperature": 0.0}, "finite temperature above 0, got 0"),
     ],
 )
