@@ -95,8 +95,8 @@ class Combine(Detector):
 
     def score(self, outputs: Outputs) -> Tensor:
         """Scores, shape (N,), float64."""
-        scores = self._scores(outputs)
-        return self.fitted(self._weights) @ (self._ranks(scores) if self.how == "ranks" else self._standard(scores))
+        weights, scores = self.fitted(self._weights), self._scores(outputs)
+        return weights @ (self._ranks(scores) if self.how == "ranks" else self._standard(scores))
 
     def _scores(self, outputs: Outputs) -> Tensor:
         """Scores (members, N) in float64."""
