@@ -39,7 +39,7 @@ from .registry import (
 )
 
 if TYPE_CHECKING:
-    from .bench import run
+    from .bench import evaluate, run
     from .results import load_results
 
 __version__ = "0.1.0"
@@ -63,6 +63,7 @@ __all__ = [
     "create_recipe",
     "dataset",
     "detector",
+    "evaluate",
     "evaluator",
     "list_attacks",
     "list_augmentations",
@@ -84,10 +85,10 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # torch and pandas load only when they are asked for (PEP 562), so that `gauntlet --help` answers at once.
-    if name == "run":
-        from .bench import run
+    if name in ("run", "evaluate"):
+        from . import bench
 
-        return run
+        return getattr(bench, name)
     if name == "load_results":
         from .results import load_results
 

@@ -18,7 +18,7 @@ from ..registry import NotAvailable, Selected
 from ..results.records import CellResult
 from .device_images import DeviceImages, drawn_positions
 from .jobs import ModelRow
-from .model_outputs import ModelOutputs, OutputCache
+from .model_outputs import LIMIT, ModelOutputs, OutputCache
 from .probe import probe_images, probe_outputs
 from .suite import Suite
 from .trained_models import HistorySink, TrainedModels, TrainingProgress
@@ -51,6 +51,7 @@ class Resources:
         on_training: Progress of trainings.
         on_history: Receives training histories.
         on_note: Told what a user should read.
+        keep_outputs: Whether outputs go to the cache.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Resources:
         on_training: TrainingProgress | None = None,
         on_history: HistorySink | None = None,
         on_note: Callable[[str], None] = unheard,
+        keep_outputs: bool = True,
     ) -> None:
         _without_tf32(device)
         self.device, self._cache = device, cache
@@ -69,7 +71,7 @@ class Resources:
         self.models = TrainedModels(
             self.images, checkpoints, on_training=on_training, on_history=on_history, on_note=on_note
         )
-        self.outputs = OutputCache(cache / "outputs", note=on_note)
+        self.outputs = OutputCache(cache / "outputs", LIMIT if keep_outputs else 0, note=on_note)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Resources, (self.device, self._cache)

@@ -86,6 +86,7 @@ class Execution:
             on_training=reporter.training,
             on_history=self._keep_history,
             on_note=reporter.note,
+            keep_outputs=store.has_file,
         )
 
     def run(self) -> None:

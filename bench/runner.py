@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..datasets import DataSource
 from ..registry import REGISTRIES, load_entry_points, load_plugin
 from ..registry.folders import cache_folder, data_root
 from ..results.frame import load_results, write_csv
+from ..results.results import Results
 from ..results.store import Store
 from ..results.tables import write_tables
 from ..results.trackers import open_logger
@@ -20,9 +22,6 @@ from .execution import Execution, Reporter
 from .plan import Plan, make_plan
 from .provenance import provenance
 from .suite import load_suite
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,10 @@ def run(
     download: bool = False,
     plugins: Iterable[str] = (),
     profile: str | None = None,
-) -> pd.DataFrame:
-    """Run a suite (a YAML file, the name of a built-in one, or a mapping) and return its tidy results.
+) -> Results:
+    """Run a suite (a YAML file, the name of a built-in one, or a mapping) and return its results.
+
+    They are the tidy data frame, which also makes tables and plots; see :class:`gauntlet.results.results.Results`.
 
     Example:
         >>> import gauntlet
@@ -71,7 +72,8 @@ def run(
         GauntletError: The suite is wrong or nothing can be stored; failing cells do not raise, they are rows.
     """
     outcome = run_suite(suite, out=out, device=device, data=data, download=download, plugins=plugins, profile=profile)
-    return load_results(outcome.out, run=outcome.run_id)
+    with Store.open(outcome.out / "store.sqlite", create=False) as store:
+        return Results.of(store, outcome.run_id)
 
 
 def prepare(
@@ -106,11 +108,14 @@ def run_suite(
     reporter: Reporter | None = None,
     evaluate: bool = True,
     force: str = "",
+    store: Store | None = None,
+    notes: Sequence[str] = (),
 ) -> Outcome:
     """Plan, train what is missing, evaluate, write `results.csv` and the tables; see :func:`run`.
 
     ``force`` is a glob: cells whose model, detector, attack or evaluator it picks are computed again.
     Without ``evaluate`` the models are trained, and no cells are recorded and nothing is written but their histories.
+    With a ``store`` results go there, and no files are written; ``notes`` are kept with the run.
     """
     folder = Path(out)
     where = pick_device(device)
@@ -118,9 +123,11 @@ def run_suite(
     reporter = reporter or Reporter()
     sinks = [] if logger is None else [open_logger(logger, folder)]
     run_id, interrupted = "", False
-    with Store.open(folder / "store.sqlite") as store:
+    given = store
+    with Store.open(folder / "store.sqlite") if given is None else contextlib.nullcontext(given) as store:
         if evaluate:
-            run_id = store.begin_run(plan.suite.name, plan.suite.text, provenance(where))
+            known = {**provenance(where), **({"notes": list(notes)} if notes else {})}
+            run_id = store.begin_run(plan.suite.name, plan.suite.text, known)
             store.plan(run_id, plan.cells)
             store.declare(run_id, [build_evaluator(name).declaration for name in plan.suite.evaluators])
         execution = Execution(plan, store, run_id, where, reporter, sinks, force)
@@ -131,7 +138,7 @@ def run_suite(
             interrupted = True
         if evaluate:
             store.end_run(run_id, "interrupted" if interrupted else "finished")
-    if evaluate:
+    if evaluate and given is None:
         write_results(folder, run_id)
     return Outcome(run_id, folder, execution.counts, tuple(problems), interrupted, execution.reused)
 

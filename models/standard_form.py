@@ -72,7 +72,8 @@ def _writes_into_images(module: nn.Module, shape: tuple[int, int, int], *, keeps
 def precision_of(module: nn.Module) -> float:
     """The rounding of the logits that a module gives, as its hooks have seen it."""
     forms = [getattr(hook, "__self__", None) for hook in module._forward_hooks.values()]
-    seen = [form.dtype for form in forms if isinstance(form, StandardForm) and form.dtype.is_floating_point]
+    known = (getattr(form, "dtype", None) for form in (module, *forms))
+    seen = [dtype for dtype in known if isinstance(dtype, torch.dtype) and dtype.is_floating_point]
     return max((torch.finfo(dtype).eps for dtype in seen), default=torch.finfo(torch.float32).eps)
 
 

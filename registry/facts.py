@@ -88,6 +88,7 @@ class ModelFacts(Facts, total=False):
         shape: The images that it takes (C, H, W), where these are the only ones.
         children: The parameter that holds models.
         trained: Whether it arrives trained.
+        gradients: False where none reaches the images.
     """
 
     outputs: tuple[str, ...]
@@ -95,6 +96,7 @@ class ModelFacts(Facts, total=False):
     shape: tuple[int, int, int]
     children: str
     trained: bool
+    gradients: bool
 
 
 class RecipeFacts(Facts, total=False):

@@ -7,7 +7,7 @@ import importlib
 import inspect
 import pkgutil
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -182,6 +182,18 @@ class Registry:
     def _forget(self, gone: list[str]) -> None:
         self._entries = {name: entry for name, entry in self._entries.items() if name not in gone}
         self._aliases = {alias: name for alias, name in self._aliases.items() if name not in gone}
+
+    @contextlib.contextmanager
+    def lending(self, entries: Iterable[Entry]) -> Iterator[None]:
+        """Know these entries, which hold objects of the caller's, in the block only."""
+        names = []
+        try:
+            for entry in entries:
+                self._entries[entry.name] = entry
+                names.append(entry.name)
+            yield
+        finally:
+            self._forget(names)
 
     # -- looking up -------------------------------------------------------------------------------------------
 

@@ -44,6 +44,13 @@ def connect(path: Path, *, create: bool, timeout: float = BUSY_SECONDS) -> sqlit
     return connection
 
 
+def in_memory() -> sqlite3.Connection:
+    """An empty store that is gone when it is closed."""
+    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    _make_schema(connection, Path(":memory:"))
+    return connection
+
+
 @contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
     """Turn SQLite's errors into one sentence that names the file and what to do.

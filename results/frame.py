@@ -90,9 +90,16 @@ def load_coded(
     path = Path(out)
     path = path if path.is_file() else path / FILE_NAME
     with Store.open(path, create=False) as store:
-        chosen = _choose(store.runs(), path, suite, run)
-        columns = read(store, chosen, metrics)
-        adopt(known for declared in store.declarations(chosen).values() for known in declared.metrics)
+        return coded(store, suite=suite, run=run, metrics=metrics)
+
+
+def coded(
+    store: Store, *, suite: str | None = None, run: str | None = None, metrics: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """As :func:`load_coded`, from an open store."""
+    chosen = _choose(store.runs(), store.path, suite, run)
+    columns = read(store, chosen, metrics)
+    adopt(known for declared in store.declarations(chosen).values() for known in declared.metrics)
     return pd.DataFrame({name: columns[name] for name in COLUMNS}, copy=False)
 
 

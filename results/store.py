@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..registry import GauntletError, nearest
-from .database import BUSY_SECONDS, bindable, connect, explained, is_whole, pack, unpack_all
+from .database import BUSY_SECONDS, bindable, connect, explained, in_memory, is_whole, pack, unpack_all
 from .declarations import EvaluatorDeclaration, as_json, from_json
 from .records import (
     FACT_COLUMNS,
@@ -70,9 +70,31 @@ class Store:
         path = path / FILE_NAME if path.is_dir() else path
         return cls(connect(path, create=create, timeout=timeout), path)
 
+    @classmethod
+    def in_memory(cls) -> Store:
+        """A store without a file, for as long as it is not closed."""
+        return cls(in_memory(), Path("in memory") / FILE_NAME)
+
+    @property
+    def has_file(self) -> bool:
+        """Whether it outlives the process."""
+        return bool(self._connection.execute("PRAGMA database_list").fetchone()[2])
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled, it is its path: another process opens the file itself."""
         return Store.open, (self.path,)
+
+    def copy_to(self, folder: Path) -> Path:
+        """Write the store to a file in another folder, unless it lies there; returns the file.
+
+        Raises:
+            GauntletError: The folder cannot be written.
+        """
+        path = folder / FILE_NAME
+        if path.resolve() != self.path.resolve():
+            with Store.open(path) as other, explained(path):
+                self._connection.backup(other._connection)
+        return path
 
     def close(self) -> None:
         """Close the file; closing twice does nothing."""

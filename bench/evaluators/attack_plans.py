@@ -100,10 +100,17 @@ def plan_attack(suite: Suite, row: ModelRow, attack: Selected) -> AttackPlan:
         (entry.name, parameters, source_fingerprint(entry)),
         {"attack": {"name": entry.name, **parameters}, "images": images},
         budgets(suite, attack),
-        obstacle=entry.obstacle,
+        obstacle=entry.obstacle or _without_gradients(attack, row.model),
     )
     plan = _with_few_classes(plan, len(row.dataset.classes))
     return _with_surrogate(plan, suite, row) if "surrogate" in entry.meta.get("inputs", ()) else plan
+
+
+def _without_gradients(attack: Selected, model: ModelSpec) -> Obstacle:
+    """Why an attack cannot climb the loss of a model that says it has no gradients."""
+    if attack.entry.meta.get("access") != "gradient" or model.entry.meta.get("gradients", True):
+        return ""
+    return f"Attack {attack.label!r} needs gradients, and no gradient of {model.label} reaches its images."
 
 
 def _with_few_classes(plan: AttackPlan, classes: int) -> AttackPlan:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from ...registry import GauntletError, nearest
 from ..examples import read_examples
-from ..frame import load_results
+from ..frame import as_tidy, coded
 from ..layout import header, shown
 from ..store import Store
 
@@ -93,7 +93,7 @@ class Material:
 
     @cached_property
     def _whole(self) -> pd.DataFrame:
-        return load_results(self.store.path)
+        return as_tidy(coded(self.store))
 
     def classes(self, cell: pd.Series) -> list[str]:
         """Class names of the cell's model and dataset, as its accuracy cell knows them."""
