@@ -93,8 +93,8 @@ class _Items:
 
 def test_a_named_set_and_a_registered_model_go_the_way_of_a_suite(tmp_path: Path):
     small = {"name": "cnn-small", "recipe": {"standard": {"epochs": 1}}}
-    results = gauntlet.evaluate(small, "digits", limit=90, out=tmp_path / "one")
-    suite = {"models": [small], "datasets": [{"digits": {"limit": 90}}], "evaluators": ["accuracy"]}
+    results = gauntlet.evaluate(small, "digits", limit=200, out=tmp_path / "one")
+    suite = {"models": [small], "datasets": [{"digits": {"limit": 200}}], "evaluators": ["accuracy"]}
     other = gauntlet.run({"name": "two", **suite}, out=tmp_path / "two")
     assert value(results, "accuracy") == value(other, "accuracy")
     assert (tmp_path / "one" / "results.csv").is_file()
