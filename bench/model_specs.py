@@ -99,7 +99,7 @@ class ModelSpec:
             wanted = part.entry.meta.get("shape")
             if wanted is not None and tuple(wanted) != tuple(dataset.shape):
                 return f"{part.entry.name} takes {_size(wanted)} images, {dataset.label} has {_size(dataset.shape)}"
-        if self.trains and "train" not in dataset.entry.meta.get("splits", ()):
+        if self.trains and "train" not in dataset.declared_splits:
             return f"{dataset.label} has no training split"
         return "" if len(dataset.classes) >= 2 else f"{dataset.label} has fewer than two classes"
 

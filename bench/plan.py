@@ -195,9 +195,8 @@ def _outliers(
     if named != SYNTHETIC:
         with suite.locating("tune"):
             outliers = resolve(named, source, shape=inside.shape)
-    name = SYNTHETIC if outliers is None else outliers.name
     for part in out_sets:
-        same = part.dataset.name == name and not (outliers is not None and _disjoint(outliers, part.dataset))
+        same = _is_set(part.dataset, outliers) and not (outliers is not None and _disjoint(outliers, part.dataset))
         if same and not part.shifted and not suite.tune.oracle:
             raise GauntletError(
                 f"{suite.at('tune')}: detectors would be tuned on {part.dataset.label!r}, which is also a test OOD "
@@ -214,15 +213,20 @@ def _ood_sets(
     for group, path, spec in _expand_groups(suite):
         with suite.locating(*path):
             dataset = resolve(spec, source, shape=inside.shape, of=inside.name)
-        if dataset.name == inside.name and not _disjoint(inside, dataset):
+        if dataset.is_same_set(inside) and not _disjoint(inside, dataset):
             reason = "it is the in-distribution set itself"
             left_out.append(LeftOut(f"{dataset.label} as OOD for {inside.label}", reason))
             continue
-        if "test" not in dataset.entry.meta.get("splits", ("test",)):
+        if "test" not in dataset.declared_splits:
             left_out.append(LeftOut(f"{dataset.label} as OOD for {inside.label}", "it has no test split"))
             continue
         found.append((path, OODSet(group, dataset)))
     return found
+
+
+def _is_set(dataset: ResolvedDataset, outliers: ResolvedDataset | None) -> bool:
+    """Whether a set has the images that are tuned on; None stands for the synthetic outliers."""
+    return dataset.name == SYNTHETIC if outliers is None else dataset.is_same_set(outliers)
 
 
 def _disjoint(inside: ResolvedDataset, outside: ResolvedDataset) -> bool:
@@ -243,7 +247,7 @@ def _expand(suite: Suite, key: Path, specs: Sequence[Any]) -> list[tuple[Path, A
     for position, spec in enumerate(specs):
         path = (*key, position)
         if isinstance(spec, str) and is_pattern(spec):
-            found = [entry.name for entry in DATASETS.match(spec)]
+            found = [entry.name for entry in DATASETS.match(spec) if not entry.lacks(())]
             if not found:
                 message = f"No dataset matches {spec!r}; `gauntlet list datasets` shows them all."
                 raise GauntletError(f"{suite.at(*path)}: {message}")

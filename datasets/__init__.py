@@ -19,9 +19,10 @@ changed ones noticed. Arguments after ``split`` (and ``source``, a :class:`DataS
 from __future__ import annotations
 
 from .imageset import ImageSet
+from .in_python import as_spec
 from .options import OPTIONS
 from .outliers import make_outliers
 from .resolve import ResolvedDataset, resolve
 from .source import DataSource
 
-__all__ = ["OPTIONS", "DataSource", "ImageSet", "ResolvedDataset", "make_outliers", "resolve"]
+__all__ = ["OPTIONS", "DataSource", "ImageSet", "ResolvedDataset", "as_spec", "make_outliers", "resolve"]

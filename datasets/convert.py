@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..registry import GauntletError
 from .imageset import ImageSet, as_float
+from .streamed import StreamedPixels
 
 _LUMA = (0.299, 0.587, 0.114)
 _CHUNK = 4096
@@ -29,9 +30,13 @@ def convert(images: ImageSet, shape: tuple[int, int, int]) -> ImageSet:
     if images.shape == shape:
         return images
     note = conversion(images.shape, shape, images.name)
+    words = "; ".join(filter(None, (images.conversion, note)))
+    if isinstance(images.pixels, StreamedPixels):
+        changed = images.pixels.changed(lambda batch, _: _convert(batch, shape), image=shape)
+        return replace(images, pixels=changed, conversion=words)
     parts = [_convert(part, shape) for part in images.pixels.split(_CHUNK)]
     pixels = torch.cat(parts) if parts else images.pixels.new_empty((0, *shape))
-    return replace(images, pixels=pixels, conversion="; ".join(filter(None, (images.conversion, note))))
+    return replace(images, pixels=pixels, conversion=words)
 
 
 def conversion(old: tuple[int, int, int], new: tuple[int, int, int], name: str) -> str:

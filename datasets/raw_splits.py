@@ -15,13 +15,15 @@ import torch
 from torch import Tensor
 
 from ..registry import Entry, GauntletError, NotAvailable, Obstacle, nearest
-from .imageset import ImageSet, as_image_set
+from .collection import Collection
+from .imageset import ImageSet
 from .options import DEFAULT_VAL
+from .returned import as_image_set
 from .source import DataSource
 from .splitting import stratified
+from .streamed import joined
 
 _ORDER = ("train", "val", "test")
-_COLUMNS = ("pixels", "labels", "indices")
 
 #: What stands for the facts of a plug-in's set that cannot be made, so that its cells can be planned, and then fail.
 NO_SHAPE = (3, 32, 32)
@@ -53,13 +55,22 @@ class RawSplits:
         self._failure: str | None = None  # of a download
 
     @cached_property
+    def opened(self) -> Collection | None:
+        """What the parameters lead to, where the entry is a kind of data set that opens files.
+
+        Raises:
+            GauntletError: They lead to nothing that it can read.
+        """
+        return self.entry.factory(self.source, **self.all_parameters) if self.entry.meta.get("opens") else None
+
+    @cached_property
     def produced(self) -> tuple[str, ...]:
         """Splits that the factory makes.
 
         Raises:
             GauntletError: Others than train, val and test are declared.
         """
-        declared = self.entry.meta.get("splits", ("test",))
+        declared = self.entry.meta.get("splits", ("test",) if self.opened is None else self.opened.splits)
         splits = (declared,) if isinstance(declared, str) else tuple(declared)
         if not splits or not set(splits) <= set(_ORDER):
             raise GauntletError(
@@ -94,7 +105,25 @@ class RawSplits:
             raise GauntletError(unknown)
         return [path for origin in self._origins(split) for path in self._files(origin)]
 
+    def content(self, split: str) -> list[Any]:
+        """What the files of ``split`` hold: md5 sums, or what the opened collection says.
+
+        Raises:
+            GauntletError: There is no such split, or a file cannot be read.
+        """
+        if self.opened is None:
+            return self.source.md5s(self.files(split))
+        return [self.opened.content(origin) for origin in self._origins(split)]
+
+    @property
+    def deciding(self) -> dict[str, Any]:
+        """The parameters that decide the images, rather than say where they are."""
+        places = self.entry.meta.get("places", ())
+        return {name: value for name, value in self.all_parameters.items() if name not in places}
+
     def _files(self, origin: str) -> list[Path]:
+        if self.opened is not None:
+            return self.opened.paths(origin)
         listed = self.entry.meta.get("files")
         if not callable(listed):
             return self.entry.files
@@ -102,20 +131,27 @@ class RawSplits:
 
     def facts(self) -> dict[str, Any]:
         """What its ``describe`` fact says of the files that are here, for result rows."""
+        if self.opened is not None:
+            return dict(self.opened.facts())
         describe = self.entry.meta.get("describe")
         return {} if describe is None else describe(self.source, **_accepted(describe, self.all_parameters))
 
     def obstacle(self, split: str) -> Obstacle:
         """What is absent, after a download where that is allowed."""
-        if unknown := self._unknown(split):
-            return unknown
-        absent = self._absent(split)
+        try:
+            if unknown := self._unknown(split):
+                return unknown
+            absent = self._absent(split)
+        except NotAvailable as error:  # of what opens files
+            return str(error)
         if absent and self.source.download and "download" in self.entry.meta and self._failure is None:
             self._download(split)
             absent = self._absent(split)
         return self._sentence(split, absent) if absent else ""
 
     def _absent(self, split: str) -> list[Path]:
+        if self.opened is not None:  # which was listed just now
+            return []
         return [path for path in self.files(split) if not path.exists()]
 
     def _download(self, split: str) -> None:
@@ -182,6 +218,8 @@ class RawSplits:
         declared = self.entry.meta.get("classes")
         if declared is not None:
             return tuple(map(str, declared))
+        if self.opened is not None:
+            return self.opened.classes
         try:
             return self.peek().classes
         except BrokenDataset:
@@ -210,6 +248,8 @@ class RawSplits:
             raise self.broken[split] from error
 
     def _make(self, split: str) -> ImageSet:
+        if self.opened is not None:
+            return as_image_set(self.opened.load(split), name=self.entry.name, split=split, classes=None)
         arguments = {"split": split, "source": self.source}
         with self.blaming_plugin(split):
             made = self.entry.factory(*(arguments[need] for need in self.entry.needs), **self.parameters)
@@ -239,8 +279,8 @@ def _sparing(labels: Tensor, chosen: Tensor) -> Tensor:
 def _joined(parts: list[ImageSet]) -> ImageSet:
     if len(parts) == 1:
         return parts[0]
-    pixels, labels, indices = (torch.cat([getattr(part, field) for part in parts]) for field in _COLUMNS)
-    return replace(parts[0], pixels=pixels, labels=labels, indices=indices)
+    labels, indices = (torch.cat([getattr(part, field) for part in parts]) for field in ("labels", "indices"))
+    return replace(parts[0], pixels=joined([part.pixels for part in parts]), labels=labels, indices=indices)
 
 
 def _accepted(function: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:

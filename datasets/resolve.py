@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ..registry import DATASETS, Entry, Selected, parse_spec, select_one
@@ -39,6 +40,8 @@ def resolve(
     selected = spec if isinstance(spec, Selected) else select_one(DATASETS, spec, options=OPTIONS)
     entry, parameters = selected.entry, dict(selected.parameters)
     options = Options.parse(selected.options, entry.name)
+    known = entry.defaults()  # a path that stands for a data set brings its place along
+    parameters = {one: known[one] for one in entry.meta.get("places", ()) if known.get(one)} | parameters
     if shape is not None and entry.has("shape"):
         parameters.setdefault("shape", tuple(shape))
     if of is not None and entry.has("of") and not DATASETS.get(of).has("of"):
@@ -67,8 +70,18 @@ def build_dataset(entry: Entry, parameters: Mapping[str, Any]) -> ResolvedDatase
 
 
 def _label(spec: Any, selected: Selected, options: Options) -> str:
-    """The label that was given, else one that tells ``digits only=0`` from ``digits``."""
+    """The label that was given, else one that tells ``digits only=0`` from ``digits``; of files, the folder's name."""
     explicit = not isinstance(spec, Selected) and "label" in parse_spec(spec, "dataset")[1]
+    if not explicit and (name := _name_of_place(selected)):
+        return default_label(name, options.recorded())
     if explicit or selected.label != default_label(selected.entry.name, selected.parameters):
         return selected.label
     return default_label(selected.label, options.recorded())
+
+
+def _name_of_place(selected: Selected) -> str:
+    """The name of the folder or file that a set is read from; empty where it is none's."""
+    values = {**selected.entry.defaults(), **selected.parameters}
+    given = (values.get(place) for place in selected.entry.meta.get("places", ()))
+    path = next((Path(str(value)).expanduser() for value in given if value), None)
+    return "" if path is None else path.absolute().name if path.is_dir() else path.stem

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import warnings
 from dataclasses import replace
 from functools import cached_property
@@ -17,7 +16,7 @@ from ..registry import CORRUPTIONS, Entry, GauntletError, Obstacle, digest, sour
 from ..registry.component import as_call
 from .convert import conversion, convert
 from .corruptions import corrupted
-from .imageset import ImageSet
+from .imageset import ImageSet, hashed
 from .options import SHIFT, Options
 from .raw_splits import NO_CLASSES, NO_SHAPE, BrokenDataset, RawSplits
 from .source import DataSource
@@ -100,7 +99,11 @@ class ResolvedDataset:
     @property
     def _native_shape(self) -> Shape | None:
         """Shape of the images as the factory makes them, where that is known beforehand."""
-        return self._raw.all_parameters["shape"] if self.entry.has("shape") else self.entry.meta.get("shape")
+        if "shape" in self.entry.meta:
+            return self.entry.meta["shape"]
+        if self._raw.opened is not None:
+            return self._raw.opened.shape
+        return self._raw.all_parameters["shape"] if self.entry.has("shape") else None
 
     @property
     def conversion(self) -> str:
@@ -118,6 +121,17 @@ class ResolvedDataset:
         facts = {"name": self.name, **self.parameters, **self.options, **({"stand_in": original} if original else {})}
         facts |= self._raw.facts()
         return {**facts, "conversion": self.conversion} if self.conversion else facts
+
+    @property
+    def declared_splits(self) -> tuple[str, ...]:
+        """The splits that it has, whether their files are here or not."""
+        return self._raw.declared
+
+    def is_same_set(self, other: ResolvedDataset) -> bool:
+        """Whether both are views of the images of one set."""
+        places = self.entry.meta.get("places", ())
+        own, others = self._raw.all_parameters, other._raw.all_parameters
+        return self.name == other.name and all(own.get(one) == others.get(one) for one in places)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -152,8 +166,8 @@ class ResolvedDataset:
             self._raw.require(split)
             self._fingerprints[split] = digest(
                 _VERSION,
-                (self.name, split, source_fingerprint(self.entry), self._raw.all_parameters),
-                self.source.md5s(self.files(split)),
+                (self.name, split, source_fingerprint(self.entry), self._raw.deciding),
+                self._raw.content(split),
                 self._kept if self._selects_classes else None,
                 self._options.limit,
                 self._raw.val if self._raw.is_cut(split) else None,
@@ -178,8 +192,7 @@ class ResolvedDataset:
             images = self.load(split)
         except BrokenDataset:
             return []
-        tensors = (images.pixels, images.labels)
-        return [hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest() for tensor in tensors]
+        return [hashed(images.pixels), hashed(images.labels)]
 
     def load(self, split: str) -> ImageSet:
         """The images of ``split``, on the CPU; the same object each time.

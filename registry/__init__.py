@@ -35,6 +35,7 @@ DATASETS = Registry(
     facts=DatasetFacts,
     leading=True,
     vocabulary=("split", "source"),
+    finder="gauntlet.datasets.files.paths:find",
     builder="gauntlet.datasets.resolve:build_dataset",
 )
 CORRUPTIONS = Registry(

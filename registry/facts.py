@@ -58,6 +58,8 @@ class DatasetFacts(Facts, total=False):
         describe: What result rows say of a split beside its name.
         home: Where they can be had, the end of that message.
         stand_in: What it stands in for; tables say so.
+        opens: Whether the factory opens a collection (``gauntlet.datasets.collection``), which knows its splits.
+        places: Parameters that say where files are: what is there decides the images, not the place.
     """
 
     splits: tuple[str, ...]
@@ -68,6 +70,8 @@ class DatasetFacts(Facts, total=False):
     describe: Callable[..., Mapping[str, str]]
     home: str
     stand_in: str
+    opens: bool
+    places: tuple[str, ...]
 
 
 class CorruptionFacts(Facts, total=False):

@@ -12,6 +12,7 @@ from torch import Tensor
 from ...registry import Entry, GauntletError, Obstacle
 from ..imageset import ImageSet, as_float
 from ..per_image_rng import PerImageRNG
+from ..streamed import StreamedPixels
 from .strength import SEVERITIES
 
 #: Values of the images that are corrupted together, so that they stay in the cache.
@@ -49,21 +50,17 @@ def corrupted(
         raise GauntletError(f"Corruption {entry.name!r} has no severity {severity}, only {known}.")
     if reason := obstacle(entry, images.shape):
         raise GauntletError(f"Corruption {entry.name!r} cannot be applied to {images.name!r}: {reason}.")
+    stream = f"{images.name}/{images.split} {entry.name}"
+
+    def change(pixels: Tensor, own: Tensor) -> Tensor:
+        made = _changed(entry, as_float(pixels), severity, PerImageRNG(stream, own), parameters or {})
+        return made if exact else _levels(made)
+
+    if isinstance(images.pixels, StreamedPixels):  # each batch when it is looked at
+        return replace(images, pixels=images.pixels.changed(change, dtype=torch.float32 if exact else torch.uint8))
     size = max(_CHUNK // max(images.pixels[:1].numel(), 1), 1)
-    parts = [
-        _changed(
-            entry,
-            as_float(pixels),
-            severity,
-            PerImageRNG(f"{images.name}/{images.split} {entry.name}", own),
-            parameters or {},
-        )
-        for pixels, own in zip(images.pixels.split(size), images.indices.split(size), strict=True)
-    ]
-    if not parts:
-        return images
-    changed = torch.cat(parts if exact else [_levels(part) for part in parts])
-    return replace(images, pixels=changed.contiguous())
+    parts = [change(*part) for part in zip(images.pixels.split(size), images.indices.split(size), strict=True)]
+    return replace(images, pixels=torch.cat(parts).contiguous()) if parts else images
 
 
 @torch.no_grad()

@@ -1,0 +1,7 @@
+"""Kinds of data set that read people's own files: folders, lists, tables and arrays."""
+
+from __future__ import annotations
+
+from . import arrays, image_folder, image_list
+
+__all__ = ["arrays", "image_folder", "image_list"]
