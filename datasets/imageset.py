@@ -49,7 +49,7 @@ class ImageSet:
         self._check_pixels()
         for what, values in (("labels", self.labels), ("indices", self.indices)):
             if values.dtype != torch.int64 or values.shape != (len(self.pixels),):
-                self._fail(f"{what} must be ({len(self.pixels)},) int64, got {tuple(values.shape)} {_type(values)}")
+                self._fail(f"{what} must be ({len(self.pixels)},) int64, got {tuple(values.shape)} {type_of(values)}")
         self._check_labels()
 
     def _check_pixels(self) -> None:
@@ -62,7 +62,7 @@ class ImageSet:
                 "with images.transpose(0, 3, 1, 2) in numpy or images.permute(0, 3, 1, 2) in torch"
             )
         if pixels.dtype not in (torch.uint8, torch.float32):
-            self._fail(f"images must be uint8 or float32, got {_type(pixels)}")
+            self._fail(f"images must be uint8 or float32, got {type_of(pixels)}")
         if pixels.dtype == torch.float32 and len(pixels) and not self.streams:
             low, high = (float(value) for value in pixels.aminmax())
             if not (low >= 0 and high <= 1):  # a NaN fails both comparisons
@@ -150,5 +150,6 @@ def as_float(pixels: Tensor) -> Tensor:
     return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
 
 
-def _type(tensor: Tensor) -> str:
+def type_of(tensor: Tensor) -> str:
+    """The type of its values, without `torch.`."""
     return str(tensor.dtype).removeprefix("torch.")

@@ -7,7 +7,10 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..registry import DATASETS, digest
+from .files.labels import read_labels
 from .files.places import kind_of, names_path, place
 from .imageset import hashed
 from .returned import as_image_set
@@ -67,13 +70,25 @@ def _spelled(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": name, **(values or {})}
 
 
+def _whole(value: Any) -> Any:
+    """Images and labels, of which labels that are floats become the integers that they are."""
+    if not isinstance(value, (tuple, list)) or len(value) not in (2, 3) or not hasattr(value[1], "dtype"):
+        return value
+    labels = np.asarray(value[1])
+    if labels.dtype.kind != "f":
+        return value
+    return (value[0], read_labels(labels, value[2] if len(value) == 3 else None, "The data")[0], *value[2:])
+
+
 def remembered(splits: Mapping[str, Any]) -> str:
     """The name under which the registry knows images in memory from now on: the same for the same images.
 
     Raises:
         GauntletError: The values are no images.
     """
-    sets = {split: as_image_set(value, name="data", split=split, classes=None) for split, value in splits.items()}
+    sets = {
+        split: as_image_set(_whole(value), name="data", split=split, classes=None) for split, value in splits.items()
+    }
     content = [(split, hashed(one.pixels), hashed(one.labels), one.classes) for split, one in sets.items()]
     name = f"in-memory/{digest(content)[:12]}"
     if not _registered(name):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..registry import GauntletError, nearest
 from .files.labels import read_labels
-from .imageset import ImageSet
+from .imageset import ImageSet, type_of
 from .items import image_set_of, is_items
 
 
@@ -47,12 +47,10 @@ def as_image_set(value: Any, *, name: str, split: str, classes: Sequence[str] | 
         classes = sorted(set(texts)) if classes is None else list(map(str, classes))
         parts = (parts[0], [_class_index(text, classes, name) for text in texts])
     labels = _tensor(parts[1], name, "labels") if len(parts) > 1 else torch.full((len(pixels),), -1)
-    if labels.ndim == 2 or (labels.is_floating_point() and bool((labels == labels.round()).all())):
+    if labels.ndim == 2:
         labels = torch.from_numpy(read_labels(labels.cpu().numpy(), None, f"Dataset {name!r} ({split})")[0])
     if labels.is_floating_point():
-        raise GauntletError(
-            f"Dataset {name!r} ({split}): labels must be integers, got {str(labels.dtype).removeprefix('torch.')}."
-        )
+        raise GauntletError(f"Dataset {name!r} ({split}): labels must be integers, got {type_of(labels)}.")
     labels = labels.long()
     if classes is None:
         classes = [str(label) for label in range(int(labels.max()) + 1)] if labels.numel() else []

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gauntlet.datasets import ImageSet
-from gauntlet.datasets.imageset import as_image_set
+from gauntlet.datasets.returned import as_image_set
 from gauntlet.registry import GauntletError
 
 

@@ -38,11 +38,13 @@ class Photographs(Dataset):
         (IMAGES, LABELS),
         (torch.from_numpy(IMAGES), torch.from_numpy(LABELS)),
         [IMAGES, LABELS.tolist()],
+        (IMAGES, LABELS.astype(np.float32)),
+        (IMAGES, np.eye(3)[LABELS]),
         {"test": (IMAGES, LABELS)},
         TensorDataset(torch.from_numpy(IMAGES), torch.from_numpy(LABELS)),
         TensorDataset(torch.from_numpy(IMAGES) / 255, torch.from_numpy(LABELS)),
     ],
-    ids=["arrays", "tensors", "list", "splits", "tensor-dataset", "float-dataset"],
+    ids=["arrays", "tensors", "list", "float-labels", "one-hot", "splits", "tensor-dataset", "float-dataset"],
 )
 def test_arrays_tensors_and_datasets_are_the_same_set(data):
     """Pixels and labels are those given."""
