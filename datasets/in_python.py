@@ -9,14 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from ..registry import DATASETS, digest
+from ..registry import DATASETS, Entry, digest
 from .files.labels import read_labels
+from .files.paths import find_path
 from .files.places import kind_of, names_path, place
 from .imageset import hashed
 from .returned import as_image_set
 from .source import DataSource
 
 _SPLITS = ("train", "val", "test")
+_PREFIX = "in-memory/"
+#: Entries of images in memory: no pattern picks what is not in the registry.
+_MEMORY: dict[str, Entry] = {}
 
 
 def as_spec(data: Any, *, label: str = "", source: DataSource | None = None) -> Any:
@@ -86,20 +90,24 @@ def remembered(splits: Mapping[str, Any]) -> str:
     Raises:
         GauntletError: The values are no images.
     """
-    sets = {
-        split: as_image_set(_whole(value), name="data", split=split, classes=None) for split, value in splits.items()
-    }
+    sets = {one: as_image_set(_whole(value), name="data", split=one, classes=None) for one, value in splits.items()}
     content = [(split, hashed(one.pixels), hashed(one.labels), one.classes) for split, one in sets.items()]
-    name = f"in-memory/{digest(content)[:12]}"
-    if not _registered(name):
+    name = f"{_PREFIX}{digest(content)[:12]}"
 
-        def given(split: str) -> Any:
-            return sets[split]
+    def given(split: str) -> Any:
+        return sets[split]
 
-        given.__module__ = "in_memory"  # of a user: Gauntlet cannot know what is in it without looking
-        classes = max((one.classes for one in sets.values()), key=len)
-        shown = next(iter(sets.values()))
-        DATASETS.register(
-            name, summary="Images in memory.", splits=tuple(sets), classes=classes, shape=shown.shape, tags=("memory",)
-        )(given)
+    given.__module__ = "in_memory"  # of a user: Gauntlet cannot know what is in it without looking
+    shown = max(sets.values(), key=lambda one: len(one.classes))
+    facts = {"splits": tuple(sets), "classes": shown.classes, "shape": shown.shape}
+    _MEMORY[name] = Entry("dataset", name, given, summary="Images in memory.", needs=("split",), meta=facts)
     return name
+
+
+def find(name: str) -> Entry | None:
+    """The entry of a name that the registry lacks: images in memory, or a path; None where it is neither.
+
+    Raises:
+        GauntletError: It is meant as a path, and nothing is there, or no kind of data set.
+    """
+    return _MEMORY.get(name) if name.startswith(_PREFIX) else find_path(name)

@@ -35,7 +35,7 @@ DATASETS = Registry(
     facts=DatasetFacts,
     leading=True,
     vocabulary=("split", "source"),
-    finder="gauntlet.datasets.files.paths:find",
+    finder="gauntlet.datasets.in_python:find",
     builder="gauntlet.datasets.resolve:build_dataset",
 )
 CORRUPTIONS = Registry(

@@ -9,7 +9,7 @@ from ..source import DataSource
 from .places import kind_of, names_path, place
 
 
-def find(name: str) -> Entry | None:
+def find_path(name: str) -> Entry | None:
     """The entry of a path: its kind of data set, which has the path already; None where the name is none.
 
     Raises:
