@@ -19,6 +19,9 @@ Norm = Literal["linf", "l2", "l1", "l0"]
 Cost = Literal["fast", "standard", "full"]
 Count = Annotated[int, Field(ge=1)]
 
+#: Keys that whoever is crossed with an axis reads.
+_OF_AXIS = {"attacks": ("attacks", "epsilons", "attack_images"), "corruptions": ("corruptions", "severities")}
+
 #: Budgets of attacks in suites that name none. Linf 0.3, L2 1.5 and L0 12 are those of Schott et al. 2018.
 DEFAULT_EPSILONS: Mapping[str, tuple[Epsilon, ...]] = {
     "linf": (0.03, 0.1, 0.3),
@@ -162,6 +165,7 @@ class Suite(BaseModel):
     cross: Crosses = ()
     costs: dict[Literal["error", "ood"], Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     miscoverages: Miscoverages = Field(default=(0.1,), min_length=1)
+    mce_min_count: int = Field(default=10, ge=1)
     tune: Tune | None = None
     feature_dim: int = Field(default=2048, ge=1)
     fit_limit: int | None = Field(default=None, ge=1)
@@ -262,7 +266,8 @@ class Suite(BaseModel):
     @property
     def keys_read(self) -> set[str]:
         """The keys that its evaluators read."""
-        return {key for name in self.evaluators for key in keys_of(EVALUATORS.get(name))}
+        read = {key for name in self.evaluators for key in keys_of(EVALUATORS.get(name))}
+        return read.union(*(_OF_AXIS.get(axis, ()) for _, axis in self.cross))
 
     @property
     def unread(self) -> Iterator[str]:

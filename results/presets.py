@@ -19,6 +19,7 @@ from .declarations import EvaluatorDeclaration, TableSpec
 from .formats import render
 from .frame import write_text
 from .layout import by_dataset
+from .metrics.calibration import FURTHER
 from .metrics.conformal import CONFORMAL
 from .ood_tables import ood_tables
 from .safety_table import SAFETY, safety_tables
@@ -121,8 +122,10 @@ TABLES = (
               ("accuracy", "corruption_error", "relative_corruption_error"), ("model",), ("metric",), measured=True,
               absent="{baseline} errs on no image of one of the corruptions, or on no more than on clean ones",
               transform="relative-errors"),
-    TableSpec("calibration", "Calibration on {dataset}", "calibration", _CALIBRATION, ("model",), ("metric",),
-              measured=True, absent="reasons"),
+    TableSpec("calibration", "Calibration on {dataset}", "calibration", _CALIBRATION, ("model", *_CONDITION),
+              ("metric",), measured=True, absent="reasons"),
+    TableSpec("calibration-errors", "Calibration errors by their definitions on {dataset}", "calibration",
+              FURTHER, ("model", *_CONDITION), ("metric",), measured=True),
     TableSpec("conformal", "Conformal prediction sets on {dataset}", "conformal", CONFORMAL,
               ("model?", "detector", *_CONDITION), ("metric",)),
     TableSpec("safety", "Safety summary on {dataset}", "", tuple(item.metric for item in SAFETY), ("model",),

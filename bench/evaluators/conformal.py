@@ -18,7 +18,6 @@ from ...results.samples import Values
 from ..conformal import SCORES, class_quantiles, of_truth, quantile
 from ..jobs import Finished, Job, ModelRow, OODSet
 from .accuracy import checked_logits
-from .attack import ATTACK_KEYS
 from .attack_plans import AttackingJob
 from .base import Evaluator, proportion
 from .conditions import Condition, attack_facts, conditions
@@ -53,7 +52,7 @@ class SetTask:
     title="Conformal prediction sets",
     order=25,
     needs="logits",
-    reads=("miscoverages", "corruptions", "severities", "attacks", "cross", *ATTACK_KEYS),
+    reads=("miscoverages", "cross"),
     crosses=("corruptions", "attacks"),
     metrics=CONFORMAL,
 )

@@ -18,7 +18,6 @@ from ...results.selective import Selective
 from ..jobs import Finished, ModelRow, OODSet
 from ..leaks import require_unseen
 from .accuracy import checked_logits
-from .attack import ATTACK_KEYS
 from .attack_plans import AttackingJob
 from .base import proportion
 from .conditions import CLEAN, Condition, attack_facts, conditions
@@ -50,7 +49,7 @@ class ErrorTask(Task):
     order=35,
     needs="logits",
     needs_keys=("detectors",),
-    reads=("ood", "costs", "corruptions", "severities", "attacks", "cross", *ATTACK_KEYS, *DETECTOR_KEYS),
+    reads=("ood", "costs", "cross", *DETECTOR_KEYS),
     crosses=("corruptions", "attacks"),
     metrics=("accuracy", *RANKED, *SELECTIVE, "scod_aurc"),
     plots=("error-detection",),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from ...registry import METRICS, metric
@@ -73,6 +75,63 @@ given(
 )
 
 
+#: Measured beside, without intervals: they are no weighted functions of images.
+FURTHER = (
+    *("ece_equal_mass", "ece_debiased", "smooth_ece", "classwise_ece", "mce_min_count", "mce_count"),
+    *("brier_reliability", "brier_resolution", "brier_uncertainty"),
+)
+_lower = partial(given, higher_is_better=False)
+_lower("ece_equal_mass", "ECE (equal mass)", "ECE over 15 bins of equally many images (Nguyen, O'Connor 2015).")
+_lower(
+    "ece_debiased",
+    "ECE (debiased L2)",
+    "Root mean square gap of 15 equal-width bins less what chance adds (Kumar, Liang, Ma 2019, arXiv 1909.10155).",
+)
+_lower(
+    "smooth_ece",
+    "Smooth ECE",
+    "Mean gap smoothed by a Gaussian kernel whose width is that gap (Blasiok, Nakkiran 2023, arXiv 2309.12236).",
+)
+_lower(
+    "classwise_ece",
+    "Classwise ECE",
+    "Mean over classes of the ECE of each class's probability (Kull et al. 2019, arXiv 1910.12656).",
+)
+_lower(
+    "mce_min_count",
+    "MCE of full bins",
+    "MCE over the bins with at least `mce_min_count` images (10): a bin of one image decides nothing.",
+)
+given(
+    "mce_count",
+    "Images behind MCE",
+    "Number of images in the bin that decides the MCE.",
+    higher_is_better=None,
+    **UNBOUNDED,
+)
+_lower(
+    "brier_reliability",
+    "Brier reliability",
+    "Part of the Brier score that miscalibration makes, over 15 bins of each class's probability (Murphy 1973).",
+    high=2.0,
+    percent=False,
+)
+given(
+    "brier_resolution",
+    "Brier resolution",
+    "What the Brier score gains by telling images apart: reliability + uncertainty - Brier (Murphy 1973).",
+    low=-2.0,
+    percent=False,
+)
+given(
+    "brier_uncertainty",
+    "Brier uncertainty",
+    "Brier score of always answering with the shares of the classes (Murphy 1973).",
+    higher_is_better=None,
+    percent=False,
+)
+
+
 def _scaled(name: str) -> None:
     """The same after temperature scaling, under a name and a title that say so."""
     known, stored = METRICS.get(name), ("confidence_scaled", "correct") if name in BINNED else ()
@@ -81,5 +140,5 @@ def _scaled(name: str) -> None:
     register(f"{name}_scaled", description=text, kernel=known.factory, **facts)
 
 
-for each in CALIBRATION:
+for each in (*CALIBRATION, *FURTHER):
     _scaled(each)
