@@ -27,6 +27,7 @@ SUFFIXES = {
     ".txt": "plain",
     ".parquet": "parquet",
 }
+_OF_MEANS = ("safety", "ood", "corruptions")  # presets that average over cells
 FORMATS = ("plain", "github", "latex", "latex-siunitx", "html", "rst", "csv", "parquet")
 
 
@@ -36,6 +37,11 @@ FORMATS = ("plain", "github", "latex", "latex-siunitx", "html", "rst", "csv", "p
 @click.option("--columns", "across", metavar="COLUMN,...", help="Columns of the results whose values become columns.")
 @click.option("--metric", metavar="NAME,...", help="What stands in the cells, such as auroc or robust_accuracy.")
 @click.option("--layout", type=click.Choice(["sets", "groups", "models"]), help="Of the preset ood [default: sets].")
+@click.option(
+    "--means",
+    type=click.Choice(["common", "own"]),
+    help="Over the cells that all rows have, or over all that each has [default: common].",
+)
 @click.option(
     "--format", "style", type=click.Choice(FORMATS), help="[default: what the suffix of --file says, else plain]"
 )
@@ -75,6 +81,7 @@ def table(
     across: str | None,
     metric: str | None,
     layout: str | None,
+    means: str | None,
     style: str | None,
     interval: str,
     best: str | None,
@@ -114,11 +121,13 @@ def table(
         checks = checks_of(everything)
         lost = checks[~checks["key"].isin(frame["key"])]
         frame = pd.concat([frame, lost], ignore_index=True) if len(lost) else frame
+    if means and preset is None:
+        raise GauntletError(f"--means belongs to the presets {', '.join(_OF_MEANS)}.")
     if preset is not None and (rows or across):
         raise GauntletError("Give a preset, or --rows and --columns, not both.")
     with _arrays(out if options["best"] else None) as arrays:
         if preset is not None:
-            tables = _preset(frame, preset, makers[preset], metric, layout, {**options, **arrays})
+            tables = _preset(frame, preset, makers[preset], metric, layout, means, {**options, **arrays})
         else:
             tables = [_pivot(frame, rows, across, metric, {**options, **arrays}, makers)]
     tables = [sort_rows(item, sort) for item in tables] if sort else tables
@@ -155,11 +164,19 @@ def known_presets(out: Path, suite: str | None) -> Mapping[str, Preset]:
 
 
 def _preset(
-    frame: pd.DataFrame, name: str, make: Preset, metric: str | None, layout: str | None, options: dict[str, Any]
+    frame: pd.DataFrame,
+    name: str,
+    make: Preset,
+    metric: str | None,
+    layout: str | None,
+    means: str | None,
+    options: dict[str, Any],
 ) -> list[Table]:
     if (metric or layout) and name != "ood":
         raise GauntletError(f"--metric and --layout belong to the preset ood, not to {name}.")
-    extra = {key: value for key, value in (("metric", metric), ("layout", layout)) if value}
+    if means and name not in _OF_MEANS:
+        raise GauntletError(f"--means belongs to the presets {', '.join(_OF_MEANS)}, not to {name}.")
+    extra = {key: value for key, value in (("metric", metric), ("layout", layout), ("means", means)) if value}
     tables = make(frame, **extra, **options)
     if not tables:
         raise GauntletError(f"These results have nothing for the table {name!r}; `gauntlet run` a suite that has.")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .recorded import recorded
+from .recorded import rows_by_fact
 from .records import ROLES
 
 DAGGER = "†"
@@ -82,24 +82,28 @@ def _failed_checks(rows: pd.DataFrame, failed: FailedChecks) -> Iterator[Footnot
 
 
 def _stand_in_data(rows: pd.DataFrame, failed: FailedChecks) -> Iterator[Footnote]:
-    originals: dict[str, str] = {}
+    def names(chosen: Any) -> tuple[str, str] | None:
+        there = isinstance(chosen, dict) and "stand_in" in chosen
+        return (str(chosen["name"]), str(chosen["stand_in"])) if there else None
 
-    def name_of(chosen: Any) -> str | None:
-        if not isinstance(chosen, dict) or "stand_in" not in chosen:
-            return None
-        originals.setdefault(str(chosen["name"]), str(chosen["stand_in"]))
-        return str(chosen["name"])
-
-    names = [recorded(rows, kind, name_of) for kind in ("ood", "dataset", "corruption")]
-    for name, original in originals.items():
-        concerned = np.logical_or.reduce([(found == name).to_numpy(dtype=bool) for found in names])
+    found: dict[tuple[str, str], np.ndarray] = {}
+    for kind in ("ood", "dataset", "corruption"):
+        for pair, concerned in rows_by_fact(rows, kind, names).items():
+            found[pair] = concerned | found.get(pair, np.False_)
+    for (name, original), concerned in found.items():
         yield Footnote(concerned, f"{name} is a stand-in for {original}.", "stand-in data")
 
 
 def _tuned_on_test(rows: pd.DataFrame, failed: FailedChecks) -> Iterator[Footnote]:
-    tuned = recorded(rows, "tune", lambda facts: isinstance(facts, dict) and facts.get("oracle") is True)
     text = "Hyper-parameters were tuned on the test data; the value is optimistic."
-    yield Footnote(tuned.eq(True).to_numpy(dtype=bool), text, "tuned on test data", "warning")
+    for concerned in rows_by_fact(rows, "tune", lambda facts: facts.get("oracle") or None).values():
+        yield Footnote(concerned, text, "tuned on test data", "warning")
+
+
+def _bases(rows: pd.DataFrame, failed: FailedChecks) -> Iterator[Footnote]:
+    """What means are over."""
+    for text, concerned in rows_by_fact(rows, "base", str).items():
+        yield Footnote(concerned, text, "means")
 
 
 def _reported(rows: pd.DataFrame, failed: FailedChecks) -> Iterator[Footnote]:
@@ -112,16 +116,14 @@ def _reported(rows: pd.DataFrame, failed: FailedChecks) -> Iterator[Footnote]:
 def _incomplete_attacks(rows: pd.DataFrame, failed: FailedChecks) -> Iterator[Footnote]:
     """Attacks made of several of which some cannot run here."""
 
-    def words(without: Any) -> str | None:
-        parts = without.items() if isinstance(without, dict) else ()
-        return "; ".join(f"{name} ({reason.rstrip('.')})" for name, reason in parts) or None
+    def words(without: Mapping[str, str]) -> str | None:
+        return "; ".join(f"{name} ({reason.rstrip('.')})" for name, reason in without.items()) or None
 
-    texts = recorded(rows, "without", words)
-    for text in texts.dropna().unique():
-        yield Footnote((texts == text).to_numpy(dtype=bool), f"Without {text}.", "incomplete attack")
+    for text, concerned in rows_by_fact(rows, "without", words).items():
+        yield Footnote(concerned, f"Without {text}.", "incomplete attack")
 
 
-FOOTNOTES: list[Kind] = [_failed_checks, _stand_in_data, _tuned_on_test, _reported, _incomplete_attacks]
+FOOTNOTES: list[Kind] = [_failed_checks, _stand_in_data, _tuned_on_test, _reported, _incomplete_attacks, _bases]
 
 
 def general_notes(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 
 from ..registry import GauntletError, nearest
+from .aggregates import means, means_option
 from .declarations import TableSpec
+from .factorize import constant_column
 from .leave_one_class_out import by_origin, mean_over_classes
 from .records import IDENTITY_COLUMNS
 from .spec_tables import Made, Options, lay_out, wanted
@@ -25,15 +26,15 @@ def ood_tables(frame: pd.DataFrame, spec: TableSpec, options: Options) -> Made:
     Raises:
         GauntletError: There is no such layout.
     """
-    options = dict(options)
+    kind, options = means_option(options)
     layout, metric = options.pop("layout", None) or "sets", options.get("metric") or spec.metrics[0]
     if layout not in LAYOUTS:
         raise GauntletError(f"There is no layout {layout!r} of the OOD table; {nearest(layout, LAYOUTS)}")
     for dataset, part in by_origin(wanted(frame, spec)):
-        parts = [part, mean_over_classes(part, metric)]
+        parts = [_mended(part, metric, kind), mean_over_classes(part, metric)]
         if layout == "groups" and (part["ood_group"] != "").any():
-            parts = [parts[1], group_means(part)]  # that over classes knows its interval
-        part = pd.concat([some for some in parts if len(some)] or parts, ignore_index=True)
+            parts = [parts[1], group_means(part, metric, kind)]  # that over classes knows its interval
+        part = pd.concat([some for some in parts if len(some)] or [part], ignore_index=True)
         own = replace(spec, rows=("ood_dataset?", "detector"), columns=("model",))
         if layout != "models":
             grouped = ("ood_group",) if (part["ood_group"] != "").any() else ()
@@ -41,26 +42,26 @@ def ood_tables(frame: pd.DataFrame, spec: TableSpec, options: Options) -> Made:
         yield from lay_out(frame, part, dataset, own, options)
 
 
-def group_means(frame: pd.DataFrame) -> pd.DataFrame:
-    """The mean over the OOD sets of every group; not ok where one of its sets is not, so that means compare.
+def _mended(part: pd.DataFrame, metric: str, kind: str) -> pd.DataFrame:
+    """With the recorded means over a group made anew where one of them is not ok."""
+    recorded = part["role"] == "mean"
+    for group in part["ood_group"][recorded & (part["status"] != "ok")].unique():
+        old = recorded & (part["ood_group"] == group)
+        made = group_means(part[(part["ood_group"] == group)], metric, kind)
+        made = made.assign(ood_dataset=part["ood_dataset"][old].iloc[0])
+        part = pd.concat([part[~old], made], ignore_index=True)
+        recorded = part["role"] == "mean"
+    return part
 
-    The interval is that of a mean whose parts err together (they share the ID images): it errs on the wide side.
-    """
-    by = [name for name in (*IDENTITY_COLUMNS, "ood_group", "metric", "class") if name != "ood_dataset"]
-    frame = frame[frame["role"] == "measured"]  # not the recorded means of named groups
-    if frame.empty:
-        return frame
-    bad = frame[frame["status"] != "ok"]
-    good = frame[frame["status"] == "ok"]
-    marked = good["params"].str.contains('"stand_in"', regex=False)
-    good = good.iloc[np.argsort(~marked.to_numpy(), kind="stable")]  # a mean bears the mark of any of its sets
-    grouped = good.groupby(by, sort=False, dropna=False)
-    means = grouped.first()
-    means[["value", "ci_low", "ci_high"]] = grouped[["value", "ci_low", "ci_high"]].mean()
-    sets = frame.groupby("ood_group")["ood_dataset"].nunique()
-    means = means.reset_index()
-    broken = [name for name in by if name not in ("metric", "class")]
-    spoiled = means.merge(bad[broken].drop_duplicates(), how="left", on=broken, indicator="found")["found"].eq("both")
-    means = pd.concat([means[~spoiled.to_numpy()], bad.drop_duplicates(broken)])
-    labels = [f"mean of {sets[group]}" for group in means["ood_group"]]
-    return means.assign(role="mean", ood_dataset=labels).loc[:, [*frame.columns]].reset_index(drop=True)
+
+def group_means(frame: pd.DataFrame, metric: str, kind: str = "common") -> pd.DataFrame:
+    """The mean of a metric over the OOD sets of every group, for each detector of each model."""
+    cells = frame[(frame["role"] == "measured") & frame["metric"].isin([metric, ""]) & (frame["class"] == "")]
+    cells = cells.assign(metric=constant_column(cells["metric"], metric))
+    by, found = [name for name in IDENTITY_COLUMNS if name != "ood_dataset"], [cells.head(0)]
+    for _, sets in cells.groupby("ood_group", sort=False, observed=True):
+        made = means(sets, by, ["ood_dataset"], kind=kind)
+        known, count = sets["ood_dataset"].nunique(), int(made["cells"].max())
+        label = f"mean of {count}" + (f" of {known}" if 0 < count < known else "")
+        found.append(made.assign(role="mean", ood_dataset=label)[[*frame.columns]])
+    return pd.concat(found[1:] or found, ignore_index=True)

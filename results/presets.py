@@ -129,7 +129,7 @@ TABLES = (
     TableSpec("conformal", "Conformal prediction sets on {dataset}", "conformal", CONFORMAL,
               ("model?", "detector", *_CONDITION), ("metric",)),
     TableSpec("safety", "Safety summary on {dataset}", "", tuple(item.metric for item in SAFETY), ("model",),
-              ("metric",), absent="not measured, or some of its cells failed, so that no mean is comparable",
+              ("metric",), absent="not measured",
               options={"percent": True}, transform="safety"),
     TableSpec("reconstruction", "Reconstruction MSE under attack on {dataset}", "reconstruction",
               ("reconstruction_mse",), ("attack", "epsilon"), ("model",),

@@ -16,7 +16,11 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from ...registry import NotAvailable
+from ..display import number
+from ..layout import by_dataset
 from ..metrics import metric_named
+from ..safety_table import SAFETY, SafetyColumn, summarised
+from ..seeds import mean_over_seeds
 from . import svg_charts
 from .findings import findings
 from .leaderboards import boards, describe_runs
@@ -24,6 +28,8 @@ from .leaderboards import boards, describe_runs
 if TYPE_CHECKING:
     from ..store import Store
 
+#: Columns of the safety table whose best values stand at the top.
+HEADLINES = (*SAFETY, SafetyColumn("AUROC, mean (%)", "ood", "auroc"))
 #: Cells that get drawings in the page; `gauntlet plot` draws any.
 MOST_DRAWN = 2000
 #: Reference of a component, by kind (``attack``, ``detector``, ``model``) and name; empty where it is not known.
@@ -90,19 +96,23 @@ def cards(frame: pd.DataFrame) -> list[dict[str, str]]:
         },
         {"title": "Measurements", "value": f"{int(frame['value'].notna().sum()):,}", "text": "with 95 % intervals"},
     ]
-    return counts + [card for name in ("accuracy", "robust_accuracy", "auroc", "ece") if (card := _best(frame, name))]
+    several = frame["dataset"].nunique() > 1
+    best = [_best(part, item, several) for _, part in by_dataset(frame) for item in HEADLINES]
+    return counts + [card for card in best if card]
 
 
-def _best(frame: pd.DataFrame, name: str) -> dict[str, str] | None:
-    """The model with the best mean of a metric over all its cells; none where no two models can be compared."""
-    values = frame[(frame["metric"] == name) & (frame["class"] == "") & (frame["status"] == "ok")]
-    known = metric_named(name)
+def _best(part: pd.DataFrame, item: SafetyColumn, several: bool) -> dict[str, str] | None:
+    """The model with the best value of a column of the safety table on one dataset."""
+    values = summarised(part, item)
+    values = values[(values["status"] == "ok") & values["value"].notna()]
     if values.empty:
         return None
-    means = values.groupby("model", sort=False)["value"].mean()
+    means = mean_over_seeds(values).set_index("model")["value"]
+    known = metric_named(item.metric)
     best = str(means.idxmax() if known.higher_is_better else means.idxmin())
-    scope = "mean over its cells" if len(values) > values["model"].nunique() else "of all models"
-    return {"title": f"Best {known.title}", "value": f"{100 * means[best]:.1f} %", "text": f"{best} ({scope})"}
+    where = f", {part['dataset'].iloc[0]}" if several else ""
+    title = item.title.removesuffix(" (%)")
+    return {"title": f"Best {title}{where}", "value": f"{number(100 * means[best], 1)} %", "text": best}
 
 
 def _few(column: pd.Series, most: int = 3) -> str:

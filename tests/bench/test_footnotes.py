@@ -83,7 +83,7 @@ FOOTNOTES = {
     "tuned on the test set": ("Hyper-parameters were tuned on the test data; the value is optimistic.",) * 2,
     "partial seeds": ("Mean over up to 2 seeds", "Means over seeds are of fewer seeds than planned."),
     "reported by others": ("As reported by Smith 2020; not measured here.",) * 2,
-    "an incomplete mean": ("cells of this mean have no result", "cells of this mean have no result"),
+    "an incomplete mean": ("not over corruption broken, which not all have.", "cells of this mean have no result"),
 }
 
 
