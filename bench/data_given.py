@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
+from .. import datasets
 from ..datasets import ImageSet
-from ..datasets.imageset import as_image_set
+from ..datasets.imageset import hashed
+from ..datasets.returned import as_image_set
 from ..registry import GauntletError, digest, parse_spec
 from .lending import Lending
 
@@ -22,7 +22,7 @@ def as_spec(
     """The spec of a data set: as it is where one is named, else of images that are lent.
 
     Args:
-        data: A name, a spec, ``(images, labels)``, an ``ImageSet``, a ``Dataset`` or a ``DataLoader``.
+        data: A name, a path, a spec, ``(images, labels)``, an ``ImageSet``, a ``Dataset`` or a ``DataLoader``.
         lending: Receives images in memory.
         label: What images in memory are called.
         train: Training images in memory.
@@ -35,7 +35,7 @@ def as_spec(
     if isinstance(data, (str, Mapping, Path)):
         if train is not None or val is not None:
             raise GauntletError("train= and val= go with data= given as images; a named data set has its own.")
-        name, rest = parse_spec(str(data) if isinstance(data, Path) else data, "dataset")
+        name, rest = parse_spec(datasets.as_spec(data), "dataset")
         return {"name": name, **rest, "limit": limit} if limit is not None else {"name": name, **rest} if rest else name
     given = {"train": train, "val": val, "test": data}
     sets = {split: _image_set(value, label, split) for split, value in given.items() if value is not None}
@@ -60,11 +60,8 @@ def _image_set(value: Any, label: str, split: str) -> ImageSet:
         return value
     if isinstance(value, (str, Mapping)):
         raise GauntletError(f"{split}= must be images in memory, as data= is, got {value!r}.")
-    is_items = hasattr(value, "__getitem__") and not isinstance(value, (list, tuple, torch.Tensor, np.ndarray))
     if hasattr(value, "batch_size") and hasattr(value, "dataset"):
         value = _joined(list(value))
-    elif is_items:
-        value = _joined([_batched(value[number]) for number in range(len(value))])
     try:
         return as_image_set(value, name=label, split=split, classes=None)
     except GauntletError as error:
@@ -73,19 +70,6 @@ def _image_set(value: Any, label: str, split: str) -> ImageSet:
                 f"{error} Give images in [0, 1], and what the model wants as normalize=(mean, std)."
             ) from None
         raise
-
-
-def _batched(item: Any) -> tuple[Any, ...]:
-    """One item of a ``Dataset`` as a batch of one."""
-    parts = item if isinstance(item, (tuple, list)) else (item,)
-    image = parts[0] if isinstance(parts[0], torch.Tensor) else _array(parts[0])
-    return (image[None], *(torch.as_tensor(label)[None] for label in parts[1:2]))
-
-
-def _array(image: Any) -> torch.Tensor:
-    """Channels first, of a Pillow image or an array."""
-    array = torch.from_numpy(np.array(image))
-    return array[None] if array.ndim == 2 else array.permute(2, 0, 1) if array.shape[2] in (1, 3) else array
 
 
 def _joined(batches: list[Any]) -> tuple[torch.Tensor, ...]:
@@ -98,5 +82,4 @@ def _joined(batches: list[Any]) -> tuple[torch.Tensor, ...]:
 
 
 def _content(images: ImageSet) -> str:
-    sums = [hashlib.sha256(one.contiguous().numpy().tobytes()).hexdigest() for one in (images.pixels, images.labels)]
-    return digest(*sums)
+    return digest(hashed(images.pixels), hashed(images.labels))
