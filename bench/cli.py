@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Callable
@@ -234,6 +235,12 @@ def _summarise(outcome: Outcome, unit: str = "cells") -> None:
     echo(f"\n{unit}: {counts}. Results are in {outcome.out}{'/results.csv' if unit == 'cells' else ''}", err=True)
     if outcome.interrupted:
         echo("Interrupted: finished cells are kept; the same command goes on from here.", err=True)
+    elif unit == "cells" and outcome.counts:
+        where = "" if outcome.out == Path(DEFAULT_OUT) else f" --out {shlex.quote(str(outcome.out))}"
+        echo(
+            f"Next: `gauntlet report{where}` makes a page of them; `gauntlet table`, `gauntlet plot` show more.",
+            err=True,
+        )
     _report_problems(outcome.problems)
 
 

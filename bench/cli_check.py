@@ -124,8 +124,6 @@ def check(
             file.write(as_markdown(report) + "\n")
     shown = show_all or report.exit_status
     echo(render(report.table(only_bad=not show_all), "plain") if shown else report.summary)
-    for line in report.sentences:
-        echo(line, err=True)
     sys.exit(report.exit_status)
 
 

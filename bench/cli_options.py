@@ -19,8 +19,9 @@ def echo(text: str, *, err: bool = False) -> None:
     click.echo(harmless(text), err=err)
 
 
+DEFAULT_OUT = "gauntlet-out"
 out_option = click.option(
-    "--out", default="gauntlet-out", show_default=True, type=click.Path(path_type=Path), help="Output folder."
+    "--out", default=DEFAULT_OUT, show_default=True, type=click.Path(path_type=Path), help="Output folder."
 )
 suite_option = click.option("--suite", metavar="NAME", help="Only this suite's latest run.")
 where_option = click.option(

@@ -31,17 +31,17 @@ def select(frame: pd.DataFrame, conditions: Mapping[str, Any]) -> pd.DataFrame:
     """Rows of a tidy frame that meet every condition: column -> value, or pattern with ``*`` for text columns.
 
     Raises:
-        GauntletError: A column is unknown, or nothing is left.
+        GauntletError: A column is unknown, or nothing has one of the values.
     """
     _check_columns(frame, conditions)
     chosen = frame
     for name, wanted in conditions.items():
-        kept = chosen[_matches(chosen[name], wanted)]
-        if kept.empty:
+        values = list(wanted) if isinstance(wanted, (list, tuple)) else [wanted]
+        found = [_matches(chosen[name], value) for value in values]
+        if nothing := [str(value) for value, mask in zip(values, found, strict=True) if not mask.any()]:
             known = [shown(name, value) for value in chosen[name].unique()]
-            texts = [str(value) for value in (wanted if isinstance(wanted, (list, tuple)) else [wanted])]
-            raise GauntletError(f"No result has {name} {' or '.join(map(repr, texts))}; {nearest(texts[0], known)}")
-        chosen = kept
+            raise GauntletError(f"No result has {name} {' or '.join(map(repr, nothing))}; {nearest(nothing[0], known)}")
+        chosen = chosen[np.logical_or.reduce(found)]
     return chosen
 
 
@@ -144,8 +144,6 @@ def reasons_of(cells: pd.DataFrame) -> pd.Series:
 
 
 def _matches(column: pd.Series, wanted: Any) -> pd.Series:
-    if isinstance(wanted, (list, tuple)):
-        return pd.concat([_matches(column, value) for value in wanted], axis=1).any(axis=1)
     if pd.api.types.is_numeric_dtype(column):
         try:
             number = float(Fraction(wanted) if "/" in str(wanted) else wanted)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -144,6 +146,27 @@ def test_check_exits_with_two_when_cells_are_missing(call, suite, tmp_path):
     status, text, _ = call("check", tmp_path / "base.csv", "--out", out)
     assert status == 2
     assert "missing" in text
+
+
+def test_check_says_of_each_cell_once_that_it_is_missing(call, suite, tmp_path):
+    out = tmp_path / "out"
+    call("run", suite, "--out", out)
+    call("baseline", tmp_path / "base.csv", "--out", out)
+    frozen = tmp_path / "base.csv"
+    rows = pd.read_csv(frozen, dtype=str, keep_default_na=False)
+    rows.assign(model="another").to_csv(frozen, index=False)
+    status, text, err = call("check", frozen, "--out", out)
+    assert status == 2
+    assert (text + err).count("not planned") == len(read_baseline(frozen))
+    assert "share no measurement" in text
+
+
+def test_a_run_ends_in_the_next_step(call, suite, tmp_path):
+    out = tmp_path / "with space"
+    _, _, err = call("run", suite, "--out", out)
+    command = shlex.split(err.split("Next: `gauntlet ")[1].split("`")[0])
+    assert call(*command)[0] == 0
+    assert (out / "report.html").is_file()
 
 
 def not_sqlite(path: Path) -> None:

@@ -171,11 +171,14 @@ def test_a_selection_takes_values_patterns_and_numbers(make: SimpleNamespace, te
         ({"epsilon": "0.2"}, "No result has epsilon '0.2'"),
         ({"epsilon": "1/0"}, "epsilon is a number, got '1/0'"),
         ({"model": ["cn", "x"]}, "No result has model 'cn' or 'x'; did you mean 'cnn'"),
+        ({"model": ["cnn", "cn"]}, "No result has model 'cn'; did you mean 'cnn'"),
+        ({"model": ["c*", "x*"]}, "No result has model 'x\\*'"),
+        ({"epsilon": ["0.3", "3/10", "0.2"]}, "No result has epsilon '0.2'"),
         ({"epsilon": "big"}, "epsilon is a number, got 'big'"),
         ({"modle": "cnn"}, "no column 'modle'"),
     ],
 )
-def test_a_selection_without_rows_is_one_sentence(
+def test_a_selected_value_without_rows_is_one_sentence_also_beside_others(
     make: SimpleNamespace, text_frame_of: Builder, conditions: dict[str, str], message: str
 ) -> None:
     with pytest.raises(GauntletError, match=message):
