@@ -227,11 +227,16 @@ def parse_epsilon(value: float | str) -> Epsilon:
         return None
     try:
         number = float(Fraction(value.strip())) if isinstance(value, str) and "/" in value else float(value)
-    except (ValueError, ZeroDivisionError):
-        raise GauntletError(f"epsilon {value!r} is not a number, a fraction such as 8/255, or minimal.") from None
+    except (ValueError, ArithmeticError):
+        raise GauntletError(f"epsilon {_shown(value)} is not a number, a fraction such as 8/255, or minimal.") from None
     if not math.isfinite(number) or number < 0:
         raise GauntletError(f"epsilon must be a finite number >= 0, got {value}.")
     return number
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 60 else f"{text[:50]}..."
 
 
 def _constructed(chosen: Sequence[Selected]) -> None:

@@ -42,7 +42,9 @@ def _sentence(problem: Any, marks: Mapping[tuple[Any, ...], str], where: str) ->
     if problem["type"] == "too_short":
         return f"{place}: {key!r} is empty; name at least one, or leave the key out."
     if problem["loc"][-1] == "[key]":
-        wrong, allowed = str(problem["loc"][-2]), re.findall("'([^']+)'", problem["ctx"]["expected"])
+        wrong, allowed = str(problem["loc"][-2]), re.findall("'([^']+)'", problem.get("ctx", {}).get("expected", ""))
+        if not allowed:
+            return f"{place}: {key!r}: the key {wrong} must be text."
         return f"{place}: {key!r} has no key {wrong!r}; {nearest(wrong, allowed)}"
     if problem["type"] == "list_type" and len(path) > 1:
         return f"{place}: {key!r}: {path[-1]!r} must be a list, such as [{problem['input']}]."

@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from ..registry import GauntletError
+from ..registry.safe_files import reading
 from .png import read_png
 
 SHEET_SIZE = 1000
@@ -148,10 +149,8 @@ def _read_sheet(sheet: Sheet, shape: tuple[int, int, int]) -> np.ndarray:
 
 
 def _read_labels(path: Path, indices: np.ndarray) -> np.ndarray:
-    try:
-        labels = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise GauntletError(f"{path} is damaged or no npy file: {error}.") from None
+    with reading(path, "is damaged or no npy file ({error})"):
+        labels = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: no more than the file holds
     if not isinstance(labels, np.ndarray) or labels.ndim != 1 or labels.dtype != np.uint8:
         raise GauntletError(f"{path} must hold one-dimensional uint8 labels.")
     if len(labels) <= indices.max():

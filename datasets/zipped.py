@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from ..registry import GauntletError, dataset
+from ..registry.safe_files import reading
 from .colour import CIFAR10_CLASSES
 from .source import DataSource
 
 _MNIST_M = ("MNIST-M/test_first2000.zip", "MNIST-M/test.zip")
+_MAX_BYTES = 2**24  # of a file in the zip; small images and a list of labels
 _JPEG = ("CIFAR10/test_jpeg.zip",)
 
 
@@ -32,10 +34,10 @@ _zipped = partial(dataset, tags=("colour", "shifted", "file"), splits=("test",),
 def mnist_m(split: str, source: DataSource) -> tuple[np.ndarray, np.ndarray]:
     """MNIST digits blended over photographs: a zip of PNGs in `images`, with lines of `NAME LABEL` in `labels.txt`."""
     (path,) = _files(_MNIST_M)(split, source)
-    with _opened(path) as archive:
-        rows = [line.split() for line in archive.read("labels.txt").decode().splitlines() if line.strip()]
+    with reading(path, "is damaged or no zip ({error})"), zipfile.ZipFile(path) as archive:
+        rows = [line.split() for line in _content(archive, "labels.txt", path).decode().splitlines() if line.strip()]
         images = [_pixels(archive, _member(archive, name), path) for name, _ in rows]
-    return np.stack(images), np.array([int(label) for _, label in rows])
+        return np.stack(images), np.array([int(label) for _, label in rows])
 
 
 @_zipped("cifar10-jpeg", reference="Krizhevsky 2009", classes=CIFAR10_CLASSES, files=_files(_JPEG))
@@ -46,7 +48,7 @@ def cifar10_jpeg(split: str, source: DataSource) -> tuple[np.ndarray, np.ndarray
         GauntletError: The archive is damaged, or a file in it is not named NUMBER_CLASS.jpg.
     """
     (path,) = _files(_JPEG)(split, source)
-    with _opened(path) as archive:
+    with reading(path, "is damaged or no zip ({error})"), zipfile.ZipFile(path) as archive:
         names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))
         labels = [Path(name).stem.partition("_")[2] for name in names]
         unknown = sorted(set(labels) - set(CIFAR10_CLASSES))
@@ -56,26 +58,25 @@ def cifar10_jpeg(split: str, source: DataSource) -> tuple[np.ndarray, np.ndarray
     return np.stack(images), np.array([CIFAR10_CLASSES.index(label) for label in labels])
 
 
-def _opened(path: Path) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise GauntletError(f"{path} is damaged or no zip: {error}.") from None
-
-
 def _member(archive: zipfile.ZipFile, name: str) -> str:
     return next((full for full in (name, f"images/{name}") if full in archive.NameToInfo), name)
+
+
+def _content(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
+    """The bytes of a file in a zip, which unpacks to no more than the zip says."""
+    with reading(path, f"does not hold a whole {name} ({{error}})"):
+        if (size := archive.getinfo(name).file_size) > _MAX_BYTES:
+            raise ValueError(f"it unpacks to {size} bytes")
+        return archive.read(name)
 
 
 def _pixels(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:
     """The pixels (3, 32, 32) of a file in a zip."""
     from PIL import Image
 
-    try:
-        with Image.open(io.BytesIO(archive.read(name)), formats=["PNG", "JPEG"]) as image:
-            pixels = np.asarray(image.convert("RGB"))
-    except (KeyError, OSError, zipfile.BadZipFile) as error:
-        raise GauntletError(f"{path}: {name} is absent or damaged: {error}.") from None
-    if pixels.shape != (32, 32, 3):
-        raise GauntletError(f"{path}: {name} must be 32x32, got {pixels.shape[1]}x{pixels.shape[0]}.")
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    data = _content(archive, name, path)
+    with reading(path, f"holds a damaged {name} ({{error}})"):
+        image = Image.open(io.BytesIO(data), formats=["PNG", "JPEG"])
+        if image.size != (32, 32):  # before anything is unpacked
+            raise GauntletError(f"{path}: {name} must be 32x32, got {image.width}x{image.height}.")
+        return np.ascontiguousarray(np.asarray(image.convert("RGB")).transpose(2, 0, 1))

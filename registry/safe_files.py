@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
+
+from .errors import GauntletError
 
 #: Name under which files hold their checksum.
 CHECKSUM = "checksum"
@@ -16,6 +19,24 @@ CHECKSUM = "checksum"
 
 class DamagedError(ValueError):
     """A file is not what was written."""
+
+
+@contextlib.contextmanager
+def reading(path: Path | str, problem: str = "is damaged or of another format ({error})") -> Iterator[None]:
+    """Around a reader of files that may hold anything: what damaged bytes make it raise becomes one sentence.
+
+    Of any kind, since no reader documents all of it: a zip's inflater, a header that Python parses, a text decoder.
+
+    Raises:
+        GauntletError: The file cannot be read.
+    """
+    try:
+        yield
+    except GauntletError:
+        raise
+    except Exception as error:
+        told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise GauntletError(f"{path} {problem.format(error=told)}.") from None
 
 
 def write_whole(target: Path, write: Callable[[Path], object]) -> None:

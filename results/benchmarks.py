@@ -23,7 +23,7 @@ def read_benchmarks(path: Path | str) -> pd.DataFrame:
         rows = [_row(entry) for entry in content["benchmarks"]]
     except OSError as error:
         raise GauntletError(f"{path} cannot be read ({error.strerror}); check the path.") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise GauntletError(f"{path} is not of pytest-benchmark; `pytest --benchmark-json FILE` writes one.") from None
     if not rows:
         raise GauntletError(f"{path} holds no benchmarks; run pytest with tests that use the benchmark fixture.")

@@ -64,11 +64,14 @@ def explained(path: Path) -> Iterator[None]:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte; the rest refines it
         if isinstance(error, OSError):
             code = sqlite3.SQLITE_CANTOPEN
-        if code not in _WORDS:
+        if isinstance(error, sqlite3.ProgrammingError):
             raise
+        if code not in _WORDS:
+            raise GauntletError(DAMAGED.format(path=path, error=error)) from error
         raise GauntletError(_WORDS[code].format(path=path, folder=path.parent)) from error
 
 
+DAMAGED = "The store {path} is damaged ({error}); move it away or restore a copy of it."
 _NOT_WRITABLE = "The store {path} cannot be written; make {folder} a writable folder or choose another with `--out`."
 _WORDS = {
     sqlite3.SQLITE_CANTOPEN: _NOT_WRITABLE,

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..registry import GauntletError, nearest
+from ..registry.safe_files import reading
 from .metrics import adopt
 from .records import RunRecord
 from .schema import old_params, old_role
@@ -98,9 +99,10 @@ def coded(
 ) -> pd.DataFrame:
     """As :func:`load_coded`, from an open store."""
     chosen = _choose(store.runs(), store.path, suite, run)
-    columns = read(store, chosen, metrics)
-    adopt(known for declared in store.declarations(chosen).values() for known in declared.metrics)
-    return pd.DataFrame({name: columns[name] for name in COLUMNS}, copy=False)
+    with reading(store.path, "is a damaged store ({error}); move it away or restore a copy of it"):
+        columns = read(store, chosen, metrics)
+        adopt(known for declared in store.declarations(chosen).values() for known in declared.metrics)
+        return pd.DataFrame({name: columns[name] for name in COLUMNS}, copy=False)
 
 
 def empty_frame() -> pd.DataFrame:
@@ -147,7 +149,7 @@ def present_columns(path: Path | str, columns: Sequence[str]) -> list[str]:
     """Those columns, without ``role`` where a CSV file was written before there were roles."""
     try:
         present = pd.read_csv(path, nrows=0).columns
-    except (OSError, ValueError):  # reading the columns will say what is wrong
+    except Exception:  # reading the columns will say what is wrong
         return list(columns)
     return [name for name in columns if name != "role" or name in present]
 
@@ -214,7 +216,7 @@ def read_columns(
             plain = pd.read_csv(path, dtype=object, keep_default_na=False, usecols=changed)
             frame = frame.assign(**{name: plain[name].astype("category") for name in changed})
         return frame.loc[:, list(columns)]
-    except (OSError, ValueError, TypeError, KeyError):  # read it again as text, which can say what is wrong, and where
+    except Exception:  # of any kind: read it again as text, which can say what is wrong, and where
         frame = read_text_columns(path, columns)
     numbers = {name: to_number(frame[name], float, path) for name in floats}
     return frame.assign(**numbers, **{name: to_number(frame[name], int, path) for name in integers})
@@ -232,7 +234,7 @@ def read_text_columns(path: Path | str, columns: Sequence[str], *, others: bool 
         raise GauntletError(f"There is no file {path}; check the path.") from None
     except UnicodeDecodeError:
         raise GauntletError(f"{path} is not UTF-8 text, and so no CSV file.") from None
-    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
+    except Exception as error:  # pandas' parser errors are ValueErrors, most of them
         raise GauntletError(f"{path} cannot be read as CSV: {' '.join(str(error).split())}.") from error
     lacking = [name for name in columns if name not in frame.columns]
     if lacking:

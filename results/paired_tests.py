@@ -16,6 +16,7 @@ import pandas as pd
 from scipy import special
 
 from ..registry import GauntletError
+from ..registry.safe_files import reading
 from .comparison import sample_of
 from .estimates import computed
 from .frame import write_bytes
@@ -31,6 +32,7 @@ from .store import Store
 Arrays = Mapping[str, np.ndarray]
 _Z95 = 1.959963984540054
 _REPLICATES = 400
+_MAX_BYTES = 2**30  # that a file of samples may unpack to
 
 
 class Comparison(NamedTuple):
@@ -196,15 +198,14 @@ def noise_of(samples: Path, store: Store, frame: pd.DataFrame) -> Callable[[Any]
 
 def _read(path: Path) -> dict[str, dict[str, np.ndarray]]:
     found: dict[str, dict[str, np.ndarray]] = {}
-    try:
+    with reading(path, "cannot be read as samples ({error}); `gauntlet baseline --samples` writes them"):
+        with zipfile.ZipFile(path) as packed:
+            if (size := sum(part.file_size for part in packed.infolist())) > _MAX_BYTES:
+                raise ValueError(f"it unpacks to {size} bytes")
         with np.load(path, allow_pickle=False) as stored:
             for name in stored.files:
                 where, _, array = name.rpartition("/")
                 found.setdefault(where, {})[array] = stored[name]
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise GauntletError(
-            f"The samples {path} cannot be read ({error}); `gauntlet baseline --samples` writes them."
-        ) from None
     return found
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..registry import GauntletError, nearest
+from ..registry.safe_files import reading
 from .database import BUSY_SECONDS, bindable, connect, explained, in_memory, is_whole, pack, unpack_all
 from .declarations import EvaluatorDeclaration, as_json, from_json
 from .records import (
@@ -145,7 +146,8 @@ class Store:
         query = "SELECT d.run_id, d.declarations FROM declarations AS d JOIN runs USING (run_id) ORDER BY runs.number"
         wanted = None if run_ids is None else set(run_ids)
         texts = [text for run_id, text in self._read(query) if wanted is None or run_id in wanted]
-        return {one.name: one for text in texts for one in from_json(text)}
+        with self._whole():
+            return {one.name: one for text in texts for one in from_json(text)}
 
     def planned(self, run_id: str) -> list[PlannedCell]:
         """The cells of a run, in order."""
@@ -154,11 +156,12 @@ class Store:
             f"SELECT key, params, {', '.join(names)} FROM run_cells WHERE run_id = ? ORDER BY position", (run_id,)
         )
         cells = []
-        for key, params, *values in rows:
-            known = dict(zip(names, values, strict=True))
-            identity = Identity(**{name: known[name] for name in IDENTITY_COLUMNS})
-            facts = Facts(**{name: known[name] for name in FACT_COLUMNS})
-            cells.append(PlannedCell(identity, key, facts, json.loads(params)))
+        with self._whole():
+            for key, params, *values in rows:
+                known = dict(zip(names, values, strict=True))
+                identity = Identity(**{name: known[name] for name in IDENTITY_COLUMNS})
+                facts = Facts(**{name: known[name] for name in FACT_COLUMNS})
+                cells.append(PlannedCell(identity, key, facts, json.loads(params)))
         return cells
 
     def results_by_key(self) -> list[tuple[str, str, str, str]]:
@@ -179,7 +182,8 @@ class Store:
             "SELECT run_id, suite, suite_text, provenance, status, started_at, ended_at, "
             "(SELECT count(*) FROM run_cells WHERE run_cells.run_id = runs.run_id) FROM runs ORDER BY number"
         )
-        return [RunRecord(run, suite, text, json.loads(origin), *rest) for run, suite, text, origin, *rest in rows]
+        with self._whole():
+            return [RunRecord(run, suite, text, json.loads(origin), *rest) for run, suite, text, origin, *rest in rows]
 
     def plan(self, run_id: str, cells: Iterable[PlannedCell]) -> None:
         """Record the cells that belong to a run, in order; a later call adds to them.
@@ -257,12 +261,14 @@ class Store:
                 Measurement(metric, float("nan") if value is None else value, *rest)
                 for metric, value, *rest in self._read(query, (key,))
             )
-            return CellResult(measurements=measurements, arrays=self.arrays(key), **facts)
+            with self._whole():
+                return CellResult(measurements=measurements, arrays=self.arrays(key), **facts)
 
     def arrays(self, key: str) -> dict[str, np.ndarray]:
         """The per-sample arrays of a key, by name; empty where there are none."""
         query = "SELECT name, dtype, shape, data, checksum FROM arrays WHERE key = ? ORDER BY rowid"
-        return unpack_all(self._read(query, (key,)), self.path)
+        with self._whole():
+            return unpack_all(self._read(query, (key,)), self.path)
 
     def put_arrays(self, key: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Store arrays under a key that is no cell's."""
@@ -291,11 +297,16 @@ class Store:
     def history(self, key: str) -> list[dict[str, Any]] | None:
         """The history of a training, or ``None``."""
         rows = self._read("SELECT history FROM histories WHERE key = ?", (key,))
-        return json.loads(rows[0][0]) if rows else None
+        with self._whole():
+            return json.loads(rows[0][0]) if rows else None
 
     def history_labels(self) -> dict[str, str]:
         """Training key of every stored history, with its label."""
         return dict(self._read("SELECT key, label FROM histories ORDER BY rowid"))
+
+    def _whole(self) -> contextlib.AbstractContextManager[None]:
+        """Around what takes text of the store apart, which a flipped bit may have changed."""
+        return reading(self.path, "is a damaged store ({error}); move it away or restore a copy of it")
 
     def _read(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         with explained(self.path):
