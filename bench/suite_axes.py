@@ -227,7 +227,7 @@ def parse_epsilon(value: float | str) -> Epsilon:
         return None
     try:
         number = float(Fraction(value.strip())) if isinstance(value, str) and "/" in value else float(value)
-    except (ValueError, ArithmeticError):
+    except (ValueError, TypeError, ArithmeticError):
         raise GauntletError(f"epsilon {_shown(value)} is not a number, a fraction such as 8/255, or minimal.") from None
     if not math.isfinite(number) or number < 0:
         raise GauntletError(f"epsilon must be a finite number >= 0, got {value}.")
