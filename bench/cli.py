@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from ..registry import REGISTRIES, GauntletError, harmless, load_plugin
-from .cli_options import echo, out_option
+from .cli_options import DEFAULT_OUT, echo, out_option
 
 if TYPE_CHECKING:
     from rich.console import Console
