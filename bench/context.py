@@ -208,6 +208,11 @@ class RowContext:
         """What keeps the row's model from having a head."""
         return self._model_outputs.why_no_head
 
+    def features_taken(self) -> str:
+        """What the features of the row's model are, in words; empty where no job reads them."""
+        read = self.needs & {"features", "head"} and "module" in self._kept
+        return self._model_outputs.taken if read else ""
+
     def _read(self, key: tuple[Any, ...], name: tuple[str, str], load: Callable[[], ImageSet]) -> Outputs:
         return self.once(("outputs", *key), lambda: self._model_outputs.read(load, name, key, self.needs))
 

@@ -10,9 +10,10 @@ from typing import Any
 from torch import nn
 
 from ..datasets import DataSource, ImageSet, resolve
+from ..models.named_features import NamedFeatures
 from ..models.normalisation import read_normalisation
 from ..models.own import OwnModel, borrowed
-from ..registry import EVALUATORS, GauntletError, parse_spec
+from ..registry import EVALUATORS, GauntletError, digest, parse_spec
 from ..registry.folders import cache_folder, data_root
 from ..results.results import Results
 from ..results.store import Store
@@ -179,19 +180,27 @@ def _lend_model(
     lending: Lending, label: str, model: Any, test: ImageSet | None, given: tuple[Any, ...], notes: list[str]
 ) -> Spec:
     """The spec of a model in memory, which is looked at first."""
-    normalize, features, _, classes = given
+    normalize, features, head, classes = given
     if not callable(model):
         raise GauntletError(
             f"Model {label!r} must be a torch.nn.Module, a callable or a name, got {type(model).__name__}."
         )
     assert test is not None
-    module = OwnModel(model, normalize=read_normalisation(normalize, model))
+    options: dict[str, Any] = {"normalize": read_normalisation(normalize, model)}
+    by_hand = {"features": features, "head": head}
+    named = features is not None or head is not None
+    module = NamedFeatures(model, **by_hand, **options) if named else OwnModel(model, **options)
     seen = Inspection(module, label, test, classes, class_names(model))
     seen.look_for_normalisation()
     notes += seen.notes
-    content = model_identity(model) + repr((module.normalize, classes, features if isinstance(features, str) else ""))
+    content = digest(model_identity(model), repr(module.normalize), classes, _said(features), _said(head))
     facts: dict[str, Any] = {"trained": True, **({} if seen.gradients else {"gradients": False})}
     return lending.add("model", label, lambda: module, content, **facts)
+
+
+def _said(value: Any) -> str:
+    """Features or a head that were given, for the identity of a model."""
+    return repr(value) if isinstance(value, str) else name_of(value)
 
 
 # -- data -----------------------------------------------------------------------------------------------------

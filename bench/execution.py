@@ -133,6 +133,8 @@ class Execution:
                 self._skip_impossible(job)
                 self._run_job(job, context)
             context.forget(together[0].shared)
+        if taken := context.features_taken():
+            self._reporter.note(f"{context.row.name}: features are the {taken}.")
         if (probe := context.probe()) is not None:
             self._store.put_arrays(context.row.key, {PROBE: probe.numpy()})
 

@@ -50,6 +50,7 @@ class ModelOutputs:
 
     Attributes:
         why_no_head: What keeps the model from having a head, as far as outputs were read.
+        taken: What its features are, in words, likewise.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class ModelOutputs:
         self._module, self._fingerprint, self._probe = module, fingerprint, probe
         self._batches, self._cache, self._device = batches, cache, device
         self._feature_dim, self._stream, self._identity = feature_dim, stream, identity
-        self.why_no_head = "no pass was made"
+        self.why_no_head, self.taken = "no pass was made", ""
 
     def read(
         self, load: Callable[[], ImageSet], name: tuple[str, str], content: tuple[Any, ...], needs: Iterable[str]
@@ -82,7 +83,7 @@ class ModelOutputs:
             needs: Names of outputs.
         """
         load = functools.cache(load)
-        key = digest("outputs/2", self._fingerprint, *content, name[0])
+        key = digest("outputs/3", self._fingerprint, *content, name[0])
         wanted = output_names(needs)
         facts, tensors = self._kept(key, {*wanted, "features", _LABELS, *_HEAD})
         asked, kept = set(facts.get("asked", ())), set(facts.get("kept", ()))
@@ -97,10 +98,11 @@ class ModelOutputs:
                 "kept": sorted({*tensors, *made, *kept}),
                 "layers": swept.layers or facts.get("layers", []),
                 "why_no_head": self._sweeper.tap.why_no_head,
+                "taken": self._sweeper.tap.taken,
             }
             self._cache.keep(key, made, facts)
             tensors |= made
-        self.why_no_head = facts["why_no_head"]
+        self.why_no_head, self.taken = facts["why_no_head"], facts["taken"]
         return self._assemble(load, name, tensors, facts["layers"])
 
     def _kept(self, key: str, names: set[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -9,9 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ..registry import GauntletError
+from .linear_calls import Call, Explanation, LinearCalls, Watched, explain
 from .standard_form import precision_of
 
 _TOLERANCE = 1e-4
+_MORE = 8  # images of noise beside the probe, so that no fit is better than it is
+_NOT_EXPLAINED = "the logits are not the output of the final linear layer"
 _HALF = (torch.float16, torch.bfloat16)
 
 
@@ -19,10 +22,11 @@ class Tap:
     """One pass through a module gives its logits, its features and whatever else it names.
 
     A module that has ``forward_outputs(x) -> dict`` (and, if it has one, ``head() -> (weight, bias)``) is asked.
-    For any other, the last ``nn.Linear`` that runs in a forward pass is taken to be the head, its input the features.
+    For any other, the linear map that explains its logits is the head (or several of which they are the mean), its
+    input the features: of a linear layer, a 1x1 convolution with pooling, a computed weight (:mod:`.linear_calls`).
     Either way the head is believed only if W z + b equals the logits on the probe, up to 1e-4 of their size, or what
     half precision rounds away.
-    The module is not changed: hooks live during a call only.
+    The module is not changed.
 
     Args:
         module: In eval mode; maps images (N, C, H, W) to logits (N, K).
@@ -33,21 +37,26 @@ class Tap:
 
     Attributes:
         why_no_head: What is missing, where ``head`` is None; empty where there is one.
+        taken: What the features are, in words; empty where there are none.
     """
 
     def __init__(self, module: nn.Module, probe: Tensor) -> None:
         self._module = module
-        self._layer: nn.Linear | None = None
-        self.why_no_head = ""
+        self.why_no_head = self.taken = ""
         self._own = callable(getattr(module, "forward_outputs", None))
         self._clones, self._rounding = False, 0.0
+        self._explanation: Explanation | None = None
+        self._probed: list[Call] = []
+        self._watched: Watched | None = None
         with torch.no_grad():
-            if not self._own:
-                self._layer = self._last_linear(probe)
             lent = probe.clone()
-            outputs = self(lent)
-            self._clones = lent._version > 0  # the model's own forward_outputs writes into its images
-            self.why_no_head = self._doubt(outputs)
+            if self._own:
+                outputs = self(lent)
+                self.taken = getattr(module, "taken", "features that the model names") * ("features" in outputs)
+                self._clones = lent._version > 0  # the model's own forward_outputs writes into its images
+                self.why_no_head = self._doubt(outputs)
+            else:
+                self._find(lent)
 
     @property
     def head(self) -> tuple[Tensor, Tensor] | None:
@@ -67,19 +76,33 @@ class Tap:
             outputs |= batched
         return {name: value.float() if value.dtype in _HALF else value for name, value in outputs.items()}
 
+    def _find(self, probe: Tensor) -> None:
+        """Look for the linear maps that explain the logits of the probe, and of images beside it."""
+        more = torch.rand(_MORE, *probe.shape[1:], generator=torch.Generator().manual_seed(_MORE)).to(probe)
+        images = torch.cat([probe, more])
+        logits = self._module(images)
+        if not isinstance(logits, Tensor) or logits.ndim != 2:
+            self.why_no_head = "the model gives no logits (N, classes)"
+            return
+        with LinearCalls(logits.shape[1], self._probed.append):
+            self._module(images)
+        rounding = torch.finfo(logits.dtype).eps if logits.is_floating_point() else 0.0
+        tolerance = max(_TOLERANCE, 4 * rounding, 4 * precision_of(self._module))
+        self._explanation = found = explain(logits, self._probed, tolerance)
+        if found is None:
+            last = "the model has no final linear layer" if not self._probed else _NOT_EXPLAINED
+            self.why_no_head = last
+            return
+        self._watched = Watched(self._module, found, self._probed, images)
+        self.taken = self._watched.words
+        self.why_no_head = "" if found.exact else _NOT_EXPLAINED
+
     def _caught(self, images: Tensor) -> dict[str, Tensor]:
-        """Logits, and the features that go into the last linear layer."""
-        if self._layer is None:
+        """Logits, and the features that explain them."""
+        if self._watched is None:
             return {"logits": self._module(images)}
-        caught: list[Tensor] = []
-        handle = self._layer.register_forward_pre_hook(
-            lambda _, inputs, named: caught.append(inputs[0] if inputs else named["input"]), with_kwargs=True
-        )
-        try:
-            logits = self._module(images)
-        finally:
-            handle.remove()
-        return {"logits": logits, "features": caught[-1]} if caught and caught[-1].ndim == 2 else {"logits": logits}
+        logits, features = self._watched(images)
+        return {"logits": logits} if features is None else {"logits": logits, "features": features}
 
     def _own_outputs(self, images: Tensor) -> dict[str, Tensor]:
         outputs = self._module.forward_outputs(images)  # type: ignore[operator]
@@ -90,22 +113,6 @@ class Tap:
             )
         return dict(outputs)
 
-    def _last_linear(self, probe: Tensor) -> nn.Linear | None:
-        called: list[nn.Linear] = []
-
-        def remember(layer: nn.Module, *_: Any) -> None:
-            assert isinstance(layer, nn.Linear)
-            called.append(layer)
-
-        linears = [layer for layer in self._module.modules() if isinstance(layer, nn.Linear)]
-        handles = [layer.register_forward_hook(remember) for layer in linears]
-        try:
-            self._module(probe)
-        finally:
-            for handle in handles:
-                handle.remove()
-        return called[-1] if called else None
-
     def _doubt(self, outputs: dict[str, Tensor]) -> str:
         if "logits" not in outputs:
             return "the model gives no logits"
@@ -115,7 +122,7 @@ class Tap:
         if "features" not in outputs:
             return "the input of the final linear layer is not one vector an image"
         if not _explains(head, outputs, max(_TOLERANCE, 4 * self._rounding, 4 * precision_of(self._module))):
-            return "the logits are not the output of the final linear layer"
+            return _NOT_EXPLAINED
         return ""
 
     def _candidate(self) -> tuple[Tensor, Tensor] | None:
@@ -123,7 +130,7 @@ class Tap:
             own_head = getattr(self._module, "head", None)
             head = own_head() if callable(own_head) and not isinstance(own_head, nn.Module) else None
         else:
-            head = None if self._layer is None else (self._layer.weight, self._layer.bias)
+            head = None if self._explanation is None else self._explanation.head(self._probed)
         if head is None:
             return None
         weight, bias = head

@@ -103,6 +103,7 @@ class CellResult:
         examples: Image examples by name, where the suite asks for them; they go to a file beside the store.
         seconds: Time the cell took.
         device: Where it was computed.
+        facts: What shows only on computing it, for the column ``params``.
     """
 
     status: str = "ok"
@@ -114,6 +115,7 @@ class CellResult:
     device: str = ""
     examples: Mapping[str, np.ndarray] = field(default_factory=dict)
     error: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:

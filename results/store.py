@@ -234,6 +234,10 @@ class Store:
             )
             connection.executemany("INSERT INTO measurements VALUES (?, ?, ?, ?, ?, ?, ?, ?)", measurements)
             connection.executemany("INSERT INTO arrays VALUES (?, ?, ?, ?, ?, ?)", arrays)
+            if result.facts:
+                where = "WHERE run_id = ? AND key = ?"
+                known = (_json(result.facts), run_id, key)
+                connection.execute(f"UPDATE run_cells SET params = json_patch(params, ?) {where}", known)
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:

@@ -140,6 +140,8 @@ class DetectorJob(Job, Generic[T]):
             result = ready[task.detector.label]
             if not isinstance(result, CellResult):
                 result = attempt(task.detector.label, partial(measure, task, result))
+            if {"features", "head"} & set(task.detector.entry.needs) and (taken := context.features_taken()):
+                result = replace(result, facts={"features": taken})
             yield cell.key, replace(result, seconds=time.perf_counter() - started)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 
 import numpy as np
@@ -318,3 +319,42 @@ def test_without_gradients_attacks_that_need_them_are_left_out_with_the_reason(n
     assert value(results, "robust_accuracy", attack="square queries=5") <= value(
         results, "accuracy", evaluator="accuracy"
     )
+
+
+def hidden() -> nn.Module:
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 20), nn.ReLU(), nn.Linear(20, 10), nn.ReLU(), nn.Linear(10, 10))
+
+
+def knn(results: pd.DataFrame) -> float:
+    return value(results, "auroc", detector="knn k=5")
+
+
+def test_features_and_head_may_be_named_and_what_was_taken_is_in_the_rows(test_set):
+    model, train = hidden(), digits("train")
+    options = {"detectors": [{"name": "knn", "k": 5}, "vim"], "ood": ["glyphs"], "train": (train.images, train.labels)}
+    found = gauntlet.evaluate(model, test_set, **options)
+    layer = gauntlet.evaluate(model, test_set, features="2", **options)
+    called = gauntlet.evaluate(model, test_set, features=lambda x: model[:3](x), head=model[5], **options)
+    headed = gauntlet.evaluate(model, test_set, head="5", **options)
+    assert knn(layer) == knn(called) != knn(found) == knn(headed)
+    taken = lambda results: json.loads(results[results["detector"] == "knn k=5"]["params"].iloc[0])["features"]  # noqa: E731
+    assert (taken(found), taken(layer), taken(headed)) == ("input of 5", "output of 2", "input of 5")
+    assert "features are the input of 5" in " ".join(found.notes)
+    assert value(headed, "auroc", detector="vim") == value(found, "auroc", detector="vim")
+    assert "no final linear layer" in layer[layer["detector"] == "vim"]["reason"].iloc[0]
+    assert "not the output of the final linear" in called[called["detector"] == "vim"]["reason"].iloc[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"features": "layer4"}, "the model has no such layer; known: 0, 1, 2, 3"),
+        ({"head": "0"}, "must have a weight"),
+        ({"head": (torch.zeros(10, 20), None)}, "needs features="),
+        ({"features": 3}, "must be the name of a layer, a module or a callable, got int"),
+    ],
+)
+def test_a_layer_that_is_not_there_is_one_sentence(test_set, options, sentence):
+    with pytest.raises(GauntletError, match=sentence):
+        gauntlet.evaluate(hidden(), test_set, **options)

@@ -7,8 +7,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 from gauntlet.models import Tap
 from gauntlet.registry import GauntletError
@@ -43,6 +45,10 @@ def reusing() -> nn.Module:
     return flat_net(forward, fc=nn.Linear(6, 6))
 
 
+def member(_: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 6), nn.ReLU(), nn.Linear(6, 4))
+
+
 class Attention(nn.Module):
     """Its parameters are defined in another order than they run in."""
 
@@ -70,31 +76,51 @@ WITH_HEAD = {
     "wrapped": lambda: nn.Sequential(nn.Sequential(nn.Flatten(), nn.Sequential(nn.Linear(64, 4)))),
     "resnet": lambda: nn.Sequential(nn.Conv2d(1, 3, 1), torchvision.models.resnet18(num_classes=4)),
 }
+#: What the last linear layer that happens to run does not tell.
+ELSEWHERE = {
+    "scaled": lambda: flat_net(lambda self, z: 1.01 * self.fc(z), fc=nn.Linear(6, 4)),
+    "temperature": lambda: flat_net(lambda self, z: self.fc(z) / 3.7, fc=nn.Linear(6, 4)),
+    "a linear layer that runs beside": lambda: flat_net(
+        lambda self, z: self.fc(z) + 0 * self.other(z).sum(), fc=nn.Linear(6, 4), other=nn.Linear(6, 3)
+    ),
+    "linear layer on pixels": lambda: Forward(
+        lambda self, x: self.fc(x.movedim(1, -1)).mean((1, 2)), fc=nn.Linear(1, 4)
+    ),
+    "1x1 convolution, then pooling": lambda: Forward(
+        lambda self, x: self.conv(x).mean((2, 3)), conv=nn.Conv2d(1, 4, 1)
+    ),
+    "pooling, then convolution": lambda: Forward(
+        lambda self, x: self.conv(self.body(x).mean((2, 3), True)).flatten(1),
+        body=nn.Conv2d(1, 6, 3),
+        conv=nn.Conv2d(6, 4, 1),
+    ),
+    "functional": lambda: flat_net(lambda self, z: F.linear(z, self.fc.weight, self.fc.bias), fc=nn.Linear(6, 4)),
+    "a product": lambda: flat_net(lambda self, z: z @ self.fc.weight.T + self.fc.bias, fc=nn.Linear(6, 4)),
+    "cosine": lambda: flat_net(
+        lambda self, z: 16 * F.linear(F.normalize(z), F.normalize(self.fc.weight)), fc=nn.Linear(6, 4, bias=False)
+    ),
+    "weight norm": lambda: flat_net(lambda self, z: self.fc(z), fc=parametrizations.weight_norm(nn.Linear(6, 4))),
+    "mean of two heads": lambda: flat_net(
+        lambda self, z: (self.a(z) + self.b(z.square())) / 2, a=nn.Linear(6, 4), b=nn.Linear(6, 4)
+    ),
+    "two heads on one input": lambda: flat_net(
+        lambda self, z: (self.a(z) + self.b(z)) / 2, a=nn.Linear(6, 4), b=nn.Linear(6, 4)
+    ),
+    "a projection head after the classifier": lambda: flat_net(
+        lambda self, z: (self.fc(z), self.projection(z.square()))[0], fc=nn.Linear(6, 4), projection=nn.Linear(6, 4)
+    ),
+    "mean of five members": lambda: Forward(
+        lambda self, x: torch.stack([part(x) for part in self.members]).mean(0),
+        members=nn.ModuleList(map(member, range(5))),
+    ),
+}
 WITHOUT_HEAD = {
     "softmax": (
         lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.Softmax(1)),
         "the logits are not the output of the final linear layer",
     ),
-    "scaled": (
-        lambda: flat_net(lambda self, z: 1.01 * self.fc(z), fc=nn.Linear(6, 4)),
-        "the logits are not the output of the final linear layer",
-    ),
-    "a linear layer that runs beside": (
-        lambda: flat_net(
-            lambda self, z: self.fc(z) + 0 * self.other(z).sum(), fc=nn.Linear(6, 4), other=nn.Linear(6, 3)
-        ),
-        "the logits are not the output of the final linear layer",
-    ),
     "convolutions only": (
         lambda: nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
-        "the model has no final linear layer",
-    ),
-    "linear layer on pixels": (
-        lambda: Forward(lambda self, x: self.fc(x.movedim(1, -1)).mean((1, 2)), fc=nn.Linear(1, 4)),
-        "the input of the final linear layer is not one vector an image",
-    ),
-    "linear layer that never runs": (
-        lambda: Forward(lambda self, x: self.conv(x).mean((2, 3)), conv=nn.Conv2d(1, 4, 1), fc=nn.Linear(4, 4)),
         "the model has no final linear layer",
     ),
     "no parameters": (
@@ -114,9 +140,9 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-@pytest.mark.parametrize("name", WITH_HEAD)
+@pytest.mark.parametrize("name", [*WITH_HEAD, *ELSEWHERE])
 def test_features_times_head_are_the_logits(name: str, x: Tensor):
-    net = WITH_HEAD[name]().eval()
+    net = (WITH_HEAD | ELSEWHERE)[name]().eval()
     tap = Tap(net, x[:2])
     with torch.no_grad():
         outputs = tap(x)
@@ -143,12 +169,34 @@ def test_features_are_kept_also_where_they_do_not_explain_the_logits(x: Tensor):
     assert torch.equal(Tap(net, x)(x)["features"], net[:3](x))
 
 
-def test_features_on_pixels_are_left_out(x: Tensor):
-    net = WITHOUT_HEAD["linear layer on pixels"][0]().eval()
-    assert set(Tap(net, x)(x)) == {"logits"}
+def test_where_nothing_explains_the_logits_there_are_no_features(x: Tensor):
+    net = flat_net(lambda self, z: self.fc(z).relu().square(), fc=nn.Linear(6, 4))
+    tap = Tap(net, x)
+    assert set(tap(x)) == {"logits"}
+    assert tap.taken == ""
 
 
-@pytest.mark.parametrize("make", [*WITH_HEAD.values(), *(make for make, _ in WITHOUT_HEAD.values())])
+def test_what_was_taken_is_told_by_name(x: Tensor):
+    assert Tap(WITH_HEAD["sequential"]().eval(), x).taken == "input of 3"
+    assert Tap(ELSEWHERE["mean of two heads"]().eval(), x).taken == "input of a and input of b"
+    assert Tap(ELSEWHERE["cosine"]().eval(), x).taken == "input of a computed linear map"
+
+
+def test_features_are_those_of_the_classifier_and_not_of_the_gate(x: Tensor):
+    def pooled(self: nn.Module, x: Tensor) -> Tensor:
+        maps = self.body(x)
+        return (maps * self.excite(self.squeeze(maps.mean((2, 3))).relu()).sigmoid()[:, :, None, None]).mean((2, 3))
+
+    layers = {"squeeze": nn.Linear(6, 4), "excite": nn.Linear(4, 6), "conv": nn.Conv2d(6, 4, 1)}
+    gate = Forward(
+        lambda self, x: self.conv(pooled(self, x)[:, :, None, None]).flatten(1), body=nn.Conv2d(1, 6, 3), **layers
+    ).eval()
+    assert torch.equal(Tap(gate, x)(x)["features"], pooled(gate, x))
+
+
+@pytest.mark.parametrize(
+    "make", [*WITH_HEAD.values(), *ELSEWHERE.values(), *(make for make, _ in WITHOUT_HEAD.values())]
+)
 def test_it_leaves_no_hooks_and_changes_neither_mode_nor_weights(make: Callable[[], nn.Module], x: Tensor):
     net = make().eval()
     next(net.children()).train()  # also a mixed mode stays as it is
