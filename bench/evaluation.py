@@ -9,7 +9,9 @@ from typing import Any
 
 from torch import nn
 
+from ..attacks import peers as attack_peers
 from ..datasets import DataSource, ImageSet, resolve
+from ..detectors import peers as detector_peers
 from ..models.named_features import NamedFeatures
 from ..models.normalisation import read_normalisation
 from ..models.own import OwnModel, borrowed
@@ -94,7 +96,7 @@ def evaluate(
         >>> import gauntlet
         >>> results = gauntlet.evaluate(network, (images, labels), detectors=["msp"], ood=["glyphs"])  # doctest: +SKIP
     """
-    lending = Lending()
+    lending = Lending(own_budgets=eps is None)
     notes: list[str] = []
     source = DataSource(root=_root(data_root), cache=cache_folder(), download=download)
     models = _models(model, name)
@@ -238,7 +240,7 @@ def _several(sets: Any) -> list[Any]:
 
 def _optional(lending: Lending, **axes: Any) -> dict[str, list[Any]]:
     """The axes of a suite that are not empty, with objects lent."""
-    found = {}
+    found: dict[str, list[Any]] = {}
     for axis, given in axes.items():
         if given is None or (isinstance(given, (list, tuple, Mapping)) and not given):
             continue
@@ -252,9 +254,25 @@ def _component(lending: Lending, kind: str, label: str, item: Any) -> Spec:
         return item if label == item else {"name": item, "label": label}
     if isinstance(item, Mapping):
         return dict(item)
+    if kind == "attack" and (peer := attack_peers.recognised(item)) is not None:
+        return _attack_object(lending, label, peer)
+    if kind == "detector" and (found := detector_peers.recognised(item)) is not None:
+        made, needs, content = found
+        return lending.add("detector", label, made, content, needs=needs)
     if not callable(item):
         raise GauntletError(f"{kind} {label!r}: expected a name, a spec, a function or an object, got {item!r}.")
     return lending.function(kind, label, item)
+
+
+def _attack_object(lending: Lending, label: str, peer: attack_peers.Peer) -> Spec:
+    """The spec of an attack object, with the budget that it was made with where ``eps`` says none."""
+    made = attack_peers.factory(peer)
+    needs = () if peer.kind == "minimum-norm" else ("victim", "images", "labels", "epsilon", "draws")
+    facts = {"norm": peer.norm, "kind": peer.kind, "access": "gradient"}
+    spec = dict(lending.add("attack", label, made, peer.content, needs=needs, **facts))
+    if peer.epsilon is None or not lending.own_budgets:
+        return {**spec}
+    return {**spec, "epsilons": [float(peer.epsilon)]}
 
 
 def _budgets(eps: Any) -> Any:

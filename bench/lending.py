@@ -20,17 +20,22 @@ _INSTALLED = ("torch", "torchvision", "timm", "transformers", "gauntlet")
 
 @dataclass
 class Lending:
-    """Entries that hold objects; a suite names them by what the methods return."""
+    """Entries that hold objects; a suite names them by what the methods return.
 
+    Attributes:
+        own_budgets: Whether attack objects keep the budget that they were made with.
+    """
+
+    own_budgets: bool = True
     entries: list[Entry] = field(default_factory=list)
 
-    def add(self, kind: str, label: str, factory: Callable[..., Any], content: str, **facts: Any) -> dict[str, str]:
+    def add(self, of: str, label: str, factory: Callable[..., Any], content: str, /, **facts: Any) -> dict[str, str]:
         """The spec of an object that ``factory`` gives; ``content`` is what distinguishes it from others."""
         name = f"in-memory/{_slug(label)}-{digest(content)[:8]}"
         needs = facts.pop("needs", ())
         parameters = facts.pop("parameters", ())
         self.entries.append(
-            Entry(kind, name, factory, summary=label, needs=needs, parameters=parameters, meta=facts, row=content)
+            Entry(of, name, factory, summary=label, needs=needs, parameters=parameters, meta=facts, row=content)
         )
         return {"name": name, "label": label}
 
