@@ -253,6 +253,7 @@ def _add_commands() -> None:
     """Those that read a finished store or verify a component, each in a module of its own."""
     from . import cli_verify
     from .cli_check import baseline, check
+    from .cli_data import data
     from .cli_doctor import doctor
     from .cli_init import init
     from .cli_plot import plot
@@ -260,7 +261,7 @@ def _add_commands() -> None:
     from .cli_share import export, import_, log, merge
     from .cli_table import table
 
-    for command in (table, plot, report, baseline, check, merge, export, import_, log, init, doctor):
+    for command in (table, plot, report, baseline, check, merge, export, import_, log, init, doctor, data):
         cli.add_command(command)
     cli_verify.register(cli)
 

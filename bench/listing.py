@@ -110,6 +110,8 @@ def _facts(entry: Entry) -> dict[str, Any]:
     facts = {name: entry.meta[name] for name in (*_FACTS, "fault", "reads", "metrics", "plots") if name in entry.meta}
     if entry.kind == "model" and (count := _weights(entry.name)) is not None:
         facts["weights"] = count
+    if entry.kind == "dataset":
+        facts["here"] = _here(entry)
     if "profiles" in facts:
         facts["profiles"] = list(facts["profiles"])
     return {
@@ -129,6 +131,26 @@ def _facts(entry: Entry) -> dict[str, Any]:
         "plugin": entry.plugin,
         **facts,
     }
+
+
+def _here(entry: Entry) -> str:
+    """Whether the files of a data set are here, and how to get them if not."""
+    from ..datasets import DataSource, resolve
+
+    if entry.lacks(()):
+        return "your own files"
+    if entry.plugin:  # whose code runs when it is wanted, not before
+        return ""
+    try:
+        dataset = resolve(entry.name, DataSource.default())
+        absent = {split: dataset.obstacle(split) for split in dataset.declared_splits}
+    except GauntletError as error:
+        return f"not here: {error}"
+    here = [split for split, reason in absent.items() if not reason]
+    if len(here) == len(absent):
+        return "yes"
+    reason = next(reason for reason in absent.values() if reason)
+    return f"only {', '.join(here)}: {reason}" if here else f"not here: {reason}"
 
 
 def _weights(name: str) -> int | None:
@@ -152,9 +174,15 @@ def _weights(name: str) -> int | None:
 
 def _table(kind: str, rows: list[dict[str, Any]]) -> str:
     """Names beside what they are, or beside why they cannot run here, as wide as the terminal."""
-    texts = [(row["name"], row.get("unavailable") or row.get("summary", "")) for row in rows]
+    texts = [(row["name"], row.get("unavailable") or row.get("summary", "") + _absent(row)) for row in rows]
     notes = f"`gauntlet show {kind} NAME` tells all of one.\n{_NOTES.get(kind, '')}".strip()
     return "\n".join((f"{kind}s ({len(rows)})", two_columns(texts), notes))
+
+
+def _absent(row: dict[str, Any]) -> str:
+    """Where the files of a data set are not here: what to put where."""
+    here = row.get("here", "")
+    return f" ({here.rstrip('.')})" if here not in ("", "yes", "your own files") else ""
 
 
 def two_columns(rows: Sequence[tuple[str, str]]) -> str:

@@ -64,6 +64,8 @@ _CLOTHES = (
     "t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle-boot",
 )  # fmt: skip
 _HIRAGANA = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
+#: Upper and lower case of the other letters look alike.
+_MERGED = tuple(string.digits + string.ascii_uppercase + "abdefghnqrt")
 
 TABLE = (
     IdxSet("mnist", "MNIST", "Handwritten digits.", "LeCun, Bottou, Bengio, Haffner 1998", tuple(string.digits)),
@@ -84,6 +86,20 @@ TABLE = (
         first_label=1,
         transposed=True,
         options=(("split", "letters"),),
+    ),
+    *(
+        IdxSet(
+            f"emnist-{split}", "EMNIST", f"Handwritten {what}, upright.", "Cohen, Afshar, Tapson, van Schaik 2017, "
+            "arXiv:1702.05373", classes, train=f"emnist-{split}-train", test=f"emnist-{split}-test", transposed=True,
+            options=(("split", split),),
+        )
+        for split, what, classes in (
+            ("digits", "digits", tuple(string.digits)),
+            ("mnist", "digits in MNIST's splits", tuple(string.digits)),
+            ("balanced", "digits and letters, equally many of each", _MERGED),
+            ("bymerge", "digits and letters, alike cases merged", _MERGED),
+            ("byclass", "digits and letters", tuple(string.digits + string.ascii_uppercase + string.ascii_lowercase)),
+        )
     ),
 )  # fmt: skip
 

@@ -70,7 +70,9 @@ class RawSplits:
         Raises:
             GauntletError: Others than train, val and test are declared.
         """
-        declared = self.entry.meta.get("splits", ("test",) if self.opened is None else self.opened.splits)
+        declared = self.entry.meta.get("splits")
+        if declared is None:
+            declared = ("test",) if self.opened is None else self.opened.splits
         splits = (declared,) if isinstance(declared, str) else tuple(declared)
         if not splits or not set(splits) <= set(_ORDER):
             raise GauntletError(

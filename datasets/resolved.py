@@ -14,6 +14,7 @@ import torch
 
 from ..registry import CORRUPTIONS, Entry, GauntletError, Obstacle, digest, source_fingerprint
 from ..registry.component import as_call
+from .collection import Collection
 from .convert import conversion, convert
 from .corruptions import corrupted
 from .imageset import ImageSet, hashed
@@ -68,6 +69,15 @@ class ResolvedDataset:
     def name(self) -> str:
         """Name in the registry."""
         return self.entry.name
+
+    @property
+    def collection(self) -> Collection | None:
+        """What the parameters lead to, where it is a kind of data set that opens files.
+
+        Raises:
+            GauntletError: They lead to nothing that it can read.
+        """
+        return self._raw.opened
 
     @property
     def broken(self) -> str:

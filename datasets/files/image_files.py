@@ -97,7 +97,6 @@ class ImageFiles:
     def __post_init__(self) -> None:
         if self.reading.shape is not None:
             check_shape(self.name, self.reading.shape)
-        self._contents: dict[str, list[tuple[str, int, str]]] = {}
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -109,15 +108,22 @@ class ImageFiles:
         part = self.parts[split]
         return [part.path(position) for position in range(len(part))]
 
+    def hashes(self, split: str) -> list[tuple[str, int, str]]:
+        """Name, size in bytes and content hash of each file of a split.
+
+        Raises:
+            GauntletError: Files are absent.
+        """
+        part = self.parts[split]
+        return content_of(part.root, part.names, self.cache)
+
     def content(self, split: str) -> Any:
         """A digest of names, sizes, content hashes, labels, classes and of how the files are read.
 
         Raises:
             GauntletError: Files are absent.
         """
-        part = self.parts[split]
-        hashes = content_of(part.root, part.names, self.cache)
-        self._contents.setdefault(split, hashes)
+        part, hashes = self.parts[split], self.hashes(split)
         labels = hashlib.sha256(part.labels.tobytes()).hexdigest()
         return digest(hashes, labels, self.classes, self.shape, self._how.text, self._decoding.__dict__)
 
