@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
@@ -11,6 +10,8 @@ import torch
 from torch import Tensor
 
 from ..registry import GauntletError
+from .apgd_l1 import L1Climb
+from .apgd_state import APGDState
 from .budget import BudgetAttack, BudgetSearch, SearchBatch
 from .losses import dlr, lacking_classes, targeted_dlr
 from .native import native
@@ -22,48 +23,15 @@ _LEAST_INCREASES = 0.75  # share of the steps between two checkpoints that must 
 _REFERENCE = "Croce, Hein 2020, arXiv 2003.01690"
 
 
-@dataclass
-class APGDState(BudgetSearch):
-    """State of Auto-PGD.
-
-    Attributes:
-        target: Class aimed at (M,); only for targeted losses.
-        previous: Image before this one (M, C, H, W).
-        best: Image of the highest loss so far (M, C, H, W).
-        best_gradient: Gradient there (M, C, H, W).
-        best_loss: Loss there (M,).
-        previous_loss: Loss one step ago (M,).
-        checkpoint_loss: Highest loss when the last checkpoint was reached (M,).
-        halved: Whether the step was halved there (M,).
-        stepsize: Length of the step (M,).
-        increases: Steps since the checkpoint that raised the loss (M,).
-        steps_since: Steps since the checkpoint (M,).
-        window: Steps between the last checkpoint and the next (M,).
-    """
-
-    target: Tensor
-    previous: Tensor
-    best: Tensor
-    best_gradient: Tensor
-    best_loss: Tensor
-    previous_loss: Tensor
-    checkpoint_loss: Tensor
-    halved: Tensor
-    stepsize: Tensor
-    increases: Tensor
-    steps_since: Tensor
-    window: Tensor
-
-
 class APGD(BudgetAttack):
-    """Auto-PGD (Croce, Hein 2020, arXiv 2003.01690); an image leaves as soon as it is fooled.
+    """Auto-PGD (Croce, Hein 2020, arXiv 2003.01690; in L1: 2021, arXiv 2103.01208); an image leaves once it is fooled.
 
     The step starts at twice epsilon. At checkpoints that come ever closer together it is halved, and the climb goes
     back to the best image, if fewer than 75 % of the steps raised the loss, or if neither the step nor the best loss
     changed since the last checkpoint.
 
     Args:
-        norm: ``linf`` or ``l2``.
+        norm: ``linf``, ``l2`` or ``l1``.
         steps: Gradient steps.
         restarts: Random starts to try on an image that resists.
         eot: Passes over which gradient and loss are averaged, for models that are random.
@@ -87,6 +55,10 @@ class APGD(BudgetAttack):
 
     def climb(self, batch: SearchBatch, items: Tensor, restart: int) -> None:
         """One climb of the items that are not solved."""
+        if self.norm == "l1":
+            walk = L1Climb(self, batch, restart)
+            batch.run(batch.unsolved(items), walk.start, walk.step, forwards=self.eot, backwards=self.eot)
+            return
         start, step = partial(self._start, batch, restart), partial(self._step, batch)
         batch.run(batch.unsolved(items), start, step, forwards=self.eot, backwards=self.eot)
 
@@ -105,6 +77,12 @@ class APGD(BudgetAttack):
         order = torch.inf if self.norm == "linf" else 2
         offset = offset / per_image(torch.linalg.vector_norm(offset.flatten(1), ord=order, dim=1), offset)
         state.current = (state.clean + per_image(state.radius, offset) * offset).clamp_(0, 1)
+        return self.fresh(batch, items, state, restart, stepsize=2 * state.radius)
+
+    def fresh(
+        self, batch: SearchBatch, items: Tensor, state: BudgetSearch, restart: int, *, stepsize: Tensor
+    ) -> APGDState:
+        """Searches of items (M,) at their first images, with a first step of length ``stepsize`` (M,)."""
         counts = torch.zeros_like(items)
         lowest = torch.full_like(state.radius, -torch.inf)
         return APGDState(
@@ -117,14 +95,14 @@ class APGD(BudgetAttack):
             previous_loss=-lowest,
             checkpoint_loss=-lowest,
             halved=torch.ones_like(items, dtype=torch.bool),
-            stepsize=2 * state.radius,
+            stepsize=stepsize,
             increases=counts,
             steps_since=counts,
             window=torch.full_like(items, self.first_window),
         )
 
     def _step(self, batch: SearchBatch, state: APGDState) -> Tensor:
-        gradient, loss, over = self._evaluate(batch, state)
+        gradient, loss, over = self.evaluate(batch, state)
         better = loss > state.best_loss
         state.best = torch.where(per_image(better | over, state.best), state.current, state.best)
         state.best_gradient = torch.where(per_image(better, gradient), gradient, state.best_gradient)
@@ -142,7 +120,7 @@ class APGD(BudgetAttack):
         state.current = torch.where(per_image(done, moved), state.best, moved)
         return done
 
-    def _evaluate(self, batch: SearchBatch, state: APGDState) -> tuple[Tensor, Tensor, Tensor]:
+    def evaluate(self, batch: SearchBatch, state: APGDState) -> tuple[Tensor, Tensor, Tensor]:
         """Gradient (M, C, H, W) and loss (M,), means over ``eot`` passes; and which searches most of them end (M,)."""
         loss = self.loss(batch, state)
         passes = [batch.victim.gradient(state.current, state.labels, loss) for _ in range(self.eot)]
@@ -177,24 +155,26 @@ class APGD(BudgetAttack):
         return within(pulled, state.clean, self.norm, state.radius)
 
 
-@native("apgd-ce", "linf", "l2", reference=_REFERENCE, cost="standard", loss="any")
+@native("apgd-ce", "linf", "l2", "l1", reference=_REFERENCE, cost="standard", loss="any")
 class APGDCE(APGD):
     """Auto-PGD on the cross entropy.
 
     Croce, Hein 2020, arXiv 2003.01690.
 
     Args:
-        norm: ``linf`` or ``l2``.
+        norm: ``linf``, ``l2`` or ``l1``.
         steps: Gradient steps.
         restarts: Random starts to try on an image that resists.
         eot: Passes over which gradient and loss are averaged, for models that are random.
     """
 
-    def __init__(self, norm: Literal["linf", "l2"] = "linf", steps: int = 100, restarts: int = 1, eot: int = 1) -> None:
+    def __init__(
+        self, norm: Literal["linf", "l2", "l1"] = "linf", steps: int = 100, restarts: int = 1, eot: int = 1
+    ) -> None:
         super().__init__(norm, steps, restarts, eot)
 
 
-@native("apgd-dlr", "linf", "l2", reference=_REFERENCE, cost="standard")
+@native("apgd-dlr", "linf", "l2", "l1", reference=_REFERENCE, cost="standard")
 class APGDDLR(APGDCE):
     """Auto-PGD on the difference of logits ratio, which no rescaling of the logits can flatten.
 
@@ -211,14 +191,14 @@ class APGDDLR(APGDCE):
         return dlr
 
 
-@native("apgd-t", "linf", "l2", reference=_REFERENCE, cost="standard")
+@native("apgd-t", "linf", "l2", "l1", reference=_REFERENCE, cost="standard")
 class APGDT(APGD):
     """Auto-PGD towards each of the likeliest wrong classes in turn, on the targeted difference of logits ratio.
 
     Croce, Hein 2020, arXiv 2003.01690. It needs four classes.
 
     Args:
-        norm: ``linf`` or ``l2``.
+        norm: ``linf``, ``l2`` or ``l1``.
         steps: Gradient steps for each target.
         targets: Classes to aim at, likeliest first; at most all wrong ones.
         restarts: Random starts for each of them.
@@ -230,7 +210,7 @@ class APGDT(APGD):
 
     def __init__(
         self,
-        norm: Literal["linf", "l2"] = "linf",
+        norm: Literal["linf", "l2", "l1"] = "linf",
         steps: int = 100,
         targets: int = 9,
         restarts: int = 1,

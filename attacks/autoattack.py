@@ -14,7 +14,7 @@ from .losses import lacking_classes
 from .native import native
 from .square import Square
 
-Lp = Literal["linf", "l2"]
+Lp = Literal["linf", "l2", "l1"]
 Version = Literal["standard", "fast", "rand"]
 
 
@@ -22,7 +22,8 @@ Version = Literal["standard", "fast", "rand"]
     "autoattack",
     "linf",
     "l2",
-    reference="Croce, Hein 2020, arXiv 2003.01690",
+    "l1",
+    reference="Croce, Hein 2020, arXiv 2003.01690; in L1: 2021, arXiv 2103.01208",
     cost="full",
     tags=("cascade",),
     few={"version": "fast"},
@@ -32,11 +33,12 @@ class AutoAttack(BudgetAttack):
 
     Croce, Hein 2020, arXiv 2003.01690. ``standard`` is apgd-ce, apgd-t, fab-t and square; ``fast`` the same with
     fewer steps, targets and queries unless they are given; ``rand``, for models that are random,
-    apgd-ce and apgd-dlr with gradients averaged over 20 passes. With three classes apgd-dlr takes the place of
+    apgd-ce and apgd-dlr with gradients averaged over 20 passes. In L1 the standard version has five starts of apgd-ce
+    and five targets of apgd-t, as the authors' code. With three classes apgd-dlr takes the place of
     apgd-t, with two nothing does.
 
     Args:
-        norm: ``linf`` or ``l2``.
+        norm: ``linf``, ``l2`` or ``l1``.
         version: ``standard``, ``fast`` or ``rand``.
         steps: Steps of the gradient attacks; by default 100, of ``fast`` 25.
         targets: Classes that apgd-t and fab-t aim at; by default 9, of ``fast`` 3.
@@ -71,10 +73,11 @@ class AutoAttack(BudgetAttack):
             return APGDCE(norm, steps, eot=20), *((APGDDLR(norm, steps, eot=20),) if classes > 2 else ())
         ratio: tuple[BudgetAttack, ...] = ()
         if classes > 3:
-            ratio = (APGDT(norm, steps, self.targets),)
+            ratio = (APGDT(norm, steps, min(self.targets, 5) if norm == "l1" else self.targets),)
         elif classes == 3:
             ratio = (APGDDLR(norm, steps),)
-        return APGDCE(norm, steps), *ratio, FABT(norm, steps, self.targets), Square(norm, self.queries)
+        starts = 5 if norm == "l1" and self.version == "standard" else 1
+        return APGDCE(norm, steps, starts), *ratio, FABT(norm, steps, self.targets), Square(norm, self.queries)
 
     def left_out(self, classes: int) -> dict[str, str]:
         """The parts whose loss needs more classes; with three, apgd-dlr takes the place of apgd-t."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -21,15 +21,11 @@ _DECAYS = (0.9, 0.999)  # of Adam
 
 
 @dataclass
-class CWState(MinimumNormSearch):
-    """State of the search.
+class Trials:
+    """Weights of the margin, tried in turn: ten times more until one succeeds, bisection from then on.
 
     Attributes:
-        origin: The original image in the variable of the search, an inverse tanh (M, C, H, W).
-        shift: What is added to it.
-        first: Adam's mean of gradients.
-        second: Adam's mean of their squares.
-        weight: Weight of the margin (M,).
+        weight: The weight now (M,).
         low: Largest weight known to fail.
         high: Smallest weight known to succeed.
         found: Whether this weight succeeded.
@@ -38,10 +34,6 @@ class CWState(MinimumNormSearch):
         before: Loss at the last check of progress.
     """
 
-    origin: Tensor
-    shift: Tensor
-    first: Tensor
-    second: Tensor
     weight: Tensor
     low: Tensor
     high: Tensor
@@ -49,6 +41,46 @@ class CWState(MinimumNormSearch):
     inner: Tensor
     trials: Tensor
     before: Tensor
+
+    @classmethod
+    def begin(cls, items: Tensor, like: Tensor, weight: float) -> Trials:
+        """The first trial of as many searches as there are ``items`` (M,)."""
+        none, counts = torch.zeros_like(like), torch.zeros_like(items)
+        return Trials(none + weight, none, none + torch.inf, none.bool(), counts, counts, none + torch.inf)
+
+    def progress_stopped(self, loss: Tensor, every: int) -> Tensor:
+        """Where the loss (M,) has not fallen by 0.01 % since the last look, one in ``every`` steps."""
+        due = (self.inner - 1) % every == 0
+        stalled = due & ~(loss <= 0.9999 * self.before)
+        self.before = torch.where(due, loss, self.before)
+        return stalled
+
+    def next_trial(self, over: Tensor) -> None:
+        """Choose the next weight where a trial is over (a mask (M,))."""
+        self.high = torch.where(over & self.found, self.weight, self.high)
+        self.low = torch.where(over & ~self.found, self.weight, self.low)
+        following = torch.where(self.high.isinf(), self.weight * 10, (self.low + self.high) / 2)
+        self.weight = torch.where(over, following, self.weight)
+        self.trials = self.trials + over.long()
+        self.inner, self.found = self.inner.masked_fill(over, 0), self.found & ~over
+        self.before = self.before.masked_fill(over, torch.inf)
+
+
+@dataclass
+class CWState(MinimumNormSearch, Trials):
+    """State of the search.
+
+    Attributes:
+        origin: The original image in the variable of the search, an inverse tanh (M, C, H, W).
+        shift: What is added to it.
+        first: Adam's mean of gradients.
+        second: Adam's mean of their squares.
+    """
+
+    origin: Tensor
+    shift: Tensor
+    first: Tensor
+    second: Tensor
 
 
 @native("cw-l2", "l2", reference="Carlini, Wagner 2016, arXiv 1608.04644", kind="minimum-norm", cost="full")
@@ -91,21 +123,9 @@ class CarliniWagner(IterativeMinimumNormAttack):
         """At the originals, with the first weight."""
         # A pixel of 0 or 1 would be at infinity.
         origin = ((2 * fields["clean"] - 1) * 0.999999).atanh()
-        nothing, none = torch.zeros_like(origin), torch.zeros_like(fields["best_size"])
-        return CWState(
-            **fields,
-            origin=origin,
-            shift=nothing,
-            first=nothing,
-            second=nothing,
-            weight=none + self.initial_weight,
-            low=none,
-            high=none + torch.inf,
-            found=none.bool(),
-            inner=torch.zeros_like(fields["item"]),
-            trials=torch.zeros_like(fields["item"]),
-            before=none + torch.inf,
-        )
+        nothing = torch.zeros_like(origin)
+        trials = Trials.begin(fields["item"], fields["best_size"], self.initial_weight)
+        return CWState(**vars(trials), **fields, origin=origin, shift=nothing, first=nothing, second=nothing)
 
     def step(self, victim: Victim, state: CWState, rng: PerImageRNG) -> Tensor:
         """One step of Adam with the weight of now, and the next weight where its trial is over."""
@@ -119,35 +139,36 @@ class CarliniWagner(IterativeMinimumNormAttack):
         over = state.keep_nearest(fooled, self.norm, outputs)
         state.found = state.found | fooled
         pull = per_image(torch.where(lack > 0, state.weight, torch.zeros_like(lack)), slope) * slope.nan_to_num(0)
-        self._descend(state, (2 * offset - pull) * (1 - squeezed.square()) / 2)
+        adam_step(state, (2 * offset - pull) * (1 - squeezed.square()) / 2, self.stepsize)
         state.inner = state.inner + 1
         # Early abort as in the authors' code, which looks ten times in a trial.
-        due = (state.inner - 1) % math.ceil(self.steps / 10) == 0
-        stalled = due & ~(loss <= 0.9999 * state.before)
-        state.before = torch.where(due, loss, state.before)
+        stalled = state.progress_stopped(loss, math.ceil(self.steps / 10))
         self._reweigh(state, stalled | (state.inner >= self.steps))
         return over | (state.trials >= self.trials)
-
-    def _descend(self, state: CWState, gradient: Tensor) -> None:
-        """One step of Adam along a gradient (M, C, H, W), each search by its own count."""
-        fast, slow = _DECAYS
-        state.first = fast * state.first + (1 - fast) * gradient
-        state.second = slow * state.second + (1 - slow) * gradient.square()
-        count = per_image(state.inner + 1, gradient)
-        mean, square = state.first / (1 - fast**count), state.second / (1 - slow**count)
-        state.shift = state.shift - self.stepsize * mean / (square.sqrt() + 1e-8)
 
     def _reweigh(self, state: CWState, over: Tensor) -> None:
         """Where a trial is over (a mask (M,)), choose the next weight and start from the original again."""
         if not over.any():
             return
-        state.high = torch.where(over & state.found, state.weight, state.high)
-        state.low = torch.where(over & ~state.found, state.weight, state.low)
-        # Ten times more until a weight succeeds, bisection from then on.
-        following = torch.where(state.high.isinf(), state.weight * 10, (state.low + state.high) / 2)
-        state.weight = torch.where(over, following, state.weight)
-        state.trials = state.trials + over.long()
-        state.inner, state.found = state.inner.masked_fill(over, 0), state.found & ~over
-        state.before = state.before.masked_fill(over, torch.inf)
+        state.next_trial(over)
         keep = per_image((~over).to(state.shift.dtype), state.shift)
         state.shift, state.first, state.second = state.shift * keep, state.first * keep, state.second * keep
+
+
+class AdamState(Protocol):
+    """Searches that Adam moves, each by the count of its own ``inner`` steps."""
+
+    shift: Tensor
+    first: Tensor
+    second: Tensor
+    inner: Tensor
+
+
+def adam_step(state: AdamState, gradient: Tensor, stepsize: float) -> None:
+    """One step of Adam along a gradient (M, C, H, W), each search by its own count."""
+    fast, slow = _DECAYS
+    state.first = fast * state.first + (1 - fast) * gradient
+    state.second = slow * state.second + (1 - slow) * gradient.square()
+    count = per_image(state.inner + 1, gradient)
+    mean, square = state.first / (1 - fast**count), state.second / (1 - slow**count)
+    state.shift = state.shift - stepsize * mean / (square.sqrt() + 1e-8)

@@ -59,16 +59,22 @@ class DeepFool(IterativeMinimumNormAttack):
 
     def step(self, victim: Victim, state: DeepFoolState, rng: PerImageRNG) -> Tensor:
         """Across the nearest linearised boundary."""
-        others, base = state.classes[:, 1:], state.classes[:, 0]
-        slopes, outputs = victim.logit_difference_gradients(state.current, others, base)
-        gaps = (outputs.gather(1, others) - outputs.gather(1, base[:, None])).abs()
-        # The dual norm of a gradient is how fast the gap closes per unit of distance.
-        steepness = torch.linalg.vector_norm(slopes.flatten(2), ord=2 if self.norm == "l2" else 1, dim=2) + 1e-8
-        distance, best = (gaps / steepness).min(dim=1)
-        every = torch.arange(len(state), device=best.device)
-        slope = slopes[every, best]
-        unit = slope * per_image(1 / steepness[every, best], slope) if self.norm == "l2" else slope.sign()
-        # The authors add 1e-4, so that an image on the boundary still moves.
-        state.moved = state.moved + per_image(distance + 1e-4, slope) * unit
+        unit, distance = to_nearest_boundary(victim, state, self.norm)
+        state.moved = state.moved + per_image(distance, unit) * unit
         state.current = state.best = (state.clean + (1 + self.overshoot) * state.moved).clamp(0, 1)
         return victim.is_over(victim.outputs(state.current), state.labels) | (state.steps_done + 1 >= self.steps)
+
+
+def to_nearest_boundary(victim: Victim, state: DeepFoolState, norm: str) -> tuple[Tensor, Tensor]:
+    """Unit direction (M, C, H, W) of the nearest linearised boundary, and how far it is (M,), 1e-4 more than that."""
+    others, base = state.classes[:, 1:], state.classes[:, 0]
+    slopes, outputs = victim.logit_difference_gradients(state.current, others, base)
+    gaps = (outputs.gather(1, others) - outputs.gather(1, base[:, None])).abs()
+    # The dual norm of a gradient is how fast the gap closes per unit of distance.
+    steepness = torch.linalg.vector_norm(slopes.flatten(2), ord=2 if norm == "l2" else 1, dim=2) + 1e-8
+    distance, best = (gaps / steepness).min(dim=1)
+    every = torch.arange(len(state), device=best.device)
+    slope = slopes[every, best]
+    unit = slope * per_image(1 / steepness[every, best], slope) if norm == "l2" else slope.sign()
+    # The authors add 1e-4, so that an image on the boundary still moves.
+    return unit, distance + 1e-4

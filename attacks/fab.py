@@ -15,7 +15,8 @@ from .budget import SearchBatch
 from .hyperplane import project_onto_hyperplane
 from .minimum_norm import IterativeMinimumNormAttack, MinimumNormSearch, initial_fields
 from .native import native
-from .norms import per_image, project
+from .norms import per_image
+from .steps import within
 from .victim import Victim
 
 _OVERSHOOT = 1.05
@@ -98,7 +99,7 @@ class FABT(IterativeMinimumNormAttack):
             done = self.step(batch.victim, state, rng)
             # As on its own: the nearest image found, shrunk into the ball where it lies outside, may fool there too.
             inside = per_image(state.best_size <= state.radius, state.best)
-            shrunk = state.clean + project(state.best - state.clean, self.norm, state.radius)
+            shrunk = within(state.best, state.clean, self.norm, state.radius)
             found = torch.where(inside, state.best, shrunk)
             state.current = torch.where(per_image(done, found), found, state.current)
             return done

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..registry import GauntletError
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-LossName = Literal["xent", "margin", "dlr"]
+LossName = Literal["xent", "margin", "dlr", "probability-margin"]
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
@@ -22,6 +22,16 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
     """
     right = logits.gather(1, labels[:, None]).squeeze(1)
     return logits.scatter(1, labels[:, None], -float("inf")).amax(dim=1) - right
+
+
+def probability_margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """Largest wrong probability minus the right one (N,) (Xie et al. 2024, arXiv 2411.15210).
+
+    >>> import torch
+    >>> probability_margin(torch.tensor([[0.6, 0.3, 0.1]]).log(), torch.tensor([0]))
+    tensor([-0.3000])
+    """
+    return margin(logits.softmax(dim=1), labels)
 
 
 def dlr(logits: Tensor, labels: Tensor) -> Tensor:
@@ -49,7 +59,7 @@ def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
 
 def get_loss(name: LossName) -> Loss | None:
     """The loss of that name; None for ``xent``, which is the victim's own loss."""
-    return {"xent": None, "margin": margin, "dlr": dlr}[name]
+    return {"xent": None, "margin": margin, "dlr": dlr, "probability-margin": probability_margin}[name]
 
 
 def lacking_classes(loss: str, classes: int) -> str:

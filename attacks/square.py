@@ -22,6 +22,8 @@ from .steps import within
 _HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 
 
+_ORDERS = {"l2": 2, "l1": 1}
+
 #: Squares whose places are drawn at once: one call of the generator costs as much for many as for one.
 _DRAWN = 64
 
@@ -67,11 +69,14 @@ class SquareProposal:
         return images
 
 
-@native("square", "linf", "l2", reference="Andriushchenko et al. 2020, arXiv 1912.00049", access="score", cost="full")
+@native(
+    "square", "linf", "l2", "l1", reference="Andriushchenko et al. 2020, arXiv 1912.00049", access="score", cost="full"
+)
 class Square(BudgetAttack):
     """Square attack: keep a random square of pixels at the ball's surface whenever it lowers the margin.
 
-    Andriushchenko, Croce, Flammarion, Hein 2020, arXiv 1912.00049. No gradients; the schedule of sizes is stretched
+    Andriushchenko, Croce, Flammarion, Hein 2020, arXiv 1912.00049; in L1, where the windows of L2 are measured in L1,
+    after Croce, Hein 2021, arXiv 2103.01208. No gradients; the schedule of sizes is stretched
     over the queries. Every image draws its own squares, and leaves as soon as it is fooled; the model is not
     asked about a square that changes nothing.
 
@@ -81,7 +86,7 @@ class Square(BudgetAttack):
     forwards of a result are what the model was really asked, void answers included.
 
     Args:
-        norm: ``linf`` or ``l2``.
+        norm: ``linf``, ``l2`` or ``l1``.
         queries: Most queries for an image.
         initial_share: Share of the image that the first squares cover.
         restarts: Searches to try on an image that resists.
@@ -92,7 +97,7 @@ class Square(BudgetAttack):
 
     def __init__(
         self,
-        norm: Literal["linf", "l2"] = "linf",
+        norm: Literal["linf", "l2", "l1"] = "linf",
         queries: int = 5000,
         initial_share: float = 0.8,
         restarts: int = 1,
@@ -119,7 +124,7 @@ class Square(BudgetAttack):
             start = random_signs(rng.uniform((shape[0], 1, shape[2]), purpose="stripes", restart=restart))
         else:
             start = initial_tiles(rng, shape, restart)
-            start = start / per_image(start.flatten(1).norm(dim=1).clamp_min(1e-12), start)
+            start = start / per_image(self._size(start), start)
         state.current = within(state.clean + radius * start, state.clean, self.norm, state.radius)
         return SquareState(
             **vars(state),
@@ -201,22 +206,26 @@ class Square(BudgetAttack):
     def _bumps(
         self, batch: SearchBatch, state: SquareState, row: Tensor, step: Tensor, sides: Tensor, restart: int
     ) -> SquareProposal:
-        """One window erased and another filled on the current images of some searches (N,), on the L2 sphere."""
+        """One window erased and another filled on the current images of some searches (N,), on the sphere."""
         clean, current, radius, first = state.clean[row], state.current[row], state.radius[row], step == 0
-        offset = move_windows(current - clean, radius, sides[step], batch.rng(state.item[row]), step, restart)
-        size = offset.flatten(1).norm(dim=1).clamp_min(1e-12)
-        candidate = within(clean + per_image(radius / size, offset) * offset, clean, "l2", radius)
+        draws, order = batch.rng(state.item[row]), _ORDERS[self.norm]
+        offset = move_windows(current - clean, radius, sides[step], draws, step, restart, order)
+        candidate = within(clean + per_image(radius / self._size(offset), offset) * offset, clean, self.norm, radius)
         candidate = torch.where(per_image(first, candidate), current, candidate).flatten(2)
         places = torch.arange(candidate.shape[2], device=first.device).expand(len(row), -1)
         changed = (candidate != current.flatten(2)).flatten(1).any(dim=1)
         return SquareProposal(places, candidate, changed | first)
 
+    def _size(self, offset: Tensor) -> Tensor:
+        """Size (N,) of perturbations in L2 or L1, above 0."""
+        return torch.linalg.vector_norm(offset.flatten(1), ord=_ORDERS[self.norm], dim=1).clamp_min(1e-12)
+
     def _sides(self, height: int, width: int) -> Tensor:
-        """Side of the square at each query (queries,); in L2 an odd one, at least 3."""
+        """Side of the square at each query (queries,); in L2 and L1 an odd one, at least 3."""
         done = (torch.arange(self.queries, dtype=torch.float64) - 1) / self.queries
         halvings = (done[:, None] > torch.tensor(_HALVINGS, dtype=torch.float64)).sum(dim=1)
         side = (self.initial_share * height * width * 0.5**halvings).sqrt().round().long()
-        if self.norm == "l2":
+        if self.norm != "linf":
             side = side.clamp_min(3) // 2 * 2 + 1
         return side.clamp(1, min(height, width))
 

@@ -23,7 +23,9 @@ def initial_tiles(rng: PerImageRNG, shape: torch.Size, restart: int) -> Tensor:
     return F.pad(spread, (0, width - along * side, 0, height - down * side))
 
 
-def move_windows(offset: Tensor, radius: Tensor, side: Tensor, rng: PerImageRNG, step: Tensor, restart: int) -> Tensor:
+def move_windows(
+    offset: Tensor, radius: Tensor, side: Tensor, rng: PerImageRNG, step: Tensor, restart: int, order: int = 2
+) -> Tensor:
     """One proposal (Andriushchenko et al. 2020, arXiv 1912.00049, algorithm 3).
 
     The perturbation in one window is erased; its length, with what the ball still leaves, goes into another window,
@@ -31,21 +33,24 @@ def move_windows(offset: Tensor, radius: Tensor, side: Tensor, rng: PerImageRNG,
 
     Args:
         offset: Perturbations (M, C, H, W).
-        radius: Their largest L2 norm (M,).
+        radius: Their largest norm (M,).
         side: Sides of the windows (M,).
         rng: Of the images.
         step: Queries taken (M,).
         restart: Number of the search.
+        order: 2, or 1 for lengths in L1.
     """
     channels, height, width = offset.shape[1:]
     numbers = rng.uniform((5 + channels,), purpose="windows", step=step, restart=restart)
     to, off = (random_corners(numbers[:, pair], side, height, width) for pair in (slice(0, 2), slice(2, 4)))
     here, there = square_masks(to, side, height, width), square_masks(off, side, height, width)
     sign = random_signs(numbers[:, 5:])[:, :, None, None]
-    direction = sign * bumps(to, side, numbers[:, 4] < 0.5, height, width) + _unit(offset * here)
-    unused = (radius.square() - offset.square().sum(dim=(1, 2, 3))).clamp_min(0)[:, None, None, None] / channels
-    freed = (offset * (here | there)).square().sum(dim=(2, 3), keepdim=True)
-    return torch.where(here, _unit(direction * here) * (freed + unused).sqrt(), offset.masked_fill(there, 0))
+    direction = sign * bumps(to, side, numbers[:, 4] < 0.5, height, width) + _unit(offset * here, order)
+    spent = offset.abs() ** order
+    unused = (radius**order - spent.sum(dim=(1, 2, 3))).clamp_min(0)[:, None, None, None] / channels
+    freed = (spent * (here | there)).sum(dim=(2, 3), keepdim=True)
+    filled = _unit(direction * here, order) * (freed + unused) ** (1 / order)
+    return torch.where(here, filled, offset.masked_fill(there, 0))
 
 
 def bumps(corner: Tensor, side: Tensor, lying: Tensor, height: int, width: int) -> Tensor:
@@ -68,6 +73,6 @@ def bumps(corner: Tensor, side: Tensor, lying: Tensor, height: int, width: int) 
     return (_unit(value * upper) - _unit(value * ~upper))[:, None] / 2**0.5
 
 
-def _unit(values: Tensor) -> Tensor:
+def _unit(values: Tensor, order: int = 2) -> Tensor:
     """Each (..., H, W) divided by its length."""
-    return values / values.square().sum(dim=(-2, -1), keepdim=True).sqrt().clamp_min(1e-12)
+    return values / torch.linalg.vector_norm(values, ord=order, dim=(-2, -1), keepdim=True).clamp_min(1e-12)

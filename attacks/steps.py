@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..datasets.per_image_rng import PerImageRNG
-from .l1 import l1_step, uniform_in_l1
+from .l1 import l1_step, project_l1, uniform_in_l1
 from .norms import add_l1, lengths, per_image, project
 
 #: Epsilons that an iterative attack walks by default, at least: twice from side to side of the ball.
@@ -34,6 +34,8 @@ def ascend(current: Tensor, clean: Tensor, gradient: Tensor, norm: str, *, steps
 
 def within(images: Tensor, clean: Tensor, norm: str, radius: Tensor) -> Tensor:
     """Images (N, C, H, W) projected onto the ball of ``radius`` (N,) around ``clean`` and clipped to [0, 1]."""
+    if norm == "l1":
+        return add_l1(clean, project_l1(images - clean, clean, radius), radius)
     return (clean + project(images - clean, norm, radius)).clamp_(0, 1)
 
 

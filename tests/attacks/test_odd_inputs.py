@@ -30,7 +30,7 @@ gradient_attacks = pytest.mark.parametrize(
 )
 either_kind = pytest.mark.parametrize("name", ["pgd", "foolbox/linf/pgd"])
 #: They leave the black pixels before they take a gradient.
-NEVER_BLACK = ("cw-l2", "foolbox/l2/cw", "foolbox/l2/vat")
+NEVER_BLACK = ("cw-l2", "cw-linf", "foolbox/l2/cw", "foolbox/l2/vat")
 AMPLE = {"linf": 0.2, "l2": 1.5, "l1": 8.0, "l0": 6, "none": 1.0}
 
 
