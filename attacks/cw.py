@@ -150,7 +150,7 @@ class CarliniWagner(IterativeMinimumNormAttack):
         """Where a trial is over (a mask (M,)), choose the next weight and start from the original again."""
         if not over.any():
             return
-        state.next_trial(over)
+        Trials.next_trial(state, over)
         keep = per_image((~over).to(state.shift.dtype), state.shift)
         state.shift, state.first, state.second = state.shift * keep, state.first * keep, state.second * keep
 
