@@ -51,6 +51,8 @@ class PGD(BudgetAttack):
         GauntletError: A parameter is out of range.
     """
 
+    forwards = backwards = 1  # of a step
+
     def __init__(
         self,
         norm: Literal["linf", "l2", "l1"] = "linf",
@@ -87,7 +89,7 @@ class PGD(BudgetAttack):
         """Climb from every start; after each, go on with the items that are not solved."""
         for restart in range(self.restarts):
             start, step = partial(self.start, batch, restart), partial(self._step, batch)
-            batch.run(batch.unsolved(items), start, step, backwards=1)
+            batch.run(batch.unsolved(items), start, step, forwards=self.forwards, backwards=self.backwards)
 
     def start(self, batch: SearchBatch, restart: int, items: Tensor) -> PGDState:
         """Start some items (M,): at their images, or at a random point of the ball."""
@@ -100,7 +102,7 @@ class PGD(BudgetAttack):
         return state
 
     def _step(self, batch: SearchBatch, state: PGDState) -> Tensor:
-        gradient, outputs = batch.victim.gradient(state.current, state.labels, self.loss)
+        gradient, outputs = self.gradient(batch, state)
         moved = self.move(state, gradient)
         done = state.steps_done + 1 >= self.steps
         if self.stop_when_fooled:
@@ -109,6 +111,10 @@ class PGD(BudgetAttack):
             done |= over
         state.current = moved
         return done
+
+    def gradient(self, batch: SearchBatch, state: PGDState) -> tuple[Tensor, Tensor]:
+        """Gradient (M, C, H, W) of the loss, and outputs (M, classes) for the images as they are."""
+        return batch.victim.gradient(state.current, state.labels, self.loss)
 
     def move(self, state: PGDState, gradient: Tensor) -> Tensor:
         """The next images (M, C, H, W)."""
