@@ -1,4 +1,4 @@
-"""Models that are not registered but can be named: `torchvision/NAME`, and `module:function`."""
+"""Models that are not registered but can be named: `torchvision/NAME`, `timm/NAME`, `hf/NAME`, `module:function`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def find(name: str) -> Entry | None:
-    """The entry that a name outside the registry stands for; None if it is neither of the two kinds.
+    """The entry that a name outside the registry stands for; None if it is of neither kind.
 
     Raises:
         GauntletError: The module cannot be imported, may not be named here or lacks the function, or torchvision has no
@@ -27,6 +27,8 @@ def find(name: str) -> Entry | None:
     """
     if name.startswith(_PREFIX):
         return _torchvision(name.removeprefix(_PREFIX))
+    if name.startswith(("timm/", "hf/")):
+        return _of_zoo(*name.split("/", 1))
     return _function(name) if FUNCTION.fullmatch(name) else None
 
 
@@ -57,6 +59,21 @@ def _torchvision(name: str) -> Entry:
         return _Normalised(_with_head(name, classes, pretrained, download))
 
     return _entry(_PREFIX + name, build, summary=f"torchvision's {name}.", versions=("torchvision",))
+
+
+def _of_zoo(zoo: str, name: str) -> Entry:
+    """A model of timm or transformers, which are imported when it is built."""
+
+    def build(
+        *, classes: int = 1000, pretrained: bool = False, download: bool = False, size: int | None = None
+    ) -> nn.Module:
+        from . import zoos
+
+        make = {"timm": zoos.timm, "hf": zoos.hugging_face}[zoo]
+        return make(name, classes, pretrained, download, size)
+
+    library = {"timm": "timm", "hf": "transformers"}[zoo]
+    return _entry(f"{zoo}/{name}", build, summary=f"{library}'s {name}.", versions=(library,))
 
 
 def _entry(name: str, factory: Callable[..., Any], summary: str, **meta: Any) -> Entry:
