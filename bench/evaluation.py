@@ -159,7 +159,7 @@ def _models(model: Any, name: str | None) -> dict[str, Any]:
     if isinstance(model, Mapping) and model and not any(isinstance(key, str) and key == "name" for key in model):
         return {str(label): one for label, one in model.items()}
     if isinstance(model, (str, Mapping)):
-        return {name or str(model): model}
+        return {name or parse_spec(model, "model")[0]: model}
     if not callable(model):
         raise GauntletError(
             f"model must be a torch.nn.Module, a callable, a name, or a mapping from labels to these, got "

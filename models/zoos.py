@@ -140,7 +140,7 @@ def _processor(library: Any, name: str, where: dict[str, Any]) -> tuple[Any, Any
 @contextmanager
 def _offline() -> Iterator[None]:
     """No request to the hub, which nobody has allowed."""
-    constants = importlib.import_module("huggingface_hub.constants")
+    constants: Any = importlib.import_module("huggingface_hub.constants")
     before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
     try:
         yield
