@@ -21,6 +21,7 @@ from .frame import write_text
 from .layout import by_dataset
 from .metrics.calibration import FURTHER
 from .metrics.conformal import CONFORMAL
+from .metrics.robust_ood import ADAPTIVE
 from .ood_tables import ood_tables
 from .safety_table import SAFETY, safety_tables
 from .spec_tables import CLEAN, Made, Options, distinct, lay_out, wanted
@@ -107,6 +108,9 @@ TABLES = (
     TableSpec("error-detection", "Errors and OOD images rejected together on {dataset}", "misclassification",
               ("scod_aurc", "auroc", "fpr95"), ("model?", "ood_dataset", "detector"), ("metric",),
               where={"ood_dataset": {"not": ""}}),
+    TableSpec("robust-ood", "OOD detection under attack on {dataset}", "robust-ood",
+              ("auroc", *ADAPTIVE, "accepted_and_wrong"), ("model?", "ood_dataset?", "detector", "attack", "epsilon?"),
+              ("metric",), measured=True, absent="reasons"),
     TableSpec("open-set", "Open-set recognition on {dataset}{against}", "open-set", _DECISIONS,
               ("ood_dataset?", "model?", "detector"), ("metric",), where=_NOT_TURNED),
     TableSpec("open-set", "{metric} in % on {dataset}", "open-set", _DECISIONS,
