@@ -106,10 +106,10 @@ def evaluate(
     suite: dict[str, Any] = {
         "name": name or ", ".join(models)[:80],
         "recipe": "none" if own else "standard",
-        "datasets": [as_spec(data, lending, "data", train=train, val=val, limit=limit)],
+        "datasets": [as_spec(data, source, "data", train=train, val=val, limit=limit)],
         "seeds": [seed],
         **_optional(lending, attacks=attacks, detectors=detectors, corruptions=corruptions),
-        **_ood(lending, ood, limit),
+        **_ood(source, ood, limit),
         **({} if eps is None else {"epsilons": _budgets(eps)}),
         **({} if batch_size == "auto" else {"batch_size": batch_size}),
     }
@@ -216,18 +216,18 @@ def _test_images(spec: Spec, source: DataSource) -> ImageSet:
     return resolve(spec, source, labelled=True).load("test")
 
 
-def _ood(lending: Lending, ood: Any, limit: int | None) -> dict[str, Any]:
+def _ood(source: DataSource, ood: Any, limit: int | None) -> dict[str, Any]:
     if ood is None:
         return {}
     if isinstance(ood, Mapping) and set(map(str, ood)) <= {"near", "far"}:
         groups = {
             str(group): [
-                as_spec(one, lending, f"{group} OOD {n}", limit=limit) for n, one in enumerate(_several(sets), 1)
+                as_spec(one, source, f"{group} OOD {n}", limit=limit) for n, one in enumerate(_several(sets), 1)
             ]
             for group, sets in ood.items()
         }
         return {"ood": groups}
-    return {"ood": [as_spec(one, lending, f"OOD {n}", limit=limit) for n, one in enumerate(_several(ood), 1)]}
+    return {"ood": [as_spec(one, source, f"OOD {n}", limit=limit) for n, one in enumerate(_several(ood), 1)]}
 
 
 def _several(sets: Any) -> list[Any]:
