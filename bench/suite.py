@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from ..registry import EVALUATORS, GauntletError, check_unique, nearest
 from ..registry.nameable import nameable, naming
+from .protocols import with_protocol
 from .suite_axes import Epsilon, Reading, Spec, in_order, texts, unnamed
 from .suite_errors import describe, unknown_key
 from .suite_model import DEFAULT_EPSILONS, LEAVE_OUT, Suite, Tune
@@ -135,6 +136,8 @@ def parse_suite(
         raise GauntletError(f"{where}: a suite is a mapping of keys (datasets, models, ...), got {_kind(content)}.")
     content = _apply_profile(content, profile, where)
     reading = Reading(where, marks, unnamed(content, plugins))
+    with reading.collecting("protocol"):
+        content = with_protocol(content)
     for key in [key for key in content if key not in KEYS]:
         del content[key]
         reading.problems.append(GauntletError(f"{reading.at(key)}: {unknown_key(str(key), KEYS)}"))

@@ -108,6 +108,7 @@ class Suite(BaseModel):
     Attributes:
         name: Of the suite, in the store and on the page; the file's name if it has none.
         summary: What it measures, in a sentence.
+        protocol: One of the field's, which gives data sets, OOD sets, shifted sets or attacks (``bench.protocols``).
         datasets: In-distribution data sets, for training and evaluation: names, or ``{name: parameters}``.
         models: Networks, each a row of the tables for every data set and seed.
         recipe: How models that name no recipe themselves are trained; without it Gauntlet's own are, by ``standard``.
@@ -146,6 +147,7 @@ class Suite(BaseModel):
 
     name: str
     summary: str = ""
+    protocol: str | dict[str, Any] = ""
     datasets: Specs = Field(min_length=1)
     models: Specs = Field(min_length=1)
     recipe: Spec | None = Field(default=None, validate_default=True)

@@ -66,7 +66,8 @@ def test_suites_and_the_typing_marker_are_package_data(config):
     data = {package: listed(config, "options.package_data", package) for package in config["options.package_data"]}
     page = ["*.j2", "*.css", "*.js"]
     bench = ["suites/*.yaml", "templates/*"]
-    assert data == {"gauntlet": ["py.typed"], "gauntlet.bench": bench, "gauntlet.results.page": page}
+    lists = {"gauntlet.datasets.files": ["openood.sha256"]}
+    assert data == {"gauntlet": ["py.typed"], "gauntlet.bench": bench, "gauntlet.results.page": page, **lists}
     assert (ROOT / "py.typed").is_file()
     assert {path.stem for path in (ROOT / "bench" / "suites").iterdir()} >= {"quickstart", "mnist-quick", "everything"}
 
@@ -147,7 +148,7 @@ def test_the_wheel_holds_every_module_and_suite_and_nothing_else(wheel: zipfile.
     modules = [*ROOT.glob("*.py"), *(path for top in SHIPPED for path in (ROOT / top).rglob("*.py"))]
     page = [path for path in (ROOT / "results" / "page").iterdir() if path.suffix in (".j2", ".css", ".js")]
     bench = [*(ROOT / "bench" / "suites").glob("*.yaml"), *(ROOT / "bench" / "templates").iterdir()]
-    data = [ROOT / "py.typed", *bench, *page]
+    data = [ROOT / "py.typed", ROOT / "datasets" / "files" / "openood.sha256", *bench, *page]
     expected = {f"gauntlet/{path.relative_to(ROOT).as_posix()}" for path in [*modules, *data]}
     assert {name for name in wheel.namelist() if ".dist-info/" not in name} == expected
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from . import arrays, image_folder, image_list, imagenet, named
+from . import arrays, image_folder, image_list, imagenet, named, openood
 
-__all__ = ["arrays", "image_folder", "image_list", "imagenet", "named"]
+__all__ = ["arrays", "image_folder", "image_list", "imagenet", "named", "openood"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import tarfile
+import zipfile
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import torch
 from torchvision.datasets import mnist as torchvision_mnist
 
 from gauntlet.datasets import DataSource, resolve
+from gauntlet.datasets.files.openood import _verify, known_lists
 from gauntlet.datasets.png_sheets import find_sheets, labels_file, read_sheets
 
 pytestmark = pytest.mark.realdata
@@ -176,3 +179,33 @@ def test_colour_sets_become_mnist_shaped(real):
 
 def test_without_a_cache_folder_fingerprints_are_still_the_same(real):
     assert resolve("mnist", real).fingerprint("test") == resolve("mnist", real).fingerprint("test")
+
+
+def test_usps(real):
+    dataset = resolve("usps", real)
+    assert counts(dataset, "test") == [359, 264, 198, 166, 200, 160, 170, 147, 166, 177]
+    whole = torch.tensor(counts(dataset, "train")) + torch.tensor(counts(dataset, "val"))
+    assert whole.tolist() == [1194, 1005, 731, 658, 652, 556, 664, 645, 542, 644]
+
+
+def test_the_published_lists_have_the_hashes_that_are_shipped(real, tmp_path):
+    with tarfile.open(real.root / "OpenOOD" / "imglists.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    for name, (digest, lines) in known_lists().items():
+        _verify(tmp_path / "imglists" / name, digest, lines)
+    assert len(known_lists()) == 72
+
+
+def test_photographs_of_tiny_imagenet_are_a_folder(real, tmp_path):
+    with zipfile.ZipFile(real.root / "TinyImageNet" / "val_first2500.zip") as archive:
+        archive.extractall(tmp_path)
+    images = resolve({"image-folder": {"path": str(tmp_path), "labels": "none"}}, real).load("test")
+    assert (len(images), images.shape) == (2500, (3, 64, 64))
+
+
+def test_traffic_signs_are_a_list(real, tmp_path):
+    with zipfile.ZipFile(real.root / "GTSRB" / "final_test_35x35_sample1500.zip") as archive:
+        archive.extractall(tmp_path)
+    spec = {"path": str(tmp_path / "labels.txt"), "root": str(tmp_path / "images"), "transform": "small-32"}
+    images = resolve({"image-list": spec}, real).load("test")
+    assert (len(images), images.shape, len(images.classes)) == (1500, (3, 32, 32), 43)
