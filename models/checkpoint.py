@@ -19,10 +19,8 @@ from torch import Tensor, nn
 
 from ..registry import GauntletError
 from ..registry.safe_files import DamagedError, sealed, unsealed, write_whole
+from .state_dicts import find_state
 from .tensor_files import load_tensors, plain, save_tensors
-
-#: Put before all names by DataParallel, torch.compile and wrappers that call the network `model`.
-_PREFIXES = ("module.", "_orig_mod.", "model.")
 
 
 class CheckpointStore:
@@ -113,16 +111,13 @@ def load_weights(module: nn.Module, path: Path) -> None:
     Raises:
         GauntletError: The file is absent, damaged, holds anything but tensors, or does not fit (tensors are named).
     """
-    state = _read(path)
-    for wrapper in ("state_dict", "model_state_dict", "model"):
-        if isinstance(state.get(wrapper), Mapping):
-            state = dict(state[wrapper])
-    if not state or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()):
-        raise GauntletError(f"{path} holds no state dict: expected names with tensors, as `model.state_dict()` gives.")
-    wanted = module.state_dict()
-    for prefix in _PREFIXES:
-        if not set(state) & set(wanted) and all(name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): value for name, value in state.items()}
+    content, wanted = _read(path), module.state_dict()
+    state = find_state(content, wanted)
+    if state is None:
+        keys = ", ".join(map(str, list(content)[:8])) or "nothing"
+        raise GauntletError(
+            f"{path} holds no state dict: expected names with tensors, as `model.state_dict()` gives; found {keys}."
+        )
     problems = _misfits(wanted, state)
     if problems:
         shown = "; ".join(problems[:4]) + (f"; and {len(problems) - 4} more" if len(problems) > 4 else "")

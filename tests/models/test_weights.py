@@ -125,9 +125,15 @@ def test_a_whole_module_is_refused(net: nn.Module, tmp_path: Path):
     [
         ([torch.zeros(2)], "FILE holds a list, expected a state dict of tensors."),
         (torch.zeros(2), "FILE holds a Tensor, expected a state dict of tensors."),
-        ({}, "FILE holds no state dict: expected names with tensors, as `model.state_dict()` gives."),
-        ({"epoch": 3}, "FILE holds no state dict: expected names with tensors, as `model.state_dict()` gives."),
-        ({0: torch.zeros(2)}, "FILE holds no state dict: expected names with tensors, as `model.state_dict()` gives."),
+        ({}, "FILE holds no state dict: expected names with tensors, as `model.state_dict()` gives; found nothing."),
+        (
+            {"epoch": 3},
+            "FILE holds no state dict: expected names with tensors, as `model.state_dict()` gives; found epoch.",
+        ),
+        (
+            {0: torch.zeros(2)},
+            "FILE holds no state dict: expected names with tensors, as `model.state_dict()` gives; found 0.",
+        ),
     ],
 )
 def test_anything_but_names_with_tensors_is_refused(net: nn.Module, tmp_path: Path, content: Any, sentence: str):
@@ -176,3 +182,29 @@ def test_missing_and_extra_tensors_are_named(net: nn.Module, state: State, tmp_p
 def test_of_many_problems_four_are_told(net: nn.Module, tmp_path: Path):
     torch.save({"a": torch.zeros(1)}, tmp_path / "weights.pt")
     assert problem(net, tmp_path / "weights.pt").endswith("2.weight is missing; 2.bias is missing; and 6 more.")
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {"epoch": 3, "best_acc": 0.9, "net": state},
+        lambda state: {"checkpoint": {"ema": {"net": state}, "score": torch.ones(())}},
+        lambda state: {"state": {f"backbone.net.{name}": value for name, value in state.items()}},
+        lambda state: {f"student.{name}": value for name, value in state.items()},
+        lambda state: {"other": {"weight": torch.zeros(3)}, "net": state},
+    ],
+    ids=["beside scores", "deep", "prefixed and nested", "prefixed", "beside another"],
+)
+def test_checkpoints_are_read_as_people_have_them(net: nn.Module, state: State, tmp_path: Path, wrap):
+    torch.save(wrap(state), tmp_path / "weights.pth")
+    load_weights(net, tmp_path / "weights.pth")
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, state[name]), name
+
+
+def test_weights_of_a_network_fit_what_wraps_it(net: nn.Module, state: State, tmp_path: Path):
+    torch.save(state, tmp_path / "weights.pth")
+    wrapper = nn.Module()
+    wrapper.model = net
+    load_weights(wrapper, tmp_path / "weights.pth")
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
