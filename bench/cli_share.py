@@ -30,15 +30,23 @@ def merge(stores: tuple[Path, ...], out: Path) -> None:
 
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--scores", is_flag=True, help="Scores, predictions and norms image by image; to .csv, .npz or .parquet.")
 @where_option
 @suite_option
 @out_option
-def export(path: Path, wanted: tuple[str, ...], suite: str | None, out: Path) -> None:
+def export(path: Path, scores: bool, wanted: tuple[str, ...], suite: str | None, out: Path) -> None:
     """Write the tidy results to a .csv or .parquet file, without loss."""
     from ..results.exchange import export_frame
 
     frame = chosen(out, suite, wanted)
-    echo(f"{len(frame)} rows are in {export_frame(frame, path)}.", err=True)
+    if scores:
+        from ..results.scores import per_image, write_scores
+        from ..results.store import Store
+
+        with Store.open(out, create=False) as store:
+            frame = per_image(frame, store)
+    written = write_scores(frame, path) if scores else export_frame(frame, path)
+    echo(f"{len(frame)} rows are in {written}.", err=True)
 
 
 @click.command(name="import")

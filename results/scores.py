@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ..registry import GauntletError
+from .frame import write_bytes
 from .store import Store
 
 _COORDINATES = (
@@ -31,6 +35,32 @@ def per_image(frame: pd.DataFrame, store: Store) -> pd.DataFrame:
             where = {name: [value] * count for name, value in known.items()}
             parts.append(pd.DataFrame({**where, "side": side, "image": np.arange(count), **columns}))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*_COORDINATES, "side", "image"])
+
+
+def write_scores(scores: pd.DataFrame, path: Path) -> Path:
+    """Write what :func:`per_image` gives as .csv, .npz (an array a column) or .parquet.
+
+    Raises:
+        GauntletError: The suffix is another one, or the file cannot be written.
+    """
+    columns = {name: _plain(scores[name]) for name in scores}
+    writers: dict[str, Callable[[Any], Any]] = {
+        ".csv": lambda file: file.write(scores.to_csv(index=False).encode()),
+        ".npz": lambda file: np.savez_compressed(file, **columns),
+        ".parquet": lambda file: scores.to_parquet(file, index=False),
+    }
+    if path.suffix not in writers:
+        raise GauntletError(
+            f"{path.name}: scores are written as {', '.join(writers)}, got {path.suffix or 'no suffix'!r}."
+        )
+    return write_bytes(writers[path.suffix], path)
+
+
+def _plain(column: pd.Series) -> np.ndarray:
+    """Numbers as they are, whole ones with gaps as floats, anything else as text: nothing that would be pickled."""
+    if pd.api.types.is_numeric_dtype(column):
+        return column.to_numpy(dtype=float, na_value=np.nan) if column.isna().any() else np.asarray(column.to_numpy())
+    return np.array(column.astype(str).tolist(), dtype=np.str_)
 
 
 def _sides(arrays: dict[str, np.ndarray]) -> list[tuple[str, dict[str, Any]]]:
