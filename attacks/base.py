@@ -119,7 +119,7 @@ class Attack(Component, ABC):
         """As :meth:`run`, of checked images and labels."""
         positive = [float(epsilon) for epsilon in epsilons if epsilon > 0 and len(images)]
         given = images.clone(), labels.clone()  # what an attack does to them must not reach anything else
-        found = list(self.attack(victim, *given, positive, rng)) if positive else []
+        found = [_kept(result) for result in self.attack(victim, *given, positive, rng)] if positive else []
         if not torch.equal(given[0], images) or not torch.equal(given[1], labels):
             raise GauntletError(f"{self._label} writes into the images or labels it is given: let it change a copy.")
         if len(found) == len(epsilons):
@@ -193,6 +193,11 @@ def verified(
     norms, forwards = perturbation_norms(adversarial, images, norm), victim.forwards - before
     success, broken = victim.is_fooled(outputs, labels), not_numbers(outputs)
     return AttackResult(epsilon, adversarial, success, norms, forwards, 0, broken=broken)
+
+
+def _kept(result: AttackResult) -> AttackResult:
+    """The result with images of its own: the attack may go on with the tensor, for the next epsilon."""
+    return replace(result, images=result.images.detach().clone())
 
 
 def _finished(result: AttackResult, lost: float) -> AttackResult:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,10 +15,12 @@ from ..datasets import ImageSet, ResolvedDataset, make_outliers
 from ..detectors import Outputs
 from ..models import CheckpointStore, weights_fingerprint
 from ..models.build import check_fit
-from ..registry import NotAvailable, Selected
-from ..results.records import CellResult
+from ..models.state import ModelState
+from ..registry import EVALUATORS, NotAvailable, Selected
+from ..results.records import CellResult, PlannedCell
 from .device_images import DeviceImages, drawn_positions
-from .jobs import ModelRow
+from .guard import global_state, is_foreign, own_copy, refuse_changes
+from .jobs import Finished, Job, ModelRow
 from .model_outputs import LIMIT, ModelOutputs, OutputCache
 from .probe import probe_images, probe_outputs
 from .suite import Suite
@@ -105,6 +108,9 @@ class RowContext:
         self.device, self.batch_size = resources.device, suite.batch_size
         self._resources = resources
         self._failure: Exception | SystemExit | None = None
+        self._state: ModelState | None = None
+        self._guarding, self._borrower = False, ""
+        self._set_back: Callable[[], None] = lambda: None
         self._kept: dict[Hashable, Any] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -127,10 +133,44 @@ class RowContext:
         if self._failure is not None:
             raise self._failure
         try:
-            return self.once("module", lambda: self._make(self.row))
+            module = self.once("module", lambda: self._make(self.row))
         except (Exception, SystemExit) as error:
             self._failure = error
             raise
+        if self._guarding and self._state is None:
+            self._state = ModelState(module)
+        return module
+
+    def guarded(self, job: Job, cells: Sequence[PlannedCell]) -> Generator[Finished, None, None]:
+        """Run a job that may hold code of the user's own: what others use is afterwards as it was before.
+
+        An evaluator of the user's own is handed copies meanwhile.
+
+        Raises:
+            Harm: It changed weights or buffers of the row's model, before the first cell that is not yielded.
+        """
+        with global_state() as set_back:
+            if not is_foreign(job):
+                yield from job.run(cells, self)
+                return
+            try:
+                self._guarding = True
+                self._borrower = "" if EVALUATORS.get(job.evaluator).is_ours else f"Evaluator {job.evaluator!r}"
+                self._set_back = set_back
+                if "module" in self._kept:
+                    self.module()  # its state is noted now
+                for finished in job.run(cells, self):
+                    self._refuse_harm(f"{job.label!r} ({job.evaluator})")
+                    yield finished
+                self._refuse_harm(f"{job.label!r} ({job.evaluator})")
+            finally:
+                self._guarding, self._borrower = False, ""
+                if self._state is not None:
+                    self._state.set_back()
+
+    def _refuse_harm(self, who: str) -> None:
+        if self._state is not None:
+            refuse_changes(self._state.changed(), self.module(), who)
 
     def module_of(self, row: ModelRow) -> nn.Module:
         """The model of another row, trained where it is not yet, in eval mode."""
@@ -152,12 +192,17 @@ class RowContext:
 
     def images(self, dataset: ResolvedDataset, split: str) -> ImageSet:
         """One split, on the device if it is at most a gigabyte."""
-        return self._resources.images.split(dataset, split)
+        return self._lent(self._resources.images.split(dataset, split))
 
     def corrupted(self, dataset: ResolvedDataset, chosen: Selected, severity: int) -> ImageSet:
         """Test images after a corruption, kept where other rows will ask again."""
         several = len(self.suite.model_specs) * len(self.suite.seeds) > 1
-        return self._resources.images.corrupted(dataset, chosen, severity, keep=several)
+        return self._lent(self._resources.images.corrupted(dataset, chosen, severity, keep=several))
+
+    def _lent(self, images: ImageSet) -> ImageSet:
+        if not self._borrower or not isinstance(images.pixels, Tensor):  # what is read again each time harms nobody
+            return images
+        return replace(images, pixels=images.pixels.clone(), labels=images.labels.clone())
 
     def _batches(self, images: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
         return self._resources.images.batches(images, self.batch_size)
@@ -214,7 +259,15 @@ class RowContext:
         return self._model_outputs.taken if read else ""
 
     def _read(self, key: tuple[Any, ...], name: tuple[str, str], load: Callable[[], ImageSet]) -> Outputs:
-        return self.once(("outputs", *key), lambda: self._model_outputs.read(load, name, key, self.needs))
+        if (
+            self._borrower and ("outputs", *key) not in self._kept
+        ):  # these are for others too: nothing of its own counts
+            self._set_back()
+            self._refuse_harm(self._borrower)
+            if self._state is not None:
+                self._state.set_back()
+        found = self.once(("outputs", *key), lambda: self._model_outputs.read(load, name, key, self.needs))
+        return own_copy(found, self._borrower) if self._borrower else found
 
     @cached_property
     def _model_outputs(self) -> ModelOutputs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections.abc import Iterable, Sequence
@@ -19,6 +20,7 @@ from ..results.store import Store
 from ..results.trackers import Sink
 from .context import Resources, RowContext
 from .failures import alarm_held, failure, out_of_memory, time_limit
+from .guard import global_state
 from .jobs import Job, ModelRow
 from .plan import Plan
 from .reuse import PROBE, Reuse
@@ -111,7 +113,8 @@ class Execution:
                 self._reporter.note(f"{row.name}: {row.obstacle}")
                 continue
             try:
-                self._context(row).module()
+                with global_state():
+                    self._context(row).module()
             except (Exception, SystemExit) as error:  # of any kind: the model may be the user's own
                 self._count("failed")
                 self._reporter.note(f"{row.name}: {failure(error, row.model.label).reason}")
@@ -159,8 +162,8 @@ class Execution:
             if limit is not None:
                 for row in (job.row, *job.others):
                     context.module_of(row)  # training has no part in the limit of a job
-            with time_limit(limit):
-                for key, result in job.run(missing, context):
+            with time_limit(limit), contextlib.closing(context.guarded(job, missing)) as finished:
+                for key, result in finished:
                     now = time.perf_counter()
                     with alarm_held():
                         self._put(job.row, key, replace(result, seconds=result.seconds or now - started))

@@ -3,42 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
+from ..datasets.process_state import global_state
 from ..detectors import Head, Outputs
-from ..registry import GauntletError
-
-#: How to read and how to set what torch keeps for the whole process.
-_GLOBALS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
-    (torch.get_default_dtype, torch.set_default_dtype),
-    (torch.get_num_threads, torch.set_num_threads),
-    (torch.is_grad_enabled, torch.set_grad_enabled),
-    (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
-    (lambda: torch.backends.cudnn.benchmark, lambda value: setattr(torch.backends.cudnn, "benchmark", value)),
-    (lambda: torch.backends.cudnn.deterministic, lambda value: setattr(torch.backends.cudnn, "deterministic", value)),
-    (torch.random.get_rng_state, torch.random.set_rng_state),
-    (np.random.get_state, np.random.set_state),
-    (random.getstate, random.setstate),
-)
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+from ..models.standard_form import moving
+from ..models.state import ModelState, same
+from ..registry import EVALUATORS, GauntletError, Selected
+from ..results import estimates
+from ..results.estimates import Estimate
+from ..results.samples import Sample
+from .jobs import Job
 
 
-@contextlib.contextmanager
-def global_state() -> Iterator[None]:
-    """Random streams, default dtype, threads, grad mode and flags are afterwards as they were before."""
-    kept = [(read(), write) for read, write in _GLOBALS]
-    try:
-        yield
-    finally:
-        for value, write in kept:
-            write(value)
+class Harm(GauntletError):
+    """A component changed what others use: none of its figures can be believed."""
 
 
 @contextlib.contextmanager
@@ -46,27 +28,38 @@ def module_state(module: nn.Module, who: str) -> Iterator[None]:
     """The modes, hooks, gradients and flags of a module are set back; weights and buffers too, with an error.
 
     Raises:
-        GauntletError: The code inside changed a weight or a buffer; the message names ``who``.
+        Harm: The code inside changed a weight or a buffer; the message names ``who``.
     """
-    weights = {name: value.clone() for name, value in module.state_dict().items()}
-    parts = [(part, part.training, {name: getattr(part, name).copy() for name in _HOOKS}) for part in module.modules()]
-    flags = [(parameter, parameter.requires_grad, parameter.grad) for parameter in module.parameters()]
+    state = ModelState(module)
     try:
         yield
     finally:
-        for part, training, hooks in parts:
-            part.training = training
-            for name, held in hooks.items():
-                getattr(part, name).clear()
-                getattr(part, name).update(held)
-        for parameter, required, grad in flags:
-            parameter.requires_grad_(required)
-            parameter.grad = grad
-        changed = [name for name, value in module.state_dict().items() if not same(value, weights[name])]
-        if changed:
-            module.load_state_dict(weights)
-    if changed:
-        raise GauntletError(f"{who} changed weights or buffers of the model ({changed[0]}), which others use too.")
+        changed = state.set_back()
+    refuse_changes(changed, module, who)
+
+
+def refuse_changes(changed: Iterable[str], module: nn.Module, who: str) -> None:
+    """Raise where weights or buffers were changed, other than those that the model itself changes in every pass.
+
+    Raises:
+        Harm: Some were; the message names ``who``.
+    """
+    if names := [name for name in changed if name not in moving(module)]:
+        raise Harm(f"{who} changed weights or buffers of the model ({names[0]}), which others use too.")
+
+
+def is_foreign(job: Job) -> bool:
+    """Whether code of the user's own takes part in a job: its evaluator, its model, or what it is about."""
+    model = job.row.model
+    about = [value.entry for value in vars(job).values() if isinstance(value, Selected)]
+    entries = [EVALUATORS.get(job.evaluator), *(part.entry for part in (model, *model.members)), *about]
+    return not all(entry.is_ours for entry in entries)
+
+
+def estimate(names: Iterable[str], sample: Sample) -> dict[str, Estimate]:
+    """As :func:`gauntlet.results.estimates.estimate`; metrics of plug-ins leave nothing changed for the process."""
+    with global_state():
+        return estimates.estimate(names, sample)
 
 
 @contextlib.contextmanager
@@ -74,9 +67,9 @@ def lent(outputs: Outputs, who: str) -> Iterator[Outputs]:
     """Copies of ``outputs`` for user code, which are afterwards compared with the originals.
 
     Raises:
-        GauntletError: The code inside wrote into what it was handed, or changed the model; the message names ``who``.
+        Harm: The code inside wrote into what it was handed, or changed the model; the message names ``who``.
     """
-    own = _copy(outputs, who)
+    own = own_copy(outputs, who)
     with contextlib.ExitStack() as stack:
         stack.enter_context(global_state())
         if outputs.model is not None:
@@ -87,11 +80,6 @@ def lent(outputs: Outputs, who: str) -> Iterator[Outputs]:
             raise _in_place(who, name)
 
 
-def same(first: Tensor, second: Tensor) -> bool:
-    """Whether two tensors hold the same numbers; NaN equals NaN here."""
-    return first.shape == second.shape and torch.allclose(first, second, rtol=0, atol=0, equal_nan=True)
-
-
 def _tensors(outputs: Outputs) -> Iterator[tuple[str, Tensor]]:
     fields = {"labels": outputs.labels, "logits": outputs.logits, "features": outputs.features, **outputs.named}
     fields["projected features"] = outputs.projected
@@ -99,7 +87,9 @@ def _tensors(outputs: Outputs) -> Iterator[tuple[str, Tensor]]:
     yield from ((name, value) for name, value in fields.items() if value is not None)
 
 
-def _copy(outputs: Outputs, who: str) -> Outputs:
+def own_copy(outputs: Outputs, who: str) -> Outputs:
+    """The same outputs in tensors of their own; ``who`` writes into a batch of images at the price of an error."""
+
     def clone(values: Tensor | None) -> Tensor | None:
         return None if values is None else values.clone()
 
@@ -124,8 +114,8 @@ def _lent_batches(batches: Iterable[Tensor], who: str) -> Iterator[Tensor]:
             raise _in_place(who, "images")
 
 
-def _in_place(who: str, what: str) -> GauntletError:
-    return GauntletError(
+def _in_place(who: str, what: str) -> Harm:
+    return Harm(
         f"{who} wrote into the {what} that it was handed (zero_, clamp_, scatter_, out=, ...): let it work on a copy, "
         "such as clone() gives."
     )

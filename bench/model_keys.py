@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from torch import nn
 
 from ..datasets import ResolvedDataset
+from ..datasets.process_state import global_state
 from ..models import create_module
 from ..registry import digest, source_fingerprint
 from .model_specs import ModelSpec
@@ -58,14 +60,15 @@ def _uncalibrated_key(spec: ModelSpec, dataset: ResolvedDataset, seed: int) -> s
 
 def build(spec: ModelSpec, dataset: ResolvedDataset, members: Sequence[nn.Module] | None = None) -> nn.Module:
     """The network as its entry makes it, untrained, drawing from torch's global generator."""
-    return create_module(
-        spec.entry,
-        spec.parameters,
-        classes=len(dataset.classes),
-        shape=dataset.shape,
-        members=members,
-        download=dataset.source.download,
-    )
+    with nullcontext() if spec.entry.is_ours else global_state():
+        return create_module(
+            spec.entry,
+            spec.parameters,
+            classes=len(dataset.classes),
+            shape=dataset.shape,
+            members=members,
+            download=dataset.source.download,
+        )
 
 
 def start_of(spec: ModelSpec, seed: int) -> int:

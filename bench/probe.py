@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..datasets.process_state import global_state
 from ..models import Calibrated
 
 #: Largest difference of outputs that are the same, relative to the largest of them where that is above one.
@@ -30,7 +31,7 @@ def probe_outputs(module: nn.Module, images: Tensor) -> Tensor:
     """All outputs of a model for the images, as one flat tensor (float32, on the CPU); a calibrator does not count."""
     while isinstance(module, Calibrated):
         module = module.model
-    with torch.random.fork_rng(devices=[images.device] if images.device.type == "cuda" else []):
+    with global_state():
         torch.manual_seed(_IMAGES)
         found = list(_tensors(module(images.clone())))
     return torch.cat([value.float().flatten().cpu() for value in found]) if found else torch.zeros(0)

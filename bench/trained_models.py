@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..datasets import ImageSet, ResolvedDataset
+from ..datasets.process_state import global_state
 from ..models import Calibrated, CheckpointStore, load_weights
 from ..models.build import check_fit
 from ..registry import GauntletError
@@ -60,7 +61,7 @@ class TrainedModels:
             raise GauntletError(dataset.broken)
         members = [self.make(member, dataset, seed, batch_size) for member in spec.members] or None
         stream = start_of(spec, seed)
-        with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
+        with global_state():
             torch.manual_seed(stream)
             module = build(spec, dataset, members)
             module.to(self._device).to(memory_format=torch.channels_last)

@@ -18,6 +18,7 @@ from ..registry import Entry, GauntletError, NotAvailable, Obstacle, nearest
 from .collection import Collection
 from .imageset import ImageSet
 from .options import DEFAULT_VAL
+from .process_state import global_state
 from .returned import as_image_set
 from .source import DataSource
 from .splitting import stratified
@@ -253,7 +254,7 @@ class RawSplits:
         if self.opened is not None:
             return as_image_set(self.opened.load(split), name=self.entry.name, split=split, classes=None)
         arguments = {"split": split, "source": self.source}
-        with self.blaming_plugin(split):
+        with self.blaming_plugin(split), global_state():
             made = self.entry.factory(*(arguments[need] for need in self.entry.needs), **self.parameters)
             return as_image_set(made, name=self.entry.name, split=split, classes=self.entry.meta.get("classes"))
 

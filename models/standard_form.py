@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from .layers import eval_mode
+from .state import ModelState
 
 #: What the outputs of a classifier are taken to be.
 Kind = Literal["logits", "log-probabilities", "probabilities", "independent probabilities"]
@@ -21,10 +23,11 @@ class StandardForm:
 
     Attributes:
         dtype: Of the logits as the model gave them last.
+        moving: Names of the tensors that the model changes in every pass, in eval mode too.
     """
 
-    def __init__(self, clones: bool) -> None:
-        self.clones, self.dtype = clones, torch.float32
+    def __init__(self, clones: bool, moving: Iterable[str] = ()) -> None:
+        self.clones, self.moving, self.dtype = clones, frozenset(moving), torch.float32
 
     def before(self, module: nn.Module, images: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """The images (N, C, H, W), copied for a model that would write into them."""
@@ -48,7 +51,9 @@ def bring_into_form(module: nn.Module, shape: tuple[int, int, int]) -> None:
         shape: (C, H, W) of the images. A network that does not take them is left to its check.
     """
     lazy = any(isinstance(parameter, UninitializedParameter) for parameter in module.parameters())
-    form = StandardForm(clones=_writes_into_images(module, shape, keeps_stream=not lazy))
+    state = None if lazy else ModelState(module)
+    clones = _writes_into_images(module, shape, keeps_stream=not lazy)
+    form = StandardForm(clones, () if state is None else state.set_back())
     if form.clones:
         module.register_forward_pre_hook(form.before)
     module.register_forward_hook(form.after)
@@ -69,12 +74,22 @@ def _writes_into_images(module: nn.Module, shape: tuple[int, int, int], *, keeps
     return images._version != before
 
 
+def _forms(module: nn.Module) -> list[StandardForm]:
+    hooks = (getattr(hook, "__self__", None) for hook in module._forward_hooks.values())
+    return [form for form in hooks if isinstance(form, StandardForm)]
+
+
 def precision_of(module: nn.Module) -> float:
     """The rounding of the logits that a module gives, as its hooks have seen it."""
-    forms = [getattr(hook, "__self__", None) for hook in module._forward_hooks.values()]
-    known = (getattr(form, "dtype", None) for form in (module, *forms))
+    known = (getattr(form, "dtype", None) for form in (module, *_forms(module)))
     seen = [dtype for dtype in known if isinstance(dtype, torch.dtype) and dtype.is_floating_point]
     return max((torch.finfo(dtype).eps for dtype in seen), default=torch.finfo(torch.float32).eps)
+
+
+def moving(module: nn.Module) -> frozenset[str]:
+    """Names of the tensors that a module, or a part of it that is the user's own, changes in every pass."""
+    found = ((prefix, name) for prefix, part in module.named_modules() for form in _forms(part) for name in form.moving)
+    return frozenset(".".join(filter(None, pair)) for pair in found)
 
 
 def why_no_logits(outputs: Tensor, model: str) -> str:

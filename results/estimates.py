@@ -7,6 +7,7 @@ first order it agrees with resampling images, whose multinomial draws take eight
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -123,7 +124,8 @@ def computed(name: str, statistics: Mapping[str, Any]) -> Any:
     entry = kernel(name)
     if lacking := [need for need in entry.needs if need not in statistics]:
         raise GauntletError(f"The metric {name!r} needs {lacking[0]}, and the sample has {', '.join(statistics)}.")
-    return entry.factory(*(statistics[need] for need in entry.needs))
+    found = [statistics[need] for need in entry.needs]
+    return entry.factory(*(found if entry.is_ours else copy.deepcopy(found)))  # other metrics read them, too
 
 
 def _centred(known: Metric, point: float, draws: np.ndarray, sample: Sample, level: float) -> Interval:

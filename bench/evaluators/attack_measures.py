@@ -20,6 +20,7 @@ from ...registry import GauntletError
 from ...results.intervals import median_interval
 from ...results.records import CellResult, Measurement
 from ..device_images import drawn_positions
+from ..guard import global_state
 from .accuracy import checked_logits
 from .attack_plans import victim_of
 from .base import proportion, small
@@ -115,7 +116,8 @@ def attack_and_ask(
     Raises:
         InvalidAdversarial: The attack broke its promise; the message names attack and epsilon.
     """
-    results = attack.run(victim, x, y, epsilons, rng=rng)
+    with global_state():
+        results = attack.run(victim, x.clone(), y.clone(), epsilons, rng=rng)
     if len(results) != len(epsilons):
         raise GauntletError(f"Attack {label!r} gave {len(results)} results for {len(epsilons)} epsilons.")
     for result in results:

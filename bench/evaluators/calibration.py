@@ -19,10 +19,10 @@ from ...results.calibration_errors import (
     largest_gap,
     smooth_ece,
 )
-from ...results.estimates import estimate
 from ...results.metrics import plugged_in
 from ...results.metrics.calibration import BINNED, CALIBRATION, FURTHER
 from ...results.records import CellResult, Measurement, PlannedCell
+from ..guard import estimate
 from ..jobs import Finished, Job, ModelRow, OODSet
 from ..kernels import calibration_arrays, calibration_samples
 from .accuracy import checked_logits

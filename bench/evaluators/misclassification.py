@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...registry import Obstacle, evaluator
-from ...results.estimates import estimate
 from ...results.metrics import plugged_in
 from ...results.metrics.selective import RANKED, SELECTIVE
 from ...results.records import CellResult, Measurement, PlannedCell
 from ...results.samples import Scores
 from ...results.selective import Selective
+from ..guard import estimate
 from ..jobs import Finished, ModelRow, OODSet
 from ..leaks import require_unseen
 from .accuracy import checked_logits

@@ -12,6 +12,7 @@ from torch import Tensor
 from ...registry import Entry, GauntletError, Obstacle
 from ..imageset import ImageSet, as_float
 from ..per_image_rng import PerImageRNG
+from ..process_state import global_state
 from ..streamed import StreamedPixels
 from .strength import SEVERITIES
 
@@ -65,8 +66,9 @@ def corrupted(
 
 @torch.no_grad()
 def _changed(entry: Entry, images: Tensor, severity: int, draws: PerImageRNG, parameters: Mapping[str, Any]) -> Tensor:
-    given = {"images": images, "severity": severity, "draws": draws}
-    changed = entry.factory(*(given[need] for need in entry.needs), **parameters)
+    given = {"images": images if entry.is_ours else images.clone(), "severity": severity, "draws": draws}
+    with global_state():
+        changed = entry.factory(*(given[need] for need in entry.needs), **parameters)
     if not isinstance(changed, Tensor) or changed.shape != images.shape:
         got = tuple(changed.shape) if isinstance(changed, Tensor) else type(changed).__name__
         raise GauntletError(f"Corruption {entry.name!r} must return images of shape {tuple(images.shape)}, got {got}.")
