@@ -8,6 +8,7 @@ from gauntlet.registry import GauntletError
 from gauntlet.results import METRICS, headline_metrics, metric_named
 from gauntlet.results.metrics.calibration import BINNED
 from gauntlet.results.metrics.detection import DETECTION
+from gauntlet.results.metrics.robust_ood import ADAPTIVE
 from gauntlet.results.metrics.selective import SELECTIVE
 
 
@@ -46,7 +47,7 @@ def test_directions(name: str, better: bool | None) -> None:
 def test_what_the_bootstrap_computes_is_declared_so() -> None:
     declared = {name for name, known in METRICS.items() if known.interval == "bootstrap"}
     scaled = {f"{name}_scaled" for name in BINNED}
-    selective = {*SELECTIVE, "scod_aurc", "aupr_error", "aupr_success"}
+    selective = {*SELECTIVE, *ADAPTIVE, "scod_aurc", "aupr_error", "aupr_success"}
     assert declared == {*DETECTION, *BINNED, *scaled, *selective} - {"auroc", "autc"}
 
 
