@@ -24,6 +24,7 @@ SUFFIXES = frozenset(
 #: Endings of images that Pillow does not read.
 UNREAD = frozenset([".heic", ".heif", ".cr2", ".nef", ".arw", ".dng", ".raw", ".svg", ".psd"])
 
+_ORIENTATION = 0x0112
 _GREY = ("1", "L", "I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 
 
@@ -73,7 +74,8 @@ class Decoding:
         try:
             with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
                 image.load()
-                return self.convert(ImageOps.exif_transpose(image) if self.upright else image, name)
+                turned = self.upright and image.getexif().get(_ORIENTATION, 1) != 1  # else Pillow makes a copy
+                return self.convert(ImageOps.exif_transpose(image) if turned else image, name)
         except UnidentifiedImageError:
             raise DamagedImage(f"{name} is damaged or no image: its beginning is that of no known format.") from None
         except Image.DecompressionBombError as error:
@@ -140,7 +142,7 @@ def size_of(file: Path) -> tuple[int, int, int]:
     try:
         with Image.open(file) as image:
             width, height = image.size
-            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
             return (1 if is_grey(image) else 3, *((width, height) if turned else (height, width)))
     except Exception:  # as above
         raise DamagedImage(f"{file} is damaged or no image.") from None
