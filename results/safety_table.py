@@ -69,6 +69,8 @@ def summarised(part: pd.DataFrame, item: SafetyColumn, means_over: str = "common
         cells = overall(cells, means_over)
     else:
         cells = cells[~cells["role"].isin(["worst-case", "mean"])]  # these are made of the others
+    if item.evaluator == "calibration":  # of corrupted and attacked images it is no property of the model alone
+        cells = cells[(cells["attack"] == "") & (cells["corruption"] == "")]
     if item.evaluator == "ood":
         cells = cells[cells["ood_group"] == item.group]
         cells = cells[~of_baselines(cells)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
@@ -10,6 +11,7 @@ from gauntlet.bench.evaluators.misclassification import measure, measure_with_oo
 from gauntlet.bench.runner import run_suite
 from gauntlet.bench.suite import load_suite
 from gauntlet.registry import GauntletError
+from gauntlet.results.formats import render
 from gauntlet.results.frame import load_results
 from gauntlet.results.plots.kinds import Material, draw
 from gauntlet.results.presets import PRESETS
@@ -149,3 +151,12 @@ def test_a_wrong_cross_is_one_sentence(change, message):
 def test_a_cross_adds_its_evaluator():
     suite = load_suite({**SUITE, "evaluators": ["accuracy"], "cross": [["corruptions", "misclassification"]]})
     assert suite.evaluators == ("accuracy", "misclassification")
+
+
+def test_the_safety_table_shows_calibration_of_clean_images_whatever_is_crossed(found):
+    _, frame, _ = found
+    clean = frame[frame["evaluator"] == "accuracy"].head(1)
+    rows = [clean.assign(evaluator="calibration", metric="ece", value=value, attack=attack, key=f"{attack}-")
+            for value, attack in ((0.1, ""), (0.9, "fgsm"))]  # fmt: skip
+    (table,) = PRESETS["safety"](pd.concat([clean, *rows], ignore_index=True))
+    assert "10.0" in render(table, "github")
