@@ -142,9 +142,7 @@ class RowContext:
         return module
 
     def guarded(self, job: Job, cells: Sequence[PlannedCell]) -> Generator[Finished, None, None]:
-        """Run a job that may hold code of the user's own: what others use is afterwards as it was before.
-
-        An evaluator of the user's own is handed copies meanwhile.
+        """Run a job: what others use is afterwards as before. An evaluator of the user's own is handed copies.
 
         Raises:
             Harm: It changed weights or buffers of the row's model, before the first cell that is not yielded.
@@ -259,9 +257,7 @@ class RowContext:
         return self._model_outputs.taken if read else ""
 
     def _read(self, key: tuple[Any, ...], name: tuple[str, str], load: Callable[[], ImageSet]) -> Outputs:
-        if (
-            self._borrower and ("outputs", *key) not in self._kept
-        ):  # these are for others too: nothing of its own counts
+        if self._borrower and ("outputs", *key) not in self._kept:  # they are for others, too
             self._set_back()
             self._refuse_harm(self._borrower)
             if self._state is not None:
