@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -94,6 +95,7 @@ class RowContext:
 
     Attributes:
         batch_size: Most images in a pass; the suite's until memory runs out.
+        remarks: What a reader of the cell that is being computed must know; they become its reason.
     """
 
     def __init__(
@@ -112,6 +114,7 @@ class RowContext:
         self._guarding, self._borrower = False, ""
         self._set_back: Callable[[], None] = lambda: None
         self._kept: dict[Hashable, Any] = {}
+        self.remarks: list[str] = []
 
     def __reduce__(self) -> tuple[Any, ...]:
         return RowContext, (self.row, self.suite, self._resources, self.needs, self.stored)
@@ -191,6 +194,10 @@ class RowContext:
     def images(self, dataset: ResolvedDataset, split: str) -> ImageSet:
         """One split, on the device if it is at most a gigabyte."""
         return self._lent(self._resources.images.split(dataset, split))
+
+    def content_hashes(self, dataset: ResolvedDataset, split: str) -> np.ndarray:
+        """A hash (N,) of the pixels of each image of a split."""
+        return self._resources.images.hashes(dataset, split)
 
     def corrupted(self, dataset: ResolvedDataset, chosen: Selected, severity: int) -> ImageSet:
         """Test images after a corruption, kept where other rows will ask again."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..datasets import ImageSet, ResolvedDataset
 from ..datasets.corruptions import corrupted
+from ..datasets.imageset import content_hashes
 from ..registry import Selected, digest
 
 _KEEP_ON_DEVICE = 2**30  # bytes of one split, and of all corrupted ones together
@@ -26,6 +28,7 @@ class DeviceImages:
         self.device = device
         self._splits: dict[tuple[str, str], ImageSet] = {}
         self._corrupted: dict[tuple[str, str, int], ImageSet] = {}
+        self._hashes: dict[tuple[str, str], np.ndarray] = {}
         self._room = _KEEP_ON_DEVICE
 
     def split(self, dataset: ResolvedDataset, split: str) -> ImageSet:
@@ -36,6 +39,13 @@ class DeviceImages:
             size = loaded.pixels.numel() * loaded.pixels.element_size()
             self._splits[key] = loaded.to(self.device) if size <= _KEEP_ON_DEVICE else loaded
         return self._splits[key]
+
+    def hashes(self, dataset: ResolvedDataset, split: str) -> np.ndarray:
+        """Content hashes (N,) of one split, computed once."""
+        key = (dataset.fingerprint(split), split)
+        if key not in self._hashes:
+            self._hashes[key] = content_hashes(dataset.load(split))
+        return self._hashes[key]
 
     def corrupted(self, dataset: ResolvedDataset, chosen: Selected, severity: int, *, keep: bool) -> ImageSet:
         """Test images after a corruption; the first gigabyte of those to ``keep`` is made only once."""

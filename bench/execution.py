@@ -22,6 +22,7 @@ from .context import Resources, RowContext
 from .failures import alarm_held, failure, out_of_memory, time_limit
 from .guard import global_state
 from .jobs import Job, ModelRow
+from .leaks import require_unseen
 from .plan import Plan
 from .reuse import PROBE, Reuse
 
@@ -162,9 +163,15 @@ class Execution:
             if limit is not None:
                 for row in (job.row, *job.others):
                     context.module_of(row)  # training has no part in the limit of a job
+            context.remarks.clear()
+            require_unseen(job.row.dataset, context)
+            always = [*context.remarks]
             with time_limit(limit), contextlib.closing(context.guarded(job, missing)) as finished:
                 for key, result in finished:
                     now = time.perf_counter()
+                    if result.status == "ok" and context.remarks:
+                        result = replace(result, reason=" ".join(filter(None, (result.reason, *context.remarks))))
+                    context.remarks[:] = always
                     with alarm_held():
                         self._put(job.row, key, replace(result, seconds=result.seconds or now - started))
                     left.discard(key)

@@ -30,6 +30,7 @@ class FittedDetector:
     Attributes:
         detector: The detector itself.
         choices: The hyper-parameters that tuning chose.
+        remark: That it was fitted to some of the training images only, where it was.
 
     Raises:
         NotAvailable: The model does not yield what it needs, or there is nothing to fit it to.
@@ -38,7 +39,9 @@ class FittedDetector:
     def __init__(self, chosen: Selected, context: RowContext) -> None:
         self._label = chosen.label
         tuned, self.choices = tune(chosen, context)
-        self.detector = _fit(tuned, context.outputs(context.row.dataset, "test"), context)
+        inside = context.outputs(context.row.dataset, "test")
+        self.detector = _fit(tuned, inside, context)
+        self.remark = _cut(inside, context) if self.detector.needs_fit else ""
 
     def scores(self, outputs: Outputs) -> np.ndarray:
         """Scores (N,) in float64, checked; kept with the outputs."""
@@ -146,6 +149,15 @@ def _fit(chosen: Selected, inside: Outputs, context: RowContext) -> Detector:
     if logits is not None and "logits" in detector.needs and kind_of(logits) == "log-probabilities":
         _refuse_levels(detector, inside, chosen.label, row.model.label)
     return detector
+
+
+def _cut(inside: Outputs, context: RowContext) -> str:
+    """That there are more training images than a detector is fitted to."""
+    limit, train = context.fit_limit(_width(inside)), context.row.dataset
+    if len(context.outputs(train, "train", limit=limit)) < limit:
+        return ""
+    count = len(context.images(train, "train"))
+    return f"Fitted to {limit:,} of the {count:,} training images (fit_limit)." if count > limit else ""
 
 
 def _width(inside: Outputs) -> int:

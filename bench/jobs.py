@@ -12,7 +12,7 @@ from ..registry import Obstacle, digest
 from ..results.records import CellResult, PlannedCell
 from .model_keys import model_key
 from .model_specs import ModelSpec
-from .recipes import recipe_obstacle
+from .recipes import outlier_sets, parts, recipe_obstacle
 
 if TYPE_CHECKING:
     from .context import RowContext
@@ -49,6 +49,12 @@ class ModelRow:
         if obstacle := next(filter(None, (*absent, *trainings)), ""):
             return cls(model, dataset, seed, digest("blocked", model.label, dataset.label, seed), obstacle, outliers)
         return cls(model, dataset, seed, model_key(model, dataset, seed), "", outliers)
+
+    @cached_property
+    def exposed_to(self) -> list[tuple[ResolvedDataset, str]]:
+        """The sets, each with its split, whose images train the model as outliers."""
+        recipes = [part for recipe in self.model.recipes for part in parts(recipe)]
+        return [one for recipe in recipes for one in outlier_sets(recipe, self.dataset)]
 
     @property
     def name(self) -> str:

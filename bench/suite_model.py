@@ -128,6 +128,7 @@ class Suite(BaseModel):
         cross: Pairs of axes that are measured together, such as ``[[detectors, attacks]]``.
         costs: What answering an error and an OOD image costs, where errors and OOD images are told together (SCOD).
         tune: Tunes what detectors leave open, on outliers that are no test set unless ``oracle: true``.
+        oracle: Whether test images may have trained a model, or fitted or tuned its detectors; tables then say so.
         feature_dim: Features with more dimensions are projected to as many where a detector's cost grows with them.
         fit_limit: Most training images that detectors are fitted to.
         batch_size: Most images in one pass.
@@ -169,6 +170,7 @@ class Suite(BaseModel):
     miscoverages: Miscoverages = Field(default=(0.1,), min_length=1)
     mce_min_count: int = Field(default=10, ge=1)
     tune: Tune | None = None
+    oracle: bool = False
     feature_dim: int = Field(default=2048, ge=1)
     fit_limit: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=512, ge=1)

@@ -24,7 +24,7 @@ def emphasise(table: Table, chosen: pd.DataFrame, where: np.ndarray, failed: Fai
         where: (rows, columns) position in ``chosen`` of each cell, -1 where there is none.
         failed: The checks that models fail.
     """
-    found = footnotes(chosen, failed)
+    found = [note for note in footnotes(chosen, failed) if not any(note.text[:-1] in line for line in table.notes)]
     sign = np.full(len(chosen) + 1, "", dtype=object)
     for note in found:
         sign[:-1][note.rows] = note.sign or sign[:-1][note.rows]

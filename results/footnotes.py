@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from .recorded import rows_by_fact
-from .records import ROLES
+from .records import REPORTED, ROLES
 
 DAGGER = "†"
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -100,6 +100,25 @@ def _tuned_on_test(rows: pd.DataFrame, failed: FailedChecks) -> Iterator[Footnot
         yield Footnote(concerned, text, "tuned on test data", "warning")
 
 
+def _exposed(rows: pd.DataFrame, failed: FailedChecks) -> Iterator[Footnote]:
+    """OOD sets of the same family as the outliers."""
+
+    def words(chosen: Any) -> str | None:
+        there = isinstance(chosen, dict) and "exposed" in chosen
+        return f"{chosen['name']}: {chosen['exposed']}." if there else None
+
+    for text, concerned in rows_by_fact(rows, "ood", words).items():
+        yield Footnote(concerned, text, "seen in training", "warning")
+
+
+def _remarks(rows: pd.DataFrame, failed: FailedChecks) -> Iterator[Footnote]:
+    """What cells that are ok say of themselves; checks have a table for that."""
+    reasons = rows["reason"].astype(object)
+    told = (rows["status"] == "ok") & ~rows["role"].isin(["check"]) & ~reasons.isin(["", REPORTED])
+    for text in reasons[told].unique():
+        yield Footnote((told & (reasons == text)).to_numpy(dtype=bool), str(text), "remark")
+
+
 def _bases(rows: pd.DataFrame, failed: FailedChecks) -> Iterator[Footnote]:
     """What means are over."""
     for text, concerned in rows_by_fact(rows, "base", str).items():
@@ -123,7 +142,16 @@ def _incomplete_attacks(rows: pd.DataFrame, failed: FailedChecks) -> Iterator[Fo
         yield Footnote(concerned, f"Without {text}.", "incomplete attack")
 
 
-FOOTNOTES: list[Kind] = [_failed_checks, _stand_in_data, _tuned_on_test, _reported, _incomplete_attacks, _bases]
+FOOTNOTES: list[Kind] = [
+    _failed_checks,
+    _stand_in_data,
+    _tuned_on_test,
+    _reported,
+    _incomplete_attacks,
+    _exposed,
+    _remarks,
+    _bases,
+]
 
 
 def general_notes(

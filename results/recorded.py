@@ -12,7 +12,7 @@ import pandas as pd
 from .factorize import factorize
 
 _PARTS = "parts"  # the params of what a mean is made of
-_NOTED = ('"stand_in"', '"oracle": true', '"without"')  # what footnotes read of them
+_NOTED = ('"stand_in"', '"oracle": true', '"without"', '"exposed"')  # what footnotes read of them
 
 
 def recorded(frame: pd.DataFrame, name: str, read: Callable[[Any], Any] = lambda value: value) -> pd.Series:

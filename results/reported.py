@@ -9,11 +9,11 @@ import pandas as pd
 
 from ..registry import GauntletError, nearest
 from .frame import COLUMNS, as_tidy, read_text_columns, to_number
+from .records import REPORTED
 
 _NEEDED = ("source", "evaluator", "model", "dataset", "metric", "value")
 _FLOATS = ("epsilon", "value", "ci_low", "ci_high")
 _INTEGERS = ("seed", "severity", "n")
-REPORTED = "reported"
 
 
 def read_reported(path: Path | str) -> pd.DataFrame:

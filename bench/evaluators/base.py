@@ -94,11 +94,26 @@ class Evaluator(Component):
             identity=identity,
             key=digest("cell/1", self.name, self.version, row.key, fingerprint, *content, *self._plugged_in()),
             facts=Facts(architecture=row.model.entry.name, recipe=row.model.recipe_label, **(facts or {})),
-            params={**described, **(params or {})},
+            params={**described, **_with_exposure(params or {}, row)},
         )
 
     def _plugged_in(self) -> list[list[str]]:
         return [[entry.name, source_fingerprint(entry)] for entry in plugged_in(self.name, self.statistics)]
+
+
+def _with_exposure(params: Mapping[str, Any], row: ModelRow) -> dict[str, Any]:
+    """The params, whose OOD sets say what other part of them trained the model, or tuned its detectors."""
+    given = params.get("ood")
+    if not given or row.obstacle:
+        return dict(params)
+    others = {dataset.name: f"{row.model.label} was trained on its {split} part" for dataset, split in row.exposed_to}
+    if row.outliers is not None:
+        others.setdefault(row.outliers.name, "detectors were tuned on another part of it")
+    marked = [
+        {**one, "exposed": others[one["name"]]} if one.get("name") in others else one
+        for one in (given if isinstance(given, list) else [given])
+    ]
+    return {**params, "ood": marked if isinstance(given, list) else marked[0]}
 
 
 def build_evaluator(name: str) -> Evaluator:

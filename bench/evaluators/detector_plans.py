@@ -139,6 +139,7 @@ class DetectorJob(Job, Generic[T]):
             task, started = self.tasks[cell.key], time.perf_counter()
             result = ready[task.detector.label]
             if not isinstance(result, CellResult):
+                context.remarks += filter(None, [result.remark])
                 result = attempt(task.detector.label, partial(measure, task, result))
             if {"features", "head"} & set(task.detector.entry.needs) and (taken := context.features_taken()):
                 result = replace(result, facts={"features": taken})

@@ -13,8 +13,7 @@ import pandas as pd
 
 from ..factorize import group_index
 from ..footnotes import checks_of, footnotes
-from ..records import IDENTITY_COLUMNS
-from ..reported import REPORTED
+from ..records import IDENTITY_COLUMNS, REPORTED
 
 LEVELS = ("problem", "warning", "note")
 

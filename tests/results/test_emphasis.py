@@ -103,7 +103,7 @@ def test_rows_sort_by_a_header_or_a_row_name(make: SimpleNamespace, frame_of: Bu
         sort_rows(table, "colour")
 
 
-def test_group_means_are_of_all_sets_or_none(make: SimpleNamespace, frame_of: Builder) -> None:
+def test_group_means_are_of_the_sets_that_all_rows_have(make: SimpleNamespace, frame_of: Builder) -> None:
     frame = frame_of(
         make.detected(0.8, "msp", "a", "near"),
         make.detected(0.9, "msp", "b", "near"),
@@ -118,8 +118,9 @@ def test_group_means_are_of_all_sets_or_none(make: SimpleNamespace, frame_of: Bu
     )
     frame.loc[frame["status"] == "failed", "ood_group"] = "near"
     (table,) = ood_table(frame, layout="groups")
-    assert table.columns == (("near", "mean of 2"),)
-    assert table.cells == (("85.0 ± 1.0",), ("failed",))
+    assert table.columns == (("near", "mean of 1 of 2"),)
+    assert table.cells == (("80.0 ± 1.0",), ("80.0 ± 1.0",))
+    assert "a: Mean over OOD set a; not over OOD set b, which not all have." in table.notes
 
 
 def test_the_safety_table_puts_one_model_in_a_row(make: SimpleNamespace, frame_of: Builder) -> None:

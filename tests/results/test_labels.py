@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gauntlet.results import CellResult, Facts, ood_table, render
 from gauntlet.results.presets import PRESETS
-from gauntlet.results.reported import REPORTED
+from gauntlet.results.records import REPORTED
 
 AXES = ("model", "dataset", "detector", "attack", "ood_dataset", "corruption")
 HOSTILE = (
