@@ -17,7 +17,8 @@ from ..detectors import Outputs
 from ..models import CheckpointStore, weights_fingerprint
 from ..models.build import check_fit
 from ..models.state import ModelState
-from ..registry import EVALUATORS, NotAvailable, Selected
+from ..registry import EVALUATORS, NotAvailable, Selected, digest
+from ..results.frame import write_bytes
 from ..results.records import CellResult, PlannedCell
 from .device_images import DeviceImages, drawn_positions
 from .guard import global_state, is_foreign, own_copy, refuse_changes
@@ -79,6 +80,16 @@ class Resources:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Resources, (self.device, self._cache)
+
+    def content_hashes(self, dataset: ResolvedDataset, split: str) -> np.ndarray:
+        """A hash (N,) of the pixels of each image of a split; kept in a file, so that no image is loaded for them."""
+        path = self._cache / "content" / f"{digest(dataset.fingerprint(split), split)}.npy"
+        try:
+            return np.asarray(np.load(path, allow_pickle=False))
+        except (OSError, ValueError, EOFError):
+            found = self.images.hashes(dataset, split)
+            write_bytes(lambda file: np.save(file, found, allow_pickle=False), path)
+            return found
 
 
 class RowContext:
@@ -197,7 +208,7 @@ class RowContext:
 
     def content_hashes(self, dataset: ResolvedDataset, split: str) -> np.ndarray:
         """A hash (N,) of the pixels of each image of a split."""
-        return self._resources.images.hashes(dataset, split)
+        return self._resources.content_hashes(dataset, split)
 
     def corrupted(self, dataset: ResolvedDataset, chosen: Selected, severity: int) -> ImageSet:
         """Test images after a corruption, kept where other rows will ask again."""
