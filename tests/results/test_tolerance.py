@@ -208,6 +208,7 @@ def test_the_sentences_name_what_drifted_and_by_how_much(report: Any, hostile: s
 
 
 def test_junit_has_one_case_a_measurement(report: Any, hostile: str) -> None:
+    assert as_junit(report).startswith("<?xml version=")
     suite = ET.fromstring(as_junit(report)).find("testsuite")
     assert suite is not None
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors"), suite.get("skipped")) == (
