@@ -127,6 +127,8 @@ class Suite(BaseModel):
         false_alarm_rates: Shares of in-distribution images that open-set decisions may turn away.
         cross: Pairs of axes that are measured together, such as ``[[detectors, attacks]]``.
         costs: What answering an error and an OOD image costs, where errors and OOD images are told together (SCOD).
+        miscoverages: How often a conformal set may miss the true class.
+        mce_min_count: Images that a bin must have to count in ``mce_min_count``.
         tune: Tunes what detectors leave open, on outliers that are no test set unless ``oracle: true``.
         oracle: Whether test images may have trained a model, or fitted or tuned its detectors; tables then say so.
         feature_dim: Features with more dimensions are projected to as many where a detector's cost grows with them.
