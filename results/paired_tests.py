@@ -169,7 +169,7 @@ def samples_path(baseline: Path) -> Path:
 def write_samples(store: Store, frame: pd.DataFrame, path: Path) -> Path:
     """Write the per-sample values of the frame's ok cells, by identity, without pickle."""
     kept: dict[str, Any] = {}
-    wanted = {name for known in METRICS.values() for name in known.stored}
+    wanted = {"broken", *(name for known in METRICS.values() for name in known.stored)}  # broken: never robust
     for _, cell in frame[frame["status"] == "ok"].drop_duplicates("key").iterrows():
         for name, array in store.arrays(cell["key"]).items():
             if name in wanted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -263,3 +264,15 @@ def test_what_is_not_of_pytest_benchmark_is_one_sentence(tmp_path: Path, text: s
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(GauntletError, match="is not of pytest-benchmark"):
         read_benchmarks(tmp_path / "x.json")
+
+
+def test_images_whose_outputs_broke_are_not_robust_in_samples_either(
+    make: SimpleNamespace, store: Store, tmp_path: Path
+) -> None:
+    """Stored and read again, nothing differs; taken for robust, half of the images would."""
+    outcomes = {"attacked": np.ones(8, dtype=bool), "success": np.zeros(8, dtype=bool), "broken": np.arange(8) < 4}
+    planned, result = make.attacked(0.5, "pgd", 0.3)
+    make.fill(store, [(planned, replace(result, arrays=outcomes))])
+    frame = load_results(store.path)
+    noise = noise_of(write_samples(store, frame, tmp_path / "b.samples.npz"), store, frame)
+    assert noise(frame[frame["metric"] == "robust_accuracy"].iloc[0]) == 0
