@@ -12,7 +12,7 @@ import os
 import struct
 import zlib
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import numpy as np
 
@@ -48,7 +48,7 @@ def read_idx(path: Path) -> np.ndarray:
             size = MAX_BYTES if compressed else os.fstat(packed.fileno()).st_size
             packed.seek(0)
             with gzip.open(packed) if compressed else packed as file:
-                return _read(path, file, size)
+                return _read(path, cast(IO[bytes], file), size)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise _damaged(path, f"its gzip compression is broken ({error})") from None
     except OSError as error:

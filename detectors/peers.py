@@ -27,7 +27,11 @@ class PeerDetector(Detector):
     how: str
 
     def fit(self, train: Outputs, val: Outputs | None, head: Head | None) -> None:
-        """Fit the object to logits or features with labels, or to batches of images with labels."""
+        """Fit the object to logits or features with labels, or to batches of images with labels.
+
+        Raises:
+            GauntletError: The object has no such fit.
+        """
         if self.how == "images":
             self.peer.fit(list(_batches(train)))
             return

@@ -43,7 +43,7 @@ def write_scores(scores: pd.DataFrame, path: Path) -> Path:
     Raises:
         GauntletError: The suffix is another one, or the file cannot be written.
     """
-    columns = {name: _plain(scores[name]) for name in scores}
+    columns: dict[str, Any] = {str(name): _plain(scores[name]) for name in scores}
     writers: dict[str, Callable[[Any], Any]] = {
         ".csv": lambda file: file.write(scores.to_csv(index=False).encode()),
         ".npz": lambda file: np.savez_compressed(file, **columns),

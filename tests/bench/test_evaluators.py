@@ -16,7 +16,7 @@ import torch
 from gauntlet.bench.evaluators import build_evaluator
 from gauntlet.bench.evaluators.ood import OODTask, Scorer
 from gauntlet.bench.jobs import OODSet
-from gauntlet.bench.listing import listing
+from gauntlet.bench.listing import listing, showing
 from gauntlet.bench.plan import Plan, make_plan
 from gauntlet.bench.runner import prepare, run_suite
 from gauntlet.bench.suite import parse_suite
@@ -88,7 +88,8 @@ def test_one_plug_in_file_adds_an_evaluator_with_metric_table_and_section_of_the
         page = build_page(load_results(out), store)
     assert "Sharp answers" in page
     text, problems = listing(["evaluators"], [sharpness])
-    assert "Sharp answers" in text
+    assert "sharpness" in text
+    assert "Sharp answers" in showing("evaluator", "sharpness", [sharpness])[0]
     assert not problems
 
 

@@ -80,4 +80,4 @@ def test_the_public_face_shows_the_public_names_and_only_those() -> None:
     verbs = {f"{verb}{kind}" for kind in REGISTRIES for verb in ("", "create_")} | {
         f"list_{kind}s" for kind in REGISTRIES
     }
-    assert set(dir(gauntlet)) == verbs | {"GauntletError", "__version__", "load_results", "run"}
+    assert set(dir(gauntlet)) == verbs | {"GauntletError", "__version__", "evaluate", "load_results", "run"}

@@ -130,7 +130,12 @@ class TestPairs:
         scores = {"id_score": rng.normal(size=size), "ood_score": rng.normal(1, 1, size)}
         confidence = rng.uniform(0.4, 1, size)
         right = rng.random(size) < confidence
-        both = {"confidence": confidence, "confidence_scaled": confidence**0.8, "correct": right}
+        both = {
+            "covered": rng.random(size) < 0.9,
+            "confidence": confidence,
+            "confidence_scaled": confidence**0.8,
+            "correct": right,
+        }
         return {**scores, **both, "attacked": np.ones(size, bool), "success": rng.random(size) < 0.4}
 
     @pytest.mark.parametrize("name", PAIRED)
