@@ -256,7 +256,7 @@ def _twice_below(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
     """For each score twice the number of ``others`` below it, ties counting one half."""
     others = np.sort(others)
     below = np.searchsorted(others, scores, "left")
-    if (others[np.minimum(below, len(others) - 1)] != scores).all():  # no ties: half the work
+    if not len(others) or (others[np.minimum(below, len(others) - 1)] != scores).all():  # no ties: half the work
         return 2 * below
     return below + np.searchsorted(others, scores, "right")
 

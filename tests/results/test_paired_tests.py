@@ -132,6 +132,10 @@ def test_oscr_interval_is_aurocs_where_everything_is_right():
     assert oscr_interval(id_a, ood_a, np.ones(50)) == pytest.approx(auroc_interval(id_a, ood_a))
 
 
+def test_an_oscr_without_a_right_image_is_0_and_nothing_is_known_of_it():
+    assert oscr_interval([0.0, 1.0], [2.0], [False, False]) == (0.0, 1.0)
+
+
 @pytest.mark.parametrize("which", ["oscr", "autc"])
 def test_intervals_are_as_wide_as_resampling_makes_them(which):
     rng = np.random.default_rng(4)
