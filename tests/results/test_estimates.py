@@ -14,10 +14,11 @@ from sklearn.metrics import auc, average_precision_score, precision_recall_curve
 
 from gauntlet.registry import GauntletError
 from gauntlet.results import Confidences, Scores, bootstrap_intervals, metric_named, proportion_interval
-from gauntlet.results.metrics import METRICS, fitting, kernel
+from gauntlet.results.metrics import METRICS, kernel
+from gauntlet.results.metrics.detection import DETECTION
 from gauntlet.results.statistics import GROUPS, Ranking
 
-OOD_METRICS = [entry.name for entry in fitting(["ranking"]) if METRICS[entry.name].interval == "bootstrap"]
+OOD_METRICS = [name for name in DETECTION if METRICS[name].interval == "bootstrap"]
 
 SCORES = st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=15)
 
