@@ -96,7 +96,7 @@ class Cell(pytest.Item):
 
         assert isinstance(self.parent, Cells)
         rows = self.parent.rows(self.name)
-        bad = [sentence(row) for _, row in rows[rows["verdict"].isin(["drift", "missing"])].iterrows()]
+        bad = [sentence(row) for _, row in rows[rows["verdict"].isin(["drifted", "missing"])].iterrows()]
         if bad:
             raise Drifted("\n".join(bad))
 

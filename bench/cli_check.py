@@ -94,7 +94,9 @@ def check(
     """Compare the current results with a baseline; exit with 1 on drift, 2 on missing or failed cells.
 
     A value drifts when it differs by more than the larger of the tolerance and what may be chance: half of both
-    intervals, or half the interval of the paired difference where the baseline was made with --samples. A suite can
+    intervals, or half the interval of the paired difference where the baseline was made with --samples. It is the same
+    when two one-sided tests show it to be within the tolerance; with too few images for either, the verdict is "cannot
+    tell", which does not change the exit status. A suite can
     set other tolerances under `drift:`, such as {metric: ece, relative: 0.2, direction: worse}. On GitHub the report
     is added to the job's summary.
     """

@@ -15,7 +15,17 @@ Norm = Literal["linf", "l2", "l1", "l0", "none"]
 Kind = Literal["fixed", "minimum-norm", "other"]
 Access = Literal["gradient", "score", "decision", "none"]
 Cost = Literal["fast", "standard", "full"]
-Interval = Literal["bootstrap", "clopper-pearson", "delong", "normal", "order-statistics", "student"]
+Interval = Literal[
+    "bootstrap",
+    "bootstrap-minimum",
+    "calibration",
+    "clopper-pearson",
+    "delong",
+    "gap",
+    "normal",
+    "order-statistics",
+    "student",
+]
 
 
 class Facts(TypedDict, total=False):

@@ -9,10 +9,11 @@ if TYPE_CHECKING:
     from .drift import Report, compare, make_baseline, read_baseline, write_baseline
     from .estimates import Estimate, bootstrap_intervals, estimate
     from .frame import COLUMNS, load_results, read_csv, write_csv
-    from .intervals import auroc_interval, mean_interval, median_interval, proportion_interval
+    from .intervals import mean_interval, median_interval, proportion_interval
     from .metrics import METRICS, Metric, headline_metrics, metric_named
     from .paired_tests import paired_auroc, tied_with_best
     from .records import STATUSES, CellResult, Facts, Identity, Measurement, PlannedCell, RunRecord
+    from .roc_intervals import auroc_interval
     from .samples import Confidences, Sample, Scores, Values
     from .store import Store
     from .tables import Table, attack_grid, calibration_table, ood_table, pivot, render, select, write_tables
@@ -38,8 +39,8 @@ _HOMES = {
         "read_csv",
         "write_csv",
     ),
+    "roc_intervals": ("auroc_interval",),
     "intervals": (
-        "auroc_interval",
         "mean_interval",
         "median_interval",
         "proportion_interval",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,13 @@ import pandas as pd
 
 from ..registry import GauntletError, nearest
 from .display import number
-from .factorize import factorize, group_index, joint_keys
+from .factorize import group_index, joint_keys
 from .frame import present_columns, read_columns, write_csv
 from .layout import header, reasons_of, shown
-from .metrics import directions, headline_metrics
+from .metrics import headline_metrics
 from .records import IDENTITY_COLUMNS, LABEL_COLUMNS, MISSING, describe
 from .table import Cell, Cells, Table
-from .tolerance import METHODS, Rule
+from .tolerance import Noise, Rule, allowed_differences
 
 BASELINE_COLUMNS = (*IDENTITY_COLUMNS, "metric", "value", "ci_low", "ci_high", "n")
 REPORT_COLUMNS = (
@@ -33,8 +33,6 @@ REPORT_COLUMNS = (
     "reason",
 )
 Row = pd.Series | Mapping[Any, Any]
-#: Half the 95 % interval of a measurement's difference from its samples, or None without samples.
-Noise = Callable[[Row], float | None]
 
 _MATCH = [*IDENTITY_COLUMNS, "metric"]
 _VALUES = ["value", "ci_low", "ci_high"]
@@ -46,8 +44,9 @@ class Report:
     """Outcome of a comparison.
 
     Attributes:
-        rows: One row per measurement, in columns :data:`REPORT_COLUMNS`; ``verdict`` is ``ok``, ``drift``,
-            ``improved`` (changed for the better where only the worse counts), ``missing`` (in the baseline but not
+        rows: One row per measurement, in columns :data:`REPORT_COLUMNS`; ``verdict`` is ``same`` (shown to differ by no
+            more than the tolerance), ``drifted``, ``cannot tell`` (too few images to show either), ``improved``
+            (changed for the better where only the worse counts), ``missing`` (in the baseline but not
             ok or not planned now; ``reason`` says which) or ``new``.
     """
 
@@ -60,13 +59,14 @@ class Report:
         Drift wins over missing, because a known change of a number says more than an unknown one.
         """
         verdicts = set(self.rows["verdict"].unique())
-        return 1 if "drift" in verdicts else 2 if "missing" in verdicts else 0
+        return 1 if "drifted" in verdicts else 2 if "missing" in verdicts else 0
 
     @property
     def summary(self) -> str:
         """The counts in one sentence."""
         counts = self.rows["verdict"].value_counts()
-        shown = ("ok", *(["improved"] if "improved" in counts else []), "drift", "missing", "new")
+        some = [verdict for verdict in ("improved", "cannot tell") if verdict in counts]
+        shown = ("same", *some, "drifted", "missing", "new")
         words = ", ".join(f"{counts.get(verdict, 0)} {verdict}" for verdict in shown)
         if set(counts.index) <= {"missing", "new"}:
             return f"{words}: the baseline and the results share no measurement; are they of the same suite?"
@@ -80,7 +80,7 @@ class Report:
     @property
     def bad(self) -> pd.DataFrame:
         """The rows that drifted, then those that are missing."""
-        return pd.concat([self.rows[self.rows["verdict"] == verdict] for verdict in ("drift", "missing")])
+        return pd.concat([self.rows[self.rows["verdict"] == verdict] for verdict in ("drifted", "missing")])
 
     def table(self, only_bad: bool = True) -> Table:
         """The rows (with ``only_bad`` those that drifted or are missing) as a table."""
@@ -176,9 +176,11 @@ def compare(
 ) -> Report:
     """Compare results with a baseline, matched by identity and metric.
 
-    A value may differ by the larger of ``tolerance`` and half the widths of both 95 % intervals, added: the same seed
-    trains to slightly different weights with another number of threads. Where per-sample values of both sides are at
-    hand, ``noise`` gives half the interval of their paired difference instead, which is far narrower.
+    A value has drifted where it differs by more than the larger of ``tolerance`` and half the widths of both 95 %
+    intervals, added: the same seed trains to slightly different weights with another number of threads. It is the same
+    where two one-sided tests at 5 % show that it differs by no more than the tolerance (Schuirmann 1987), or where
+    value and number of images are equal; else nobody can tell. Where per-sample values of both sides are at hand,
+    ``noise`` gives half the interval of their paired difference instead, which is far narrower.
 
     Args:
         baseline: Of :func:`make_baseline` or :func:`read_baseline`.
@@ -226,9 +228,10 @@ def _joined(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
     added = np.flatnonzero(new_only)
     names = old.loc[:, _MATCH]
     rows = pd.concat([names, new.loc[:, _MATCH].iloc[added]]) if len(added) else names
-    sides = {f"{name}_old": np.append(old[name].to_numpy(), np.full(len(added), np.nan)) for name in _VALUES}
+    numbers = (*_VALUES, "n")
+    sides = {f"{name}_old": np.append(_floats(old[name]), np.full(len(added), np.nan)) for name in numbers}
     found = np.append(place, added)
-    sides |= {f"{name}_new": np.append(new[name].to_numpy(), np.nan)[found] for name in _VALUES}
+    sides |= {f"{name}_new": np.append(_floats(new[name]), np.nan)[found] for name in numbers}
     verdict = np.repeat(["found", "new"], [len(old), len(added)]).astype(object)
     verdict[: len(old)][place == -1] = "missing"
     order = np.argsort(np.append(old_id, new_id[added]), kind="stable")
@@ -249,43 +252,31 @@ def _judge(both: pd.DataFrame, rules: Sequence[Rule], noise: Noise | None) -> pd
     same = (old == new) | (np.isnan(old) & np.isnan(new))
     with np.errstate(invalid="ignore"):
         difference = np.where(same, 0.0, new - old)
-    allowed, direction = _allowed(both, rules, noise)
-    drifted = ~(np.abs(difference) <= allowed + 10.0**-_DIGITS)  # also where one of the values is NaN
+    allowed, direction, sure = allowed_differences(both, rules, noise)
+    rounding = 10.0**-_DIGITS
+    drifted = ~(np.abs(difference) <= allowed + rounding)  # also where one of the values is NaN
     better = drifted & (direction * np.nan_to_num(difference) > 0) & np.isfinite(new)
-    verdict = both["verdict"].to_numpy(dtype=object)
+    counts = both["n_old"].to_numpy(), both["n_new"].to_numpy()
+    equal = (np.abs(difference) <= rounding) & ((counts[0] == counts[1]) | np.isnan(counts[0] + counts[1]))
+    unsure = ~drifted & ~equal & ~(np.abs(difference) <= sure + rounding)
+    verdict, reason = both["verdict"].to_numpy(dtype=object), both["reason"].to_numpy(dtype=object)
     paired = verdict == "found"
-    verdict[paired] = np.array(["ok", "drift", "improved"], dtype=object)[drifted.astype(int) + better][paired]
+    names = np.array(["same", "drifted", "improved", "cannot tell"], dtype=object)
+    verdict[paired] = names[np.where(unsure, 3, drifted.astype(int) + better)][paired]
+    reason[paired & unsure] = "too few images"
     rows = both.assign(
         baseline=old,
         current=new,
         difference=np.where(paired, difference, np.nan),
         allowed=np.where(paired, allowed, np.nan),
         verdict=verdict,
+        reason=reason,
     )
     return rows.loc[:, list(REPORT_COLUMNS)]
 
 
-def _allowed(both: pd.DataFrame, rules: Sequence[Rule], noise: Noise | None) -> tuple[np.ndarray, np.ndarray]:
-    """Allowed difference of every row; and +1 or -1 where only a fall or only a rise counts, else 0."""
-    rule_of = np.zeros(len(both), dtype=int)
-    for place, rule in enumerate(rules):
-        rule_of[rule.mask(both)] = place
-    spread = (_width(both, "old") + _width(both, "new")) / 2
-    if noise is not None:
-        paired = [noise(row) for row in both.to_dict("records")]
-        spread = np.array([width if own is None else own for own, width in zip(paired, spread, strict=True)])
-    floor = np.array([rule.tolerance for rule in rules])[rule_of]
-    method = np.array([METHODS.index(rule.method) for rule in rules])[rule_of]
-    size = np.abs(both["value_old"].to_numpy())
-    allowed = np.select([method == 1, method == 2], [floor, floor * size], np.maximum(floor, spread))
-    one_sided = np.array([rule.direction == "worse" for rule in rules])[rule_of]
-    codes, names = factorize(both["metric"])
-    return allowed, np.where(one_sided, np.array(directions(names), dtype=int)[codes], 0)
-
-
-def _width(both: pd.DataFrame, side: str) -> np.ndarray:
-    width = (both[f"ci_high_{side}"] - both[f"ci_low_{side}"]).to_numpy()
-    return np.where(np.isfinite(width), width, 0.0)
+def _floats(column: pd.Series) -> np.ndarray:
+    return column.to_numpy(dtype=float, na_value=np.nan)
 
 
 def _cells(

@@ -13,6 +13,8 @@ import pandas as pd
 from .drift import Report, identity_of, sentence
 from .formats import render
 
+_SKIPPED = ("new", "cannot tell")
+
 
 def as_markdown(report: Report) -> str:
     """A heading that says how it went, and a table of what drifted or is missing."""
@@ -29,15 +31,15 @@ def as_json(report: Report) -> str:
 
 
 def as_junit(report: Report) -> str:
-    """One test suite, one test case a measurement: drift is a failure, a missing cell an error, a new one skipped."""
+    """One test suite, one test case a measurement: drift is a failure, a missing cell an error, the rest skipped."""
     verdicts = report.rows["verdict"]
-    totals = {"failures": verdicts.eq("drift"), "errors": verdicts.eq("missing"), "skipped": verdicts.eq("new")}
+    totals = {"failures": verdicts.eq("drifted"), "errors": verdicts.eq("missing"), "skipped": verdicts.isin(_SKIPPED)}
     counts: dict[str, Any] = {name: str(int(mask.sum())) for name, mask in totals.items()}
     suite = ET.Element("testsuite", name="gauntlet", tests=str(len(verdicts)), **counts)
     for _, row in report.rows.iterrows():
         where = identity_of(row)
         case = ET.SubElement(suite, "testcase", classname=_clean(where), name=_clean(str(row["metric"])))
-        kind = {"drift": "failure", "missing": "error", "new": "skipped"}.get(row["verdict"])
+        kind = {"drifted": "failure", "missing": "error", **dict.fromkeys(_SKIPPED, "skipped")}.get(row["verdict"])
         if kind:
             ET.SubElement(case, kind, message=_clean(sentence(row)))
     root = ET.Element("testsuites")

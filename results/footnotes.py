@@ -19,6 +19,11 @@ DAGGER = "†"
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 #: Metrics that an attack which does not work makes look better than they are.
 ROBUST = ("robust_accuracy", "attack_success_rate", "median_norm")
+_RANDOM = {
+    "both": "images and seeds",
+    "images": "images (the trainings taken as they are)",
+    "seeds": "seeds (these images taken as they are)",
+}
 _REASONS = 6  # as many reasons are spelled out below a table
 
 #: (model, dataset) -> the checks that it fails, each with its finding.
@@ -155,13 +160,13 @@ FOOTNOTES: list[Kind] = [
 
 
 def general_notes(
-    chosen: pd.DataFrame, reasons: Sequence[str], *, intervals: bool | str, several: bool
+    chosen: pd.DataFrame, reasons: Sequence[str], *, intervals: bool | str, several: bool, over: str = "both"
 ) -> Iterator[str]:
     """What belongs below a whole table: what ``±`` is, over how many seeds means are, and why cells are empty."""
     if several:
         fewer = "up to " if (chosen["seeds"] < chosen["planned"]).any() else ""
         spread = "; in brackets the" if intervals == "range" else "; ± is half the" if intervals else ""
-        interval = f"{spread} 95 % interval of that mean" if spread else ""
+        interval = f"{spread} 95 % interval of that mean, over {_RANDOM[over]}" if spread else ""
         yield f"Mean over {fewer}{chosen['planned'].max()} seeds{interval}."
     elif intervals == "range":
         yield "In brackets the ends of the 95 % interval."

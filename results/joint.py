@@ -17,7 +17,7 @@ from scipy import special
 
 from ..registry import GauntletError
 from .estimates import computed
-from .intervals import placements
+from .roc_intervals import placements
 from .samples import Sample
 
 _REPLICATES = 1000

@@ -93,7 +93,7 @@ def pivot(
     chosen = _choose(frame, metrics, evaluator, per_class="class" in dims)
     reasons = reasons_of(chosen[chosen["status"] != "ok"]).unique().tolist()
     several = "seed" not in dims and chosen["seed"].nunique() > 1
-    each, chosen = chosen, mean_over_seeds(chosen) if several else chosen.assign(seeds=1, planned=1)
+    each, chosen = chosen, mean_over_seeds(chosen, over or "both") if several else chosen.assign(seeds=1, planned=1)
     _check_unique(chosen, dims)
     row_of, row_headers = _axis(chosen, rows, percent)
     column_of, column_headers = _axis(chosen, columns, percent)
@@ -106,7 +106,7 @@ def pivot(
         columns=column_headers,
         body=_body(chosen, where, percent, decimals, intervals),
         notes=(
-            *general_notes(chosen, reasons, intervals=intervals, several=several),
+            *general_notes(chosen, reasons, intervals=intervals, several=several, over=over or "both"),
             *([f"{NOT_PLANNED}: {absent}."] if (where < 0).any() else []),
         ),
     )

@@ -50,5 +50,5 @@ def mean_over_classes(part: pd.DataFrame, metric: str) -> pd.DataFrame:
     failed = (turns["status"] != "ok").to_numpy()
     spoiled = np.bincount(numbers, failed)[numbers] > 0
     _, first_failed = group_index(turns[failed], cell)
-    parts = [mean_over_seeds(turns[~spoiled]), turns[failed].iloc[first_failed]]
+    parts = [mean_over_seeds(turns[~spoiled], "seeds"), turns[failed].iloc[first_failed]]
     return pd.concat([part for part in parts if len(part)]).assign(seed=rows["seed"].min())[[*rows.columns]]

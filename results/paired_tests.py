@@ -20,12 +20,13 @@ from ..registry.safe_files import reading
 from .comparison import sample_of
 from .estimates import computed
 from .frame import write_bytes
-from .intervals import Interval, around, auroc_interval, delong_variance, normal_interval, placements
+from .intervals import Interval, around, normal_interval
 from .joint import joint_auroc
 from .layout import header
 from .metrics import METRICS
 from .multiple import worse_than_best
 from .records import LABEL_COLUMNS
+from .roc_intervals import auroc_interval, delong_variance, placements
 from .samples import Sample, Scores, Values
 from .store import Store
 

@@ -77,7 +77,7 @@ TRANSFORMS: Mapping[str, Callable[[pd.DataFrame, TableSpec, Options], Made]] = {
 
 _NOT_TURNED = {"role": {"not": "held-out"}}
 _DECISIONS = ("open_accuracy", "open_accuracy_id", "ood_rejected", "false_alarm_rate")
-_CALIBRATION = ("ece", "ece_scaled", "rms", "mce", "signed_gap", "nll", "brier", "temperature")
+_CALIBRATION = ("ece", "ece_corrected", "ece_scaled", "rms", "mce", "signed_gap", "nll", "brier", "temperature")
 _CONDITION = ("corruption?", "severity?", "attack?", "epsilon?")
 _ERRORS = ("accuracy", "auroc", "aupr_error", "aupr_success", "fpr95")
 _SELECTIVE = ("aurc", "e_aurc", "augrc", "accuracy_at_80", "accuracy_at_90", "coverage_at_risk_1", "coverage_at_risk_5")

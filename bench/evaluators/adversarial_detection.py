@@ -58,7 +58,7 @@ class AdversarialDetection(DetectorEvaluator):
     """Tells images that the model gets right from those that an attack made of them and that fool it."""
 
     statistics = ("ranking",)
-    version = 2  # the AUROC's interval knows that both sides are of the same images
+    version = 3  # intervals that cover as promised
 
     def unused(self, suite: Suite) -> Iterator[str]:
         """Budgets of other attacks, and a wish to tune where there is nothing to choose."""

@@ -58,7 +58,7 @@ class Calibration(Evaluator):
     corrupted and attacked images where ``cross`` says ``[calibration, corruptions]`` or ``[calibration, attacks]``.
     """
 
-    version = 3  # errors beside those of equal-width bins
+    version = 4  # the true ECE; intervals that cover as promised
     statistics = ("reliability",)
 
     def plan(self, suite: Suite, row: ModelRow, out_sets: Sequence[OODSet]) -> list[CalibrationJob]:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...registry import Obstacle, evaluator
-from ...results.intervals import mean_auroc_interval
 from ...results.metrics import plugged_in
 from ...results.metrics.detection import DETECTION
 from ...results.records import CellResult, Measurement, PlannedCell
+from ...results.roc_intervals import mean_auroc_interval
 from ...results.samples import Scores
 from ..guard import estimate
 from ..jobs import Finished, ModelRow, OODSet
@@ -63,7 +63,7 @@ class OODTask(Task):
 class OOD(DetectorEvaluator):
     """Separates test images from those of another dataset by each detector's score."""
 
-    version = 3  # shifted images, means over groups
+    version = 4  # intervals that cover as promised
     statistics = ("ranking", "right")
 
     def plan(self, suite: Suite, row: ModelRow, out_sets: Sequence[OODSet]) -> list[OODJob]:

@@ -50,7 +50,8 @@ class Metric:
         percent: Whether tables may show it in percent.
         decimals: Digits after the point where it is not in percent.
         headline: Whether a baseline holds it unless told otherwise.
-        interval: How its 95 % interval is computed: ``bootstrap``, ``clopper-pearson``, ``delong``, ``normal``,
+        interval: How its 95 % interval is computed: ``bootstrap`` (``bootstrap-minimum`` of a least value over
+            thresholds), ``calibration`` (of the true ECE), ``clopper-pearson``, ``delong``, ``gap``, ``normal``,
             ``order-statistics`` or ``student``; empty where it has none.
         evaluators: A plug-in's metric is added to these evaluators; to all that have such a sample if there are none.
         stored: The arrays of a cell that hold its values image by image, for paired differences.

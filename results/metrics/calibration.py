@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
+from scipy import special
 
 from ...registry import METRICS, metric
 from ..samples import Reliability
@@ -12,7 +13,7 @@ from . import UNBOUNDED, described, register
 from .outcomes import average, given
 
 #: What is measured of every model, in the order of tables.
-BINNED = ("ece", "rms", "mce", "signed_gap")
+BINNED = ("ece", "ece_corrected", "rms", "mce", "signed_gap")
 CALIBRATION = (*BINNED, "nll", "brier")
 
 
@@ -26,6 +27,23 @@ CALIBRATION = (*BINNED, "nll", "brier")
 def ece(reliability: Reliability) -> np.ndarray:
     """Expected calibration error: sum over 15 equal-width bins of n_b/N |accuracy_b - confidence_b|."""
     return _mean(np.abs(reliability.gap), reliability)
+
+
+@metric(
+    "ece_corrected",
+    title="ECE (corrected)",
+    higher_is_better=False,
+    interval="calibration",
+    reference="in the manner of Roelofs et al. 2022, arXiv 2012.08668",
+)
+def ece_corrected(reliability: Reliability) -> np.ndarray:
+    """ECE less what chance adds to it: of each bin, how much normal noise of its variance raises the absolute gap."""
+    gap, spread = np.abs(reliability.gap), np.sqrt(_noise(reliability))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = np.where(spread > 0, gap / spread, np.inf)
+    # The mean of a folded normal variable, less where it is folded about.
+    raised = spread * np.sqrt(2 / np.pi) * np.exp(-(z**2) / 2) - 2 * gap * special.ndtr(-z)
+    return np.maximum(_mean(gap - raised, reliability), 0.0)
 
 
 @metric(
@@ -45,10 +63,35 @@ def mce(reliability: Reliability) -> np.ndarray:
     return np.abs(reliability.gap).max(-1)
 
 
-@metric("signed_gap", title="Signed gap", higher_is_better=None, low=-1.0)
+@metric("signed_gap", title="Signed gap", higher_is_better=None, low=-1.0, interval="gap")
 def signed_gap(reliability: Reliability) -> np.ndarray:
     """Mean confidence minus accuracy: positive is over-confident, negative under-confident."""
     return (reliability.confidences.sum(-1) - reliability.right.sum(-1)) / reliability.size.sum(-1)
+
+
+def true_ece_interval(reliability: Reliability, level: float = 0.95) -> tuple[float, float]:
+    """Interval of the true ECE over the same bins, where that of the metric ``ece`` is of the estimate's scatter.
+
+    |true gap| is at most |gap| + |noise| and at least |gap| - |noise|: with N noise of the variance of each bin's gap,
+    the true value is at least ECE less a quantile of the mean of |N| over bins, and at most ECE plus one of the mean of
+    N, since folding only ever adds. Both bounds hold for every true value; near 0 they are wide.
+
+    Args:
+        reliability: Every image with weight 1.
+        level: Coverage, at least, up to the normal approximation.
+    """
+    share = reliability.size / reliability.size.sum()
+    spread, z = share * np.sqrt(_noise(reliability)), float(special.ndtri((1 + level) / 2))
+    found, total = float(ece(reliability)), float(np.sqrt((spread**2).sum()))
+    folded = spread.sum() * np.sqrt(2 / np.pi) + z * total * np.sqrt(1 - 2 / np.pi)
+    low, high = max(found - float(folded), 0.0), min(found + z * total, 1.0)
+    return min(low, float(ece_corrected(reliability))), high
+
+
+def _noise(reliability: Reliability) -> np.ndarray:
+    """Variance of each bin's gap, that of a share; one right and one wrong image more, so that none has no variance."""
+    share = (reliability.right + 1) / (reliability.size + 2)
+    return share * (1 - share) / np.maximum(reliability.size, 1)
 
 
 def _mean(values: np.ndarray, reliability: Reliability) -> np.ndarray:

@@ -65,7 +65,14 @@ def fpr95_id(ranking: Ranking) -> np.ndarray:
     return flagged_at(ranking.swapped, 95)
 
 
-@metric("detection_error", title="Detection error", higher_is_better=False, high=0.5, reference=_LIANG)
+@metric(
+    "detection_error",
+    title="Detection error",
+    higher_is_better=False,
+    high=0.5,
+    interval="bootstrap-minimum",
+    reference=_LIANG,
+)
 def detection_error(ranking: Ranking) -> np.ndarray:
     """Smallest mean of miss rate and false alarm rate over all thresholds."""
     n_in, n_out = ranking.flagged[..., -1:], ranking.caught[..., -1:]

@@ -74,20 +74,24 @@ def test_a_baseline_of_chosen_metrics(frame: pd.DataFrame) -> None:
 def test_a_baseline_reads_back_and_results_do_not_drift_from_themselves(frame: pd.DataFrame, tmp_path: Path) -> None:
     baseline = read_baseline(write_baseline(make_baseline(frame), tmp_path / "b.csv"))
     report = compare(baseline, frame)
-    assert set(report.rows["verdict"]) == {"ok"}
+    assert set(report.rows["verdict"]) == {"same"}
     assert len(report.rows) == len(baseline) == 5
     assert report.exit_status == 0
-    assert report.summary == "5 ok, 0 drift, 0 missing, 0 new."
+    assert report.summary == "5 same, 0 drifted, 0 missing, 0 new."
 
 
 def test_hostile_names_match_themselves(make: SimpleNamespace, frame_of: Builder, tmp_path: Path, hostile: str) -> None:
     frame = frame_of(make.accuracy(model=hostile), make.detected(0.9, hostile, "NA", model="null"))
     baseline = read_baseline(write_baseline(make_baseline(frame), tmp_path / "b.csv"))
-    assert verdicts(compare(baseline, frame)) == {"accuracy": "ok", "auroc": "ok"}
+    assert verdicts(compare(baseline, frame)) == {"accuracy": "same", "auroc": "same"}
 
 
 @pytest.mark.parametrize(
-    ("difference", "verdict"), [(0.0299, "ok"), (-0.0299, "ok"), (0.0301, "drift"), (-0.0301, "drift")]
+    ("difference", "verdict"),
+    [
+        *((0.0299, "cannot tell"), (-0.0299, "cannot tell"), (0.0301, "drifted"), (-0.0301, "drifted")),
+        *((0.0182, "cannot tell"), (0.0180, "same"), (-0.0180, "same")),  # 0.03 less 1.645 standard errors, 0.0119
+    ],
 )
 def test_the_tolerance_is_a_floor(frame: pd.DataFrame, difference: float, verdict: str) -> None:
     """Both intervals have half width 0.01 here, which allows 0.02: less than the tolerance."""
@@ -99,7 +103,7 @@ def test_the_tolerance_is_a_floor(frame: pd.DataFrame, difference: float, verdic
     assert row["difference"] == pytest.approx(difference)
 
 
-@pytest.mark.parametrize(("difference", "verdict"), [(0.0899, "ok"), (0.0901, "drift")])
+@pytest.mark.parametrize(("difference", "verdict"), [(0.0899, "cannot tell"), (0.0901, "drifted")])
 def test_wide_intervals_allow_half_of_both(frame: pd.DataFrame, difference: float, verdict: str) -> None:
     """Half widths 0.06 before and 0.03 now: 0.09."""
     before = changed(frame, "auroc", ci_low=0.84, ci_high=0.96)
@@ -125,21 +129,21 @@ def test_a_detector_whose_sign_was_flipped_turns_red(make: SimpleNamespace, fram
 
     report = compare(make_baseline(result(1)), result(-1))
     assert report.exit_status == 1
-    assert verdicts(report) == {"auroc": "drift", "accuracy": "ok"}
+    assert verdicts(report) == {"auroc": "drifted", "accuracy": "same"}
     text = render(report.table(), "plain")
     assert "msp" in text
-    assert "drift" in text
+    assert "drifted" in text
     assert "accuracy" not in text
 
 
 @pytest.mark.parametrize(
     ("before", "now", "verdict"),
     [
-        (float("inf"), float("inf"), "ok"),
-        (float("nan"), float("nan"), "ok"),
-        (1.0, float("nan"), "drift"),
-        (float("nan"), 1.0, "drift"),
-        (1.0, float("inf"), "drift"),
+        (float("inf"), float("inf"), "same"),
+        (float("nan"), float("nan"), "same"),
+        (1.0, float("nan"), "drifted"),
+        (float("nan"), 1.0, "drifted"),
+        (1.0, float("inf"), "drifted"),
     ],
 )
 def test_values_that_are_not_finite_equal_only_themselves(
@@ -151,7 +155,7 @@ def test_values_that_are_not_finite_equal_only_themselves(
 
 def test_an_interval_without_end_does_not_allow_everything(frame: pd.DataFrame) -> None:
     wide = changed(frame, "auroc", ci_low=-np.inf, ci_high=np.inf)
-    assert verdicts(compare(make_baseline(wide), changed(wide, "auroc", value=0.1)))["auroc"] == "drift"
+    assert verdicts(compare(make_baseline(wide), changed(wide, "auroc", value=0.1)))["auroc"] == "drifted"
 
 
 def test_a_cell_that_is_gone_or_not_ok_is_missing_and_says_why(
@@ -182,7 +186,7 @@ def test_new_measurements_are_listed_and_harmless(
     baseline = make_baseline(frame).query("model != 'alpha'")
     report = compare(baseline, frame)
     assert report.exit_status == 0
-    assert report.summary == "4 ok, 0 drift, 0 missing, 1 new."
+    assert report.summary == "4 same, 0 drifted, 0 missing, 1 new."
     assert report.table().rows == ()
     assert len(report.table(only_bad=False).rows) == 5
 
@@ -236,3 +240,32 @@ def test_what_is_not_a_baseline_is_one_sentence(tmp_path: Path, text: str, messa
 def test_an_absent_baseline_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(GauntletError, match=r"no file .*absent.csv"):
         read_baseline(tmp_path / "absent.csv")
+
+
+class TestCannotTell:
+    """Neither shown to differ by more than is allowed nor shown not to."""
+
+    def test_it_never_changes_the_exit_status_and_says_why(self, frame: pd.DataFrame) -> None:
+        report = compare(make_baseline(frame), changed(frame, "auroc", value=0.92))
+        assert verdicts(report)["auroc"] == "cannot tell"
+        assert report.exit_status == 0
+        assert report.summary == "4 same, 1 cannot tell, 0 drifted, 0 missing, 0 new."
+        assert "cannot tell (too few images)" in render(report.table(only_bad=False), "plain")
+        assert report.sentences == []
+
+    def test_equal_values_of_as_many_images_are_the_same_however_few(self, frame: pd.DataFrame) -> None:
+        wide = changed(frame, "auroc", ci_low=0.5, ci_high=1.0)
+        assert verdicts(compare(make_baseline(wide), wide))["auroc"] == "same"
+        assert verdicts(compare(make_baseline(wide), changed(wide, "auroc", n=50)))["auroc"] == "cannot tell"
+
+    def test_the_pairing_tells_what_two_intervals_cannot(self, frame: pd.DataFrame) -> None:
+        """Half an interval of 0 for results that are equal image by image, a narrow one for those that nearly are."""
+        now = changed(frame, "auroc", value=0.92)
+        before = make_baseline(frame)
+        for half, verdict in ((0.0, "same"), (0.005, "same"), (0.02, "cannot tell")):
+            report = compare(before, now, noise=lambda row, half=half: half if row["metric"] == "auroc" else None)
+            assert verdicts(report)["auroc"] == verdict
+
+    def test_a_metric_without_an_interval_is_compared_by_its_value(self, frame: pd.DataFrame) -> None:
+        bare = changed(frame, "auroc", ci_low=np.nan, ci_high=np.nan)
+        assert verdicts(compare(make_baseline(bare), changed(bare, "auroc", value=0.92)))["auroc"] == "same"

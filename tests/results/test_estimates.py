@@ -18,7 +18,7 @@ from gauntlet.results.metrics import METRICS, kernel
 from gauntlet.results.metrics.detection import DETECTION
 from gauntlet.results.statistics import GROUPS, Ranking
 
-OOD_METRICS = [name for name in DETECTION if METRICS[name].interval == "bootstrap"]
+OOD_METRICS = [name for name in DETECTION if METRICS[name].interval.startswith("bootstrap")]
 
 SCORES = st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=15)
 

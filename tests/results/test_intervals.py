@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import optimize, special, stats
 from sklearn.metrics import roc_auc_score
 
 from gauntlet.registry import GauntletError
 from gauntlet.results import auroc_interval, mean_interval, median_interval, proportion_interval
+from gauntlet.results.intervals import gap_interval
+from gauntlet.results.roc_intervals import area_interval
 
 SCORES = st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=12)
 
@@ -56,14 +58,33 @@ def direct_delong(id_scores: np.ndarray, ood_scores: np.ndarray) -> tuple[float,
 
 
 @pytest.mark.parametrize("digits", [0, 1, 8])
-def test_the_auroc_interval_is_delongs(digits: int) -> None:
+def test_the_auroc_interval_is_delongs_on_the_logit_scale(digits: int) -> None:
     """With many ties (rounded to whole numbers), some, and none."""
     rng = np.random.default_rng(digits)
     id_scores, ood_scores = rng.normal(0, 1, 150).round(digits), rng.normal(1, 2, 90).round(digits)
     auroc, variance = direct_delong(id_scores, ood_scores)
-    low, high = auroc_interval(id_scores, ood_scores)
-    assert (low + high) / 2 == pytest.approx(auroc, abs=1e-12)
-    assert (high - low) / 2 == pytest.approx(stats.norm.ppf(0.975) * np.sqrt(variance), rel=1e-12)
+    low, high = special.logit(auroc_interval(id_scores, ood_scores))
+    assert (low + high) / 2 == pytest.approx(special.logit(auroc), abs=1e-12)
+    half = stats.norm.ppf(0.975) * np.sqrt(variance) / (auroc * (1 - auroc))
+    assert (high - low) / 2 == pytest.approx(half, rel=1e-12)
+
+
+@pytest.mark.parametrize(("area", "n", "m"), [(0.9, 40, 60), (0.99, 50, 1000), (0.05, 30, 30)])
+def test_where_few_images_decide_the_interval_takes_in_newcombes_score_interval(area: float, n: int, m: int) -> None:
+    """Newcombe 2006, method 5, solved by scipy: |true - area| = 1.96 standard errors at the true area."""
+
+    def excess(true: float) -> float:
+        more = (n + m) / 2 - 1
+        variance = true * (1 - true) * (1 + more * (1 - true) / (2 - true) + more * true / (1 + true)) / (n * m)
+        return abs(true - area) - stats.norm.ppf(0.975) * np.sqrt(variance)
+
+    ends = optimize.brentq(excess, 1e-9, area), optimize.brentq(excess, area, 1 - 1e-9)
+    assert area_interval(area, 1e-12, (n, m)) == pytest.approx(ends, abs=1e-9)
+
+
+def test_a_saturated_model_has_the_gap_interval_of_its_accuracy() -> None:
+    """All right and all certain: a gap of 0, and at most what the exact bound of 50 right images leaves."""
+    assert gap_interval(np.ones(50), np.ones(50)) == pytest.approx((0.0, 1 - proportion_interval(50, 50)[0]))
 
 
 @settings(deadline=None)

@@ -9,7 +9,6 @@ import pytest
 from scipy import stats
 
 from gauntlet.registry import GauntletError
-from gauntlet.results.intervals import auroc_interval
 from gauntlet.results.joint import (
     Joint,
     apart,
@@ -20,6 +19,7 @@ from gauntlet.results.joint import (
     mcnemar_interval,
 )
 from gauntlet.results.paired_tests import paired_auroc
+from gauntlet.results.roc_intervals import auroc_interval
 from gauntlet.results.samples import Confidences, Scores
 
 

@@ -68,6 +68,8 @@ def test_whole_weights_are_repeated_images(name: str, data: st.DataObject) -> No
     sample, repeated, weights = drawn(data, name)
     expected = float(computed(name, repeated.statistics))
     assert float(computed(name, sample.weighted(*weights))) == pytest.approx(expected, abs=1e-12, nan_ok=True)
+    if name.startswith("ece_corrected"):  # what chance adds depends on how many images there are
+        return
     assert float(computed(name, sample.weighted(*(0.5 * part for part in weights)))) == pytest.approx(
         expected, abs=1e-12, nan_ok=True
     )

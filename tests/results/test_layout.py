@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
@@ -78,14 +79,23 @@ def test_only_the_first_reasons_are_spelled_out(make: SimpleNamespace, text_fram
     assert table.notes[-1] == "... and 3 more reasons; results.csv has them all."
 
 
-def test_seeds_are_averaged_with_the_t_interval_of_their_mean(make: SimpleNamespace, text_frame_of: Builder) -> None:
+def test_seeds_are_averaged_with_an_interval_over_images_and_trainings(
+    make: SimpleNamespace, text_frame_of: Builder
+) -> None:
     values = [0.90, 0.93, 0.91]
     frame = text_frame_of(*(make.accuracy(value, seed=seed) for seed, value in enumerate(values)))
-    table = pivot(frame, ["model"], [], "accuracy", decimals=6)
+    over = {name: pivot(frame, ["model"], [], "accuracy", decimals=6, over=name) for name in ("", "images", "seeds")}
     half = stats.t.ppf(0.975, 2) * stats.sem(values)
-    assert table.cells == ((f"{100 * sum(values) / 3:.6f} ± {100 * half:.6f}",),)
     assert half == pytest.approx((mean_interval(values)[1] - mean_interval(values)[0]) / 2)
-    assert table.notes == ("Mean over 3 seeds; ± is half the 95 % interval of that mean.",)
+    error, own = stats.sem(values), 0.01 / stats.norm.ppf(0.975)  # each seed has 0.01 over the images
+    degrees = 2 * (1 + (own / error) ** 2) ** 2  # Satterthwaite's
+    halves = {"": stats.t.ppf(0.975, degrees) * np.hypot(error, own), "images": 0.01, "seeds": half}
+    for name, table in over.items():
+        assert table.cells == ((f"{100 * sum(values) / 3:.6f} ± {100 * halves[name]:.6f}",),)
+    start = "Mean over 3 seeds; ± is half the 95 % interval of that mean, over"
+    assert over[""].notes == (f"{start} images and seeds.",)
+    assert over["images"].notes == (f"{start} images (the trainings taken as they are).",)
+    assert over["seeds"].notes == (f"{start} seeds (these images taken as they are).",)
     assert pivot(frame, ["model"], [], "accuracy", intervals=False).notes == ("Mean over 3 seeds.",)
     assert len(pivot(frame, ["model", "seed"], [], "accuracy").rows) == 3
 

@@ -45,10 +45,11 @@ def test_directions(name: str, better: bool | None) -> None:
 
 
 def test_what_the_bootstrap_computes_is_declared_so() -> None:
-    declared = {name for name, known in METRICS.items() if known.interval == "bootstrap"}
-    scaled = {f"{name}_scaled" for name in BINNED}
+    declared = {name for name, known in METRICS.items() if known.interval.startswith("bootstrap")}
+    binned = {*BINNED, *(f"{name}_scaled" for name in BINNED)}
+    others = {name for name in binned if name.startswith(("ece_corrected", "signed_gap"))}
     selective = {*SELECTIVE, *ADAPTIVE, "scod_aurc", "aupr_error", "aupr_success"}
-    assert declared == {*DETECTION, *BINNED, *scaled, *selective} - {"auroc", "autc"}
+    assert declared == {*DETECTION, *binned, *selective} - {"auroc", "autc", *others}
 
 
 def test_a_plug_ins_metric_has_only_its_name() -> None:

@@ -62,6 +62,7 @@ def test_the_safety_table_has_the_interval_over_seeds_that_other_tables_have(
     )
     (safety,), (grid,) = PRESETS["safety"](frame), attack_grid(frame)
     assert safety.cells[0][0] == grid.cells[0][0]  # clean accuracy
+    (safety,) = PRESETS["safety"](frame, over="seeds")
     means = [0.3, 0.4]
     low, high = mean_interval(means)
     assert safety.cells[0][1] == f"{100 * sum(means) / 2:.1f} ± {50 * (min(high, 1) - max(low, 0)):.1f}"

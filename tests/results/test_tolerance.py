@@ -31,17 +31,17 @@ def judged(make: SimpleNamespace, text_frame_of: Builder, before: float, now: fl
 @pytest.mark.parametrize(
     ("rule", "now", "verdict"),
     [
-        ({"absolute": 0.005}, 0.81, "drift"),
-        ({"absolute": 0.02}, 0.81, "ok"),
-        ({"relative": 0.1}, 0.73, "ok"),
-        ({"relative": 0.1}, 0.71, "drift"),
-        ({"statistical": 0.0}, 0.81, "ok"),
-        ({"statistical": 0.0}, 0.83, "drift"),
+        ({"absolute": 0.005}, 0.81, "drifted"),
+        ({"absolute": 0.02}, 0.81, "same"),
+        ({"relative": 0.1}, 0.73, "same"),
+        ({"relative": 0.1}, 0.71, "drifted"),
+        ({"statistical": 0.0}, 0.81, "cannot tell"),
+        ({"statistical": 0.0}, 0.83, "drifted"),
         ({"absolute": 0.01, "direction": "worse"}, 0.90, "improved"),
-        ({"absolute": 0.01, "direction": "worse"}, 0.70, "drift"),
-        ({"absolute": 0.5, "metric": "fpr95"}, 0.70, "drift"),
-        ({"absolute": 0.5, "metric": "au*", "detector": "msp"}, 0.70, "ok"),
-        ({"absolute": 0.5, "detector": "knn"}, 0.70, "drift"),
+        ({"absolute": 0.01, "direction": "worse"}, 0.70, "drifted"),
+        ({"absolute": 0.5, "metric": "fpr95"}, 0.70, "drifted"),
+        ({"absolute": 0.5, "metric": "au*", "detector": "msp"}, 0.70, "same"),
+        ({"absolute": 0.5, "detector": "knn"}, 0.70, "drifted"),
     ],
 )
 def test_a_rule_decides_for_what_it_matches(
@@ -51,21 +51,21 @@ def test_a_rule_decides_for_what_it_matches(
 
 
 def test_of_several_rules_the_last_decides(make: SimpleNamespace, text_frame_of: Builder) -> None:
-    assert judged(make, text_frame_of, 0.8, 0.7, {"absolute": 0.5}, {"absolute": 0.01}) == "drift"
-    assert judged(make, text_frame_of, 0.8, 0.7, {"absolute": 0.01}, {"absolute": 0.5}) == "ok"
+    assert judged(make, text_frame_of, 0.8, 0.7, {"absolute": 0.5}, {"absolute": 0.01}) == "drifted"
+    assert judged(make, text_frame_of, 0.8, 0.7, {"absolute": 0.01}, {"absolute": 0.5}) == "same"
 
 
 def test_of_an_error_a_rise_is_worse(make: SimpleNamespace, text_frame_of: Builder) -> None:
     rules = [Rule({}, "absolute", 0.01, "worse")]
-    for before, now, verdict in ((0.1, 0.2, "drift"), (0.2, 0.1, "improved")):
+    for before, now, verdict in ((0.1, 0.2, "drifted"), (0.2, 0.1, "improved")):
         baseline = make_baseline(text_frame_of(make.calibrated(before)), ["ece"])
         report = compare(baseline, text_frame_of(make.calibrated(now)), rules=rules)
         assert list(report.rows["verdict"]) == [verdict]
-        assert report.exit_status == (verdict == "drift")
+        assert report.exit_status == (verdict == "drifted")
 
 
 def test_a_value_that_became_nan_is_no_improvement(make: SimpleNamespace, text_frame_of: Builder) -> None:
-    assert judged(make, text_frame_of, 0.8, float("nan"), {"absolute": 0.01, "direction": "worse"}) == "drift"
+    assert judged(make, text_frame_of, 0.8, float("nan"), {"absolute": 0.01, "direction": "worse"}) == "drifted"
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def report(make: SimpleNamespace, text_frame_of: Builder, hostile: str) -> Any:
 
 
 def test_the_sentences_name_what_drifted_and_by_how_much(report: Any, hostile: str) -> None:
-    drifted, missing = report.sentences if "drift" in report.rows["verdict"].iloc[-1] else sorted(report.sentences)
+    drifted, missing = report.sentences if "drifted" in report.rows["verdict"].iloc[-1] else sorted(report.sentences)
     both = drifted + missing
     assert f"detector={hostile}" in both
     assert "auroc went from 0.9000 to 0.1000 (-0.8000, allowed 0.0300)" in both
@@ -224,13 +224,13 @@ def test_junit_has_one_case_a_measurement(report: Any, hostile: str) -> None:
 def test_json_holds_every_row(report: Any, hostile: str) -> None:
     content = json.loads(as_json(report))
     assert content["exit_status"] == 1
-    assert content["counts"] == {"drift": 1, "missing": 1, "new": 1, "ok": 1}
+    assert content["counts"] == {"drifted": 1, "missing": 1, "new": 1, "same": 1}
     assert hostile in {row["detector"] for row in content["rows"]}
 
 
 def test_markdown_is_ready_for_a_pull_request(report: Any) -> None:
     text = as_markdown(report)
-    assert text.startswith("### ❌ Drift: 1 ok, 1 drift, 1 missing, 1 new.")
+    assert text.startswith("### ❌ Drift: 1 same, 1 drifted, 1 missing, 1 new.")
     assert "<script" not in text
 
 
@@ -254,7 +254,7 @@ def test_benchmarks_are_gated_by_relative_slowdown(tmp_path: Path) -> None:
     now = read_benchmarks(benchmark_file(tmp_path / "b.json", one=1.3, two=0.5))
     report = compare(before, now, rules=[Rule({}, "relative", 0.25, "worse")])
     verdicts = dict(zip(report.rows["model"].str.rpartition("::")[2], report.rows["verdict"], strict=True))
-    assert verdicts == {"one": "drift", "two": "improved", "gone": "missing"}
+    assert verdicts == {"one": "drifted", "two": "improved", "gone": "missing"}
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"benchmarks": [{"name": "x"}]}'])
