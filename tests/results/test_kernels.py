@@ -133,7 +133,13 @@ class TestPairs:
         confidence = rng.uniform(0.4, 1, size)
         right = rng.random(size) < confidence
         both = {"confidence": confidence, "confidence_scaled": confidence**0.8, "correct": right}
-        return {**scores, **both, "attacked": np.ones(size, bool), "success": rng.random(size) < 0.4}
+        return {
+            **scores,
+            **both,
+            "attacked": np.ones(size, bool),
+            "success": rng.random(size) < 0.4,
+            "covered": rng.random(size) < 0.9,
+        }
 
     @pytest.mark.parametrize("name", PAIRED)
     def test_the_same_images_measured_twice_do_not_differ(self, name: str) -> None:
