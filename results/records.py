@@ -12,6 +12,7 @@ from ..registry import GauntletError, nearest
 
 STATUSES = ("ok", "skipped", "failed", "timeout", "out-of-memory")
 ROLES = ("measured", "mean", "worst-case", "held-out", "check")  # what a cell is among the others
+CRASH = "ProcessEnded"  # in place of an exception, of a cell whose computation ended its process
 MISSING = "missing"  # shown for a planned cell without a record; never stored
 
 
