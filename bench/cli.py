@@ -92,6 +92,14 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Answer in JS
     metavar="[PATTERN]",
     help="Compute again what is in the store: cells whose model, detector, attack or evaluator the pattern picks.",
 )
+@click.option("--workers", metavar="N|auto", help="Share the work between so many processes.")
+@click.option("--isolate", is_flag=True, help="Compute in a process of its own: what ends it loses one cell.")
+@click.option(
+    "--limit-time", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="End a job after so long."
+)
+@click.option(
+    "--limit-memory", type=click.FloatRange(min=0, min_open=True), metavar="GIB", help="What a worker may take."
+)
 @click.option("--explain-cache", is_flag=True, help="Say of every model why its stored cells may be used.")
 def run(suites: tuple[str, ...], out: Path, profile: str | None, explain_cache: bool, **options: Any) -> None:
     """Plan, train what is missing, evaluate, and write results.csv and the tables.
@@ -251,7 +259,7 @@ def _report_problems(problems: Any) -> None:
 
 def _add_commands() -> None:
     """Those that read a finished store or verify a component, each in a module of its own."""
-    from . import cli_verify
+    from . import cli_verify, cli_workers
     from .cli_check import baseline, check
     from .cli_data import data
     from .cli_doctor import doctor
@@ -264,6 +272,8 @@ def _add_commands() -> None:
     for command in (table, plot, report, baseline, check, merge, export, import_, log, init, doctor, data):
         cli.add_command(command)
     cli_verify.register(cli)
+    cli.add_command(cli_workers.worker)
+    cli.add_command(cli_workers.collect)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -47,8 +47,7 @@ class ConsoleReporter(Reporter):
             disable=not console.is_terminal,
         )
         self._cells: TaskID | None = None
-        self._training: TaskID | None = None
-        self._trained = ""
+        self._trainings: dict[str, TaskID] = {}
         self._shown = 0.0
         self._said: set[str] = set()
 
@@ -80,9 +79,8 @@ class ConsoleReporter(Reporter):
 
     def training(self, model: str, done: int, total: int, figures: dict[str, Any]) -> None:
         """Advance the bar of a training; its end leaves one line."""
-        if self._training is None or self._trained != model:
-            self._training = self._progress.add_task(f"training {_shown(model)}", total=total, figures="")
-            self._trained = model
+        if model not in self._trainings:
+            self._trainings[model] = self._progress.add_task(f"training {_shown(model)}", total=total, figures="")
         if done < total and time.monotonic() - self._shown < _REFRESH:
             return
         self._shown = time.monotonic()
@@ -91,10 +89,9 @@ class ConsoleReporter(Reporter):
             text += f", accuracy {float(figures['accuracy']):.2%}"
         if "speed" in figures:
             text += f", {figures['speed']:,.0f} images/s"
-        self._progress.update(self._training, completed=done, figures=text)
+        self._progress.update(self._trainings[model], completed=done, figures=text)
         if done == total:
-            self._progress.remove_task(self._training)
-            self._training = None
+            self._progress.remove_task(self._trainings.pop(model))
             self._print(f"  trained {_shown(model)}: {text}")
 
     def cell(self, key: str, result: CellResult) -> None:

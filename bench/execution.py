@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 import contextlib
 import itertools
+=======
+>>>>>>> 6213555 (Workers: run --workers shares the groups of a plan between processes that journal every cell; what ends a process loses one cell and is remembered; limits of time and memory; locks on trainings and outputs)
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -15,6 +18,7 @@ import torch
 from ..registry import GauntletError
 from ..registry.folders import cache_folder
 from ..results.examples import write_examples
+from ..results.journal import JournalStore
 from ..results.records import CellResult, PlannedCell
 from ..results.store import Store
 from ..results.trackers import Sink
@@ -22,8 +26,12 @@ from .context import Resources, RowContext
 from .failures import alarm_held, failure, out_of_memory, time_limit
 from .guard import global_state
 from .jobs import Job, ModelRow
+<<<<<<< HEAD
 from .leaks import require_unseen
 from .plan import Plan
+=======
+from .plan import Plan, groups
+>>>>>>> 6213555 (Workers: run --workers shares the groups of a plan between processes that journal every cell; what ends a process loses one cell and is remembered; limits of time and memory; locks on trainings and outputs)
 from .reuse import PROBE, Reuse
 
 
@@ -43,6 +51,9 @@ class Reporter:
 
     def job(self, job: Job, cells: int) -> None:
         """A job begins that will compute so many cells."""
+
+    def computing(self, job: Job, cells: Sequence[PlannedCell]) -> None:
+        """The models that these cells of a job need are there: now they are computed."""
 
     def training(self, model: str, done: int, total: int, figures: dict[str, Any]) -> None:
         """A batch of a training is done."""
@@ -65,20 +76,24 @@ class Execution:
         reporter: Is told what happens.
         sinks: Told of every training, beside the store.
         force: Cells with a label that this glob picks are computed again; none where it is empty.
+        alone: Keys of cells that may end the process: each is computed for itself.
     """
 
     def __init__(
         self,
         plan: Plan,
-        store: Store,
+        store: Store | JournalStore,
         run_id: str,
         device: torch.device,
         reporter: Reporter,
         sinks: Sequence[Sink] = (),
         force: str = "",
+        alone: Collection[str] = (),
     ) -> None:
         self._plan, self._store, self._run_id, self._device = plan, store, run_id, device
-        self._reporter, self._force = reporter, force
+        self._reporter, self._force, self._alone = reporter, force, alone
+        self._avoided: set[str] = set()
+        self._batch_sizes: dict[str, int] = {}
         self._sinks = (store.put_history, *sinks)
         self._told: set[str] = set()
         self.counts: dict[str, int] = {}
@@ -93,7 +108,15 @@ class Execution:
         )
 
     def run(self) -> None:
-        """Compute every missing cell, row by row."""
+        """Compute every missing cell, row by row, but for those that ended the process of an earlier run."""
+        self.verify()
+        self._avoid()
+        for jobs in groups(self._plan):
+            self.run_group(jobs)
+
+    def verify(self) -> None:
+        """Take out of the store what must not be shown as a result, and say what is ahead."""
+        assert isinstance(self._store, Store)
         reuse = Reuse(self._plan, self._store, self._resources)
         for note in reuse.verify(self._force):
             self._reporter.note(note)
@@ -102,8 +125,16 @@ class Execution:
         self._count("cached", sum(cell.key in done for cell in self._plan.cells))
         self._reporter.start(self._plan, len(done))
         self._tell_notes()
-        for _, jobs in itertools.groupby(self._plan.jobs, key=lambda job: id(job.row)):
-            self._run_row(list(jobs))
+
+    def _avoid(self) -> None:
+        assert isinstance(self._store, Store)
+        self._avoided = self._store.crashed(cell.key for cell in self._plan.cells)
+        if self._avoided:
+            self._count("failed", len(self._avoided))
+            self._reporter.note(
+                f"{len(self._avoided)} cells ended their process in an earlier run and are left alone here; "
+                "--isolate tries them again, each in a process of its own."
+            )
 
     def train(self) -> None:
         """Train the models of every row, without evaluating them."""
@@ -127,7 +158,7 @@ class Execution:
 
     # -- jobs -------------------------------------------------------------------------------------------------
 
-    def _run_row(self, jobs: list[Job]) -> None:
+    def run_group(self, jobs: Sequence[Job]) -> None:
         """Run the jobs of one row in a context of their own, which is gone afterwards."""
         missing = [(job, self._missing(job)) for job in jobs]
         needs = {need for job, cells in missing for need in job.needs(cells)}
@@ -147,27 +178,40 @@ class Execution:
         missing = self._missing(job)
         if missing:
             self._reporter.job(job, len(missing))
+        context.batch_size = self._batch_sizes.get(job.label, self._plan.suite.batch_size)
+        together = [cell for cell in missing if cell.key not in self._alone]
+        for cells in ([together] if together else []) + [[cell] for cell in missing if cell.key in self._alone]:
+            self._run_cells(job, cells, context)
+        context.batch_size = self._plan.suite.batch_size
+
+    def _run_cells(self, job: Job, missing: Sequence[PlannedCell], context: RowContext) -> None:
+        wanted = {cell.key for cell in missing}
         while missing and (error := self._attempt(job, missing, context)) is not None:
-            missing = self._missing(job)
+            missing = [cell for cell in self._missing(job) if cell.key in wanted]
             if not out_of_memory(error) or context.batch_size == 1:
                 self._fail(job, missing, error)
                 break
-            context.batch_size //= 2
+            context.batch_size = self._batch_sizes[job.label] = context.batch_size // 2
             self._reporter.note(f"{job.label}: out of memory, trying again with batches of {context.batch_size}.")
-        context.batch_size = self._plan.suite.batch_size
 
     def _attempt(self, job: Job, missing: Sequence[PlannedCell], context: RowContext) -> BaseException | None:
         """Run a job and store its cells as they finish; returns what stopped it, if anything did."""
         limit, started, left = self._plan.suite.timeout, time.perf_counter(), {cell.key for cell in missing}
         try:
-            if limit is not None:
+            if limit is not None or isinstance(self._store, JournalStore):
                 for row in (job.row, *job.others):
                     context.module_of(row)  # training has no part in the limit of a job
+<<<<<<< HEAD
             context.remarks.clear()
             require_unseen(job.row.dataset, context)
             always = [*context.remarks]
             with time_limit(limit), contextlib.closing(context.guarded(job, missing)) as finished:
                 for key, result in finished:
+=======
+            self._reporter.computing(job, missing)
+            with time_limit(limit):
+                for key, result in job.run(missing, context):
+>>>>>>> 6213555 (Workers: run --workers shares the groups of a plan between processes that journal every cell; what ends a process loses one cell and is remembered; limits of time and memory; locks on trainings and outputs)
                     now = time.perf_counter()
                     if result.status == "ok" and context.remarks:
                         result = replace(result, reason=" ".join(filter(None, (result.reason, *context.remarks))))
@@ -199,12 +243,11 @@ class Execution:
 
     def _missing(self, job: Job) -> list[PlannedCell]:
         """Cells that are neither in the store nor impossible (those are recorded by ``_skip_impossible``)."""
-        finished = self._finished(job.cells)
+        finished = self._finished(job.cells) | self._avoided
         return [cell for cell in job.cells if cell.key not in finished and not job.obstacle(cell)]
 
     def _finished(self, cells: Iterable[PlannedCell]) -> set[str]:
-        statuses = self._store.statuses([cell.key for cell in cells])
-        return {key for key, status in statuses.items() if status == "ok"}
+        return self._store.settled(cell.key for cell in cells)
 
     def _put(self, row: ModelRow, key: str, result: CellResult) -> None:
         self._store.put(self._run_id, key, replace(result, device=str(self._device)))

@@ -6,6 +6,7 @@ import functools
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from ..datasets import ImageSet
 from ..detectors import Head, Outputs
 from ..models.tensor_files import load_tensors, save_tensors
 from ..registry import GauntletError, digest
+from ..registry.locks import locked
 from ..registry.safe_files import sealed, unsealed, write_whole
 from .probe import differs
 from .sweep import Sweeper, Swept
@@ -85,6 +87,7 @@ class ModelOutputs:
         load = functools.cache(load)
         key = digest("outputs/3", self._fingerprint, *content, name[0])
         wanted = output_names(needs)
+<<<<<<< HEAD
         facts, tensors = self._kept(key, {*wanted, "features", _LABELS, *_HEAD})
         asked, kept = set(facts.get("asked", ())), set(facts.get("kept", ()))
         missing = wanted - (asked - kept) - set(tensors)  # what was asked for and not found is not asked for again
@@ -103,9 +106,43 @@ class ModelOutputs:
             self._cache.keep(key, made, facts)
             tensors |= made
         self.why_no_head, self.taken = facts["why_no_head"], facts["taken"]
+=======
+        facts, tensors, missing = self._kept(key, wanted)
+        if missing is not None:
+            with self._cache.locked(key, "/".join(name)) as waited:
+                if waited:
+                    facts, tensors, missing = self._kept(key, wanted)  # another process has made them
+                if missing is not None:
+                    facts, made = self._made(load(), wanted, missing, facts, set(tensors))
+                    self._cache.keep(key, made, facts)
+                    tensors |= made
+        self.why_no_head = facts["why_no_head"]
+>>>>>>> 6213555 (Workers: run --workers shares the groups of a plan between processes that journal every cell; what ends a process loses one cell and is remembered; limits of time and memory; locks on trainings and outputs)
         return self._assemble(load, name, tensors, facts["layers"])
 
-    def _kept(self, key: str, names: set[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    def _made(
+        self, images: ImageSet, wanted: set[str], missing: set[str], before: Mapping[str, Any], there: set[str]
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What a sweep yields of what is missing, and the facts about all that is then there."""
+        swept = self._sweep(images, missing)
+        made = swept.tensors | {_LABELS: images.labels, _PROBE: self._identity()}
+        facts = {
+            "asked": sorted({*wanted, *before.get("asked", ())}),
+            "kept": sorted({*there, *made, *before.get("kept", ())}),
+            "layers": swept.layers or before.get("layers", []),
+            "why_no_head": self._sweeper.tap.why_no_head,
+        }
+        return facts, made
+
+    def _kept(self, key: str, wanted: set[str]) -> tuple[dict[str, Any], dict[str, Tensor], set[str] | None]:
+        """What the cache says and holds under a key, and what must be computed: None where nothing must."""
+        facts, tensors = self._own(key, {*wanted, "features", _LABELS, *_HEAD})
+        asked, kept = set(facts.get("asked", ())), set(facts.get("kept", ()))
+        missing = wanted - (asked - kept) - set(tensors)  # what was asked for and not found is not asked for again
+        lost = (kept & {_LABELS, *_HEAD}) - set(tensors)
+        return facts, tensors, missing if missing or lost or _LABELS not in tensors else None
+
+    def _own(self, key: str, names: set[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """What the cache says and holds under a key; nothing where another model left it."""
         facts = self._cache.facts(key)
         tensors = self._cache.load(key, set(facts.get("kept", ())) & {*names, _PROBE})
@@ -177,6 +214,14 @@ class OutputCache:
 
     def __init__(self, folder: Path, limit: int = LIMIT, note: Callable[[str], None] = lambda text: None) -> None:
         self.folder, self.limit, self.note = folder, limit, note
+
+    def locked(self, key: str, what: str) -> AbstractContextManager[bool]:
+        """Hold the lock on the outputs of ``key``; says whether another process held it before."""
+        return (
+            locked(self.folder / f".{key}.lock", self.note, f"the outputs of {what}")
+            if self.limit
+            else nullcontext(False)
+        )
 
     def facts(self, key: str) -> dict[str, Any]:
         """What was said about the outputs of ``key``, ``{}`` if nothing is kept."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +55,11 @@ class Plan:
     def cells(self) -> list[PlannedCell]:
         """Every planned cell."""
         return [cell for job in self.jobs for cell in job.cells]
+
+
+def groups(plan: Plan) -> list[list[Job]]:
+    """The jobs of each row: what one worker computes, since cells are derived from others of their row alone."""
+    return [list(jobs) for _, jobs in itertools.groupby(plan.jobs, key=lambda job: id(job.row))]
 
 
 def make_plan(suite: Suite, source: DataSource) -> Plan:

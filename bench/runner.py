@@ -22,6 +22,8 @@ from .execution import Execution, Reporter
 from .plan import Plan, make_plan
 from .provenance import provenance
 from .suite import load_suite
+from .worker import WorkOrder, identity_of
+from .workers import FOLDER, Workers, collect_leftovers, number_of_workers
 
 
 @dataclass(frozen=True)
@@ -110,12 +112,19 @@ def run_suite(
     force: str = "",
     store: Store | None = None,
     notes: Sequence[str] = (),
+    workers: str | int | None = None,
+    isolate: bool = False,
+    limit_time: float | None = None,
+    limit_memory: float | None = None,
 ) -> Outcome:
     """Plan, train what is missing, evaluate, write `results.csv` and the tables; see :func:`run`.
 
     ``force`` is a glob: cells whose model, detector, attack or evaluator it picks are computed again.
     Without ``evaluate`` the models are trained, and no cells are recorded and nothing is written but their histories.
     With a ``store`` results go there, and no files are written; ``notes`` are kept with the run.
+    With ``workers`` (a number, or ``auto``) so many processes share the work. In such a process, which ``isolate`` and
+    the limits also ask for, a cell that ends it, or passes ``limit_time`` (seconds) or ``limit_memory`` (GiB), is lost
+    alone.
     """
     folder = Path(out)
     where = pick_device(device)
@@ -125,22 +134,60 @@ def run_suite(
     run_id, interrupted = "", False
     given = store
     with Store.open(folder / "store.sqlite") if given is None else contextlib.nullcontext(given) as store:
+        if given is None:
+            collect_leftovers(folder, store)
         if evaluate:
             known = {**provenance(where), **({"notes": list(notes)} if notes else {})}
             run_id = store.begin_run(plan.suite.name, plan.suite.text, known)
             store.plan(run_id, plan.cells)
             store.declare(run_id, [build_evaluator(name).declaration for name in plan.suite.evaluators])
         execution = Execution(plan, store, run_id, where, reporter, sinks, force)
+        counts = execution.counts
         try:
             with reporter:
-                execution.run() if evaluate else execution.train()
+                if not evaluate:
+                    execution.train()
+                elif given is None and (workers or isolate or limit_time or limit_memory):
+                    order = WorkOrder(
+                        suite=_suite_file(suite, plan, folder / FOLDER / run_id),
+                        run_id=run_id,
+                        store=str(store.path.resolve()),
+                        device=device,
+                        identity=identity_of(plan),
+                        profile=profile,
+                        data=None if data is None else str(Path(data).resolve()),
+                        plugins=tuple(_absolute(plugin) for plugin in plugins),
+                        download=download,
+                        limit_time=limit_time,
+                        limit_memory=limit_memory,
+                    )
+                    execution.verify()
+                    crew = Workers(order, number_of_workers(str(workers or 1), plan), plan, store, reporter)
+                    counts = crew.counts
+                    counts.update(execution.counts)
+                    crew.run()
+                else:
+                    execution.run()
         except KeyboardInterrupt:
             interrupted = True
         if evaluate:
             store.end_run(run_id, "interrupted" if interrupted else "finished")
     if evaluate and given is None:
         write_results(folder, run_id)
-    return Outcome(run_id, folder, execution.counts, tuple(problems), interrupted, execution.reused)
+    return Outcome(run_id, folder, counts, tuple(problems), interrupted, execution.reused)
+
+
+def _suite_file(suite: str | Path | Mapping[str, Any], plan: Plan, folder: Path) -> str:
+    """A suite as another process finds it."""
+    if not isinstance(suite, Mapping):
+        return _absolute(str(suite))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "suite.yaml").write_text(plan.suite.text, encoding="utf-8")
+    return str((folder / "suite.yaml").resolve())
+
+
+def _absolute(name: str) -> str:
+    return str(Path(name).resolve()) if Path(name).exists() else name
 
 
 def write_results(folder: Path, run_id: str) -> list[Path]:

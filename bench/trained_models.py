@@ -14,6 +14,7 @@ from ..datasets.process_state import global_state
 from ..models import Calibrated, CheckpointStore, load_weights
 from ..models.build import check_fit
 from ..registry import GauntletError
+from ..registry.locks import locked
 from ..registry.safe_files import DamagedError
 from .device_images import DeviceImages, drawn_positions
 from .model_keys import build, start_of, training_key
@@ -80,9 +81,12 @@ class TrainedModels:
         facts = self._loaded(key, spec, module)
         if facts is None:
             self._checkpoints.require_writable()
-            check_fit(module, spec.label, dataset.label, dataset.shape, len(dataset.classes), spec.outputs)
-            facts = self._train(key, spec, module, dataset, seed, stream)
-            self._checkpoints.save(key, module, facts)
+            with locked(self._checkpoints.lock_file(key), self._note, f"{spec.label} on {dataset.label}"):
+                facts = self._loaded(key, spec, module)  # another process may have trained it since
+                if facts is None:
+                    check_fit(module, spec.label, dataset.label, dataset.shape, len(dataset.classes), spec.outputs)
+                    facts = self._train(key, spec, module, dataset, seed, stream)
+                    self._checkpoints.save(key, module, facts)
         if self._on_history is not None:
             self._on_history(key, spec.label, facts.get("history", []))
 

@@ -55,7 +55,7 @@ def read_idx(path: Path) -> np.ndarray:
         raise GauntletError(f"{path} cannot be read: {error.strerror or error}.") from None
 
 
-def _read(path: Path, file: IO[bytes], size: int) -> np.ndarray:
+def _read(path: Path, file: IO[bytes] | gzip.GzipFile, size: int) -> np.ndarray:
     """The array of an open file of at most ``size`` bytes: no more of it is read than its header announces."""
     head = file.read(4)
     if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _TYPES:

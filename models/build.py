@@ -105,6 +105,8 @@ def check_fit(
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        if "can't allocate memory" in str(error):  # of the CPU
+            raise
         raise GauntletError(
             f"Model {name!r} does not take the {size} images of dataset {dataset!r}: {_first_line(error)}."
         ) from error

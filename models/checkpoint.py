@@ -43,6 +43,10 @@ class CheckpointStore:
         """Where a training of this key keeps its last finished epoch while it goes on."""
         return self.folder / f".{key}.epoch.safetensors"
 
+    def lock_file(self, key: str) -> Path:
+        """What a training of this key locks, so that no other process does the same."""
+        return self.folder / f".{key}.lock"
+
     def __contains__(self, key: str) -> bool:
         return (self.path(key) / "training.json").is_file()
 

@@ -18,6 +18,7 @@ from ..registry.safe_files import reading
 from .database import BUSY_SECONDS, bindable, connect, explained, in_memory, is_whole, pack, unpack_all
 from .declarations import EvaluatorDeclaration, as_json, from_json
 from .records import (
+    CRASH,
     FACT_COLUMNS,
     IDENTITY_COLUMNS,
     CellResult,
@@ -249,6 +250,15 @@ class Store:
         """Status of each key that has a result; keys without one are left out."""
         query = "SELECT key, status FROM cells WHERE key IN (SELECT value FROM json_each(?))"
         return dict(self._read(query, (json.dumps(list(keys)),)))
+
+    def settled(self, keys: Iterable[str]) -> set[str]:
+        """Those of the keys that are ok."""
+        return {key for key, status in self.statuses(keys).items() if status == "ok"}
+
+    def crashed(self, keys: Iterable[str]) -> set[str]:
+        """Those of the keys whose computation ended its process."""
+        query = "SELECT key FROM cells WHERE error = ? AND key IN (SELECT value FROM json_each(?))"
+        return {key for (key,) in self._read(query, (CRASH, json.dumps(list(keys))))}
 
     def result(self, key: str) -> CellResult | None:
         """The stored result of a key with its arrays, or ``None``."""
