@@ -18,9 +18,10 @@ def worker(plan: Path, parent: int | None) -> None:
     PLAN is the file `workers/RUN/plan.json` of an output folder, while `gauntlet run SUITE --workers N` is at work:
     start as many as you like, wherever the files are seen.
     """
+    from .runner import plan_of
     from .worker import work
 
-    work(plan, parent)
+    work(plan, plan_of, parent)
 
 
 @click.command()

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 import contextlib
-import itertools
-=======
->>>>>>> 6213555 (Workers: run --workers shares the groups of a plan between processes that journal every cell; what ends a process loses one cell and is remembered; limits of time and memory; locks on trainings and outputs)
 import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
@@ -26,12 +22,8 @@ from .context import Resources, RowContext
 from .failures import alarm_held, failure, out_of_memory, time_limit
 from .guard import global_state
 from .jobs import Job, ModelRow
-<<<<<<< HEAD
 from .leaks import require_unseen
-from .plan import Plan
-=======
 from .plan import Plan, groups
->>>>>>> 6213555 (Workers: run --workers shares the groups of a plan between processes that journal every cell; what ends a process loses one cell and is remembered; limits of time and memory; locks on trainings and outputs)
 from .reuse import PROBE, Reuse
 
 
@@ -201,17 +193,12 @@ class Execution:
             if limit is not None or isinstance(self._store, JournalStore):
                 for row in (job.row, *job.others):
                     context.module_of(row)  # training has no part in the limit of a job
-<<<<<<< HEAD
             context.remarks.clear()
             require_unseen(job.row.dataset, context)
             always = [*context.remarks]
+            self._reporter.computing(job, missing)
             with time_limit(limit), contextlib.closing(context.guarded(job, missing)) as finished:
                 for key, result in finished:
-=======
-            self._reporter.computing(job, missing)
-            with time_limit(limit):
-                for key, result in job.run(missing, context):
->>>>>>> 6213555 (Workers: run --workers shares the groups of a plan between processes that journal every cell; what ends a process loses one cell and is remembered; limits of time and memory; locks on trainings and outputs)
                     now = time.perf_counter()
                     if result.status == "ok" and context.remarks:
                         result = replace(result, reason=" ".join(filter(None, (result.reason, *context.remarks))))

@@ -87,26 +87,6 @@ class ModelOutputs:
         load = functools.cache(load)
         key = digest("outputs/3", self._fingerprint, *content, name[0])
         wanted = output_names(needs)
-<<<<<<< HEAD
-        facts, tensors = self._kept(key, {*wanted, "features", _LABELS, *_HEAD})
-        asked, kept = set(facts.get("asked", ())), set(facts.get("kept", ()))
-        missing = wanted - (asked - kept) - set(tensors)  # what was asked for and not found is not asked for again
-        lost = (kept & {_LABELS, *_HEAD}) - set(tensors)
-        if missing or lost or _LABELS not in tensors:
-            images = load()
-            swept = self._sweep(images, missing)
-            made = swept.tensors | {_LABELS: images.labels, _PROBE: self._identity()}
-            facts = {
-                "asked": sorted(wanted | asked),
-                "kept": sorted({*tensors, *made, *kept}),
-                "layers": swept.layers or facts.get("layers", []),
-                "why_no_head": self._sweeper.tap.why_no_head,
-                "taken": self._sweeper.tap.taken,
-            }
-            self._cache.keep(key, made, facts)
-            tensors |= made
-        self.why_no_head, self.taken = facts["why_no_head"], facts["taken"]
-=======
         facts, tensors, missing = self._kept(key, wanted)
         if missing is not None:
             with self._cache.locked(key, "/".join(name)) as waited:
@@ -116,8 +96,7 @@ class ModelOutputs:
                     facts, made = self._made(load(), wanted, missing, facts, set(tensors))
                     self._cache.keep(key, made, facts)
                     tensors |= made
-        self.why_no_head = facts["why_no_head"]
->>>>>>> 6213555 (Workers: run --workers shares the groups of a plan between processes that journal every cell; what ends a process loses one cell and is remembered; limits of time and memory; locks on trainings and outputs)
+        self.why_no_head, self.taken = facts["why_no_head"], facts["taken"]
         return self._assemble(load, name, tensors, facts["layers"])
 
     def _made(
@@ -131,6 +110,7 @@ class ModelOutputs:
             "kept": sorted({*there, *made, *before.get("kept", ())}),
             "layers": swept.layers or before.get("layers", []),
             "why_no_head": self._sweeper.tap.why_no_head,
+            "taken": self._sweeper.tap.taken,
         }
         return facts, made
 

@@ -97,6 +97,12 @@ def prepare(
     return make_plan(load_suite(suite, profile=profile, plugins=given), source), problems
 
 
+def plan_of(order: WorkOrder) -> Plan:
+    """The plan of a run, made again in another process."""
+    options = {name: getattr(order, name) for name in ("data", "plugins", "profile", "download")}
+    return prepare(order.suite, **options)[0]
+
+
 def run_suite(
     suite: str | Path | Mapping[str, Any],
     *,

@@ -6,8 +6,8 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from ..registry.safe_files import reading, write_whole
 from ..results.journal import Journal, JournalStore
 from ..results.records import PlannedCell
 from ..results.store import Store
+from .device import pick_device
 from .execution import Execution, Reporter
 from .plan import Plan, groups
 
@@ -72,23 +73,19 @@ def identity_of(plan: Plan) -> str:
     return digest("plan/1", [cell.key for cell in plan.cells])
 
 
-def work(path: Path, parent: int | None = None) -> None:
+def work(path: Path, make: Callable[[WorkOrder], Plan], parent: int | None = None) -> None:
     """Compute what nobody else does of the plan in a file, until nothing is left to claim.
 
     Args:
         path: The file `plan.json`.
+        make: Makes the plan of an order.
         parent: The process without which the work is pointless, if any.
 
     Raises:
         GauntletError: The plan cannot be made here, or is another here.
     """
-    from .device import pick_device
-    from .runner import prepare
-
     order = WorkOrder.read(path)
-    plan, _ = prepare(
-        order.suite, data=order.data, plugins=order.plugins, profile=order.profile, download=order.download
-    )
+    plan = make(order)
     if identity_of(plan) != order.identity:
         raise GauntletError(f"{path}: the plan is another here: suite, sources, plug-ins or data differ.")
     if order.limit_time is not None:
@@ -113,8 +110,6 @@ def work(path: Path, parent: int | None = None) -> None:
 
 def limited(plan: Plan, seconds: float) -> Plan:
     """The plan with a time limit for each of its jobs."""
-    from dataclasses import replace
-
     specs = plan.suite.model_specs
     suite = plan.suite.model_copy(update={"timeout": seconds})
     suite.__dict__["model_specs"] = specs

@@ -61,6 +61,7 @@ class Workers:
         self._limit = order.limit_time or plan.suite.timeout
         self._groups = groups(plan)
         self._jobs = {cell.key: job for job in plan.jobs for cell in job.cells}
+        self._cells = {cell.key: cell for cell in plan.cells}
         self._own = Journal(self._file.parent / "run.journal")
         self._told: set[str] = set()
         self._fruitless = 0
@@ -104,7 +105,7 @@ class Workers:
         self._collect(worker)
         if not ended:
             if self._limit is not None and worker.pending and time.monotonic() - worker.since > self._limit + _GRACE:
-                reason = f"{worker.job} passed its time limit of {self._limit:g} s, and its process was ended."
+                reason = f"{self._name(worker)} passed its time limit of {self._limit:g} s, and its process was ended."
                 worker.killed = CellResult(status="timeout", reason=reason, error=CRASH)
                 worker.process.kill()
                 worker.process.wait()
@@ -150,7 +151,7 @@ class Workers:
 
     def _bury(self, worker: _Worker) -> None:
         """Record what a worker that died was computing: one cell has failed, several are tried one by one."""
-        result = worker.killed or _how_it_ended(worker.process.returncode, worker.job)
+        result = worker.killed or _how_it_ended(worker.process.returncode, self._name(worker))
         if worker.pending:
             if len(worker.pending) > 1:
                 self._reporter.note(f"{result.reason} Its {len(worker.pending)} cells are tried one by one.")
@@ -165,6 +166,13 @@ class Workers:
             self._fruitless += 1
             if self._fruitless > 2:
                 raise GauntletError(f"Workers end before they compute anything: {self._last_words()}")
+
+    def _name(self, worker: _Worker) -> str:
+        """What a worker is computing: of a job with many detectors or attacks the one whose cell is left."""
+        if worker.pending is None or len(worker.pending) != 1:
+            return worker.job
+        where = self._cells[worker.pending[0]].identity
+        return where.detector or where.attack or worker.job
 
     def _fail(self, keys: list[str], result: CellResult, reason: str = "") -> None:
         told = CellResult(status=result.status, reason=reason or result.reason, error=CRASH)

@@ -12,11 +12,8 @@ from ..registry import GauntletError, nearest
 
 STATUSES = ("ok", "skipped", "failed", "timeout", "out-of-memory")
 ROLES = ("measured", "mean", "worst-case", "held-out", "check")  # what a cell is among the others
-<<<<<<< HEAD
 REPORTED = "reported"  # reason of what others published
-=======
 CRASH = "ProcessEnded"  # in place of an exception, of a cell whose computation ended its process
->>>>>>> 6213555 (Workers: run --workers shares the groups of a plan between processes that journal every cell; what ends a process loses one cell and is remembered; limits of time and memory; locks on trainings and outputs)
 MISSING = "missing"  # shown for a planned cell without a record; never stored
 
 

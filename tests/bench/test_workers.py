@@ -77,7 +77,9 @@ def fatal_run(tmp_path: Path, write_plugin: Any, body: str, **options: Any) -> p
 def test_a_detector_that_aborts_loses_one_cell_and_is_remembered(tmp_path, write_plugin):
     frame = fatal_run(tmp_path, write_plugin, "os.abort()")
     lost = frame[frame["status"] != "ok"]
-    assert lost[["detector", "ood_dataset", "status"]].to_numpy().tolist() == [["fatal", "uniform-noise", "failed"]]
+    assert lost[["detector", "ood_dataset", "status"]].to_numpy().tolist() == [
+        ["fatal", "uniform-noise count=77", "failed"]
+    ]
     assert "SIGABRT" in lost["reason"].iloc[0]
     suite = small_suite(attacks=None, epsilons=None, ood=OOD, detectors=["msp", "fatal"])
     again = run_suite(suite, out=tmp_path, plugins=[str(tmp_path / "plugin.py")])
@@ -90,7 +92,9 @@ def test_what_hangs_where_no_alarm_interrupts_it_is_ended(tmp_path, write_plugin
     hang = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM}); time.sleep(1000)"
     frame = fatal_run(tmp_path, write_plugin, hang, limit_time=2)
     lost = frame[frame["status"] != "ok"]
-    assert lost[["detector", "ood_dataset", "status"]].to_numpy().tolist() == [["fatal", "uniform-noise", "timeout"]]
+    assert lost[["detector", "ood_dataset", "status"]].to_numpy().tolist() == [
+        ["fatal", "uniform-noise count=77", "timeout"]
+    ]
     assert lost["reason"].iloc[0] == "fatal passed its time limit of 2 s, and its process was ended."
 
 
@@ -99,7 +103,7 @@ def test_what_asks_for_more_memory_than_it_may_take_fails_alone(tmp_path, write_
     lost = fatal_run(tmp_path, write_plugin, body, limit_memory=2.0)
     lost = lost[lost["status"] != "ok"]
     assert lost[["detector", "ood_dataset", "status"]].to_numpy().tolist() == [
-        ["fatal", "uniform-noise", "out-of-memory"]
+        ["fatal", "uniform-noise count=77", "out-of-memory"]
     ]
 
 
